@@ -118,6 +118,7 @@ class Status(Record, frozen=True, kw_only=True):
     request: Request
     state: State
     queue_position: int | None = None  # requests ahead of it, 0 for the next; only while queued
+    phase: Literal["loading", "running"] | None = None  # only while running: weights on their way, or steps
     step: int | None = None
     steps: int | None = None
     attempt: int = 0
