@@ -5,6 +5,7 @@ Pure. It refuses to know where rows, files or clocks are: rows live in `store`, 
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal, NewType
 
 import msgspec
@@ -162,6 +163,53 @@ class Version(Record, frozen=True, kw_only=True):
         return self.manifest.digest
 
 
+class Window(Record, frozen=True, kw_only=True):
+    """When and for whom a release can be called; `windows` reads it. Empty means never: an embargo without end.
+
+    A phase lasts from its own time until the next phase's; times are aware.
+    """
+
+    preview_from: datetime | None = None
+    preview_organizations: tuple[OrganizationName, ...] = ()
+    exclusive_from: datetime | None = None
+    exclusive_organizations: tuple[OrganizationName, ...] = ()
+    public_from: datetime | None = None
+    sunset_from: datetime | None = None
+    retired_from: datetime | None = None
+    successor: Slug | None = None
+    prewarm_from: datetime | None = None
+    prewarm_replicas: int = 0
+
+
+class Share(Record, frozen=True, kw_only=True):
+    """A version's part of a release's traffic."""
+
+    version: int
+    percent: int
+
+
+class Release(Record, frozen=True, kw_only=True):
+    """Which versions answer a slug, for whom and when. Never edited: whatever changes is a newer release."""
+
+    id: int
+    variant: Slug
+    shares: tuple[Share, ...]  # percents add up to 100
+    window: Window
+
+
+class Model(Record, frozen=True, kw_only=True):
+    """A family of variants with one owner."""
+
+    name: str  # `marquee/shapes`
+    title: str | None = None
+    description: str | None = None
+    licence: str | None = None
+
+    @property
+    def owner(self) -> OrganizationName:
+        return OrganizationName(self.name.split("/", 1)[0])
+
+
 class Variant(Record, frozen=True, kw_only=True):
     """What a customer calls. Its contents are versions (open weights) or a partner, never both."""
 
@@ -175,6 +223,9 @@ class Variant(Record, frozen=True, kw_only=True):
     licence: str | None = None
     price: Price | None = None
     partner: Partner | None = None
+    source: Source | None = None  # where its weights are said to be; believed once a version pins the bytes
+    pipeline_class: str | None = None
+    provenance: str | None = None  # the documented fact that this entry rests on
     defaults: Mapping[
         str, Any
     ] = {}  # pipeline arguments that the caller cannot set: dtype, max_sequence_length…

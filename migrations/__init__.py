@@ -1,0 +1,1 @@
+"""Alembic's environment and the one linear chain of schema steps."""

@@ -1,0 +1,1 @@
+"""One file per schema step: number, `pre` or `post` deploy, name."""

@@ -1,0 +1,126 @@
+"""Postgres for everyone: an SQLAlchemy engine for plain reads, a psycopg pool for hand-written SQL, migrations. IO.
+
+Transactions are the callers': `async with db.sessions.begin()` or `async with db.transaction()`.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from registry.errors import DatabaseUnreachableError, MigrationError
+
+Connection = psycopg.AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+
+POOL_CONNECTIONS = 16
+CONNECT_SECONDS = 10.0
+
+
+class Database:
+    """One process's connections to one database."""
+
+    def __init__(self, dsn: str, sessions: async_sessionmaker[AsyncSession], pool: Pool) -> None:
+        self.dsn = dsn
+        self.sessions = sessions
+        self.pool = pool
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, dsn: str, *, connections: int = POOL_CONNECTIONS) -> AsyncIterator["Database"]:
+        """Raises `DatabaseUnreachableError` when nobody answers within ten seconds."""
+        pool: Pool = AsyncConnectionPool(
+            dsn,
+            connection_class=psycopg.AsyncConnection[DictRow],
+            kwargs={"row_factory": dict_row, "autocommit": True},
+            min_size=1,
+            max_size=connections,
+            open=False,
+        )
+        engine = create_async_engine(alchemy_url(dsn), pool_size=4, max_overflow=8)
+        try:
+            await _answer(pool)
+            yield cls(dsn, async_sessionmaker(engine, expire_on_commit=False), pool)
+        finally:
+            await pool.close()
+            await engine.dispose()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside one transaction: committed at the end, rolled back on any exception."""
+        async with self.pool.connection() as connection, connection.transaction():
+            yield connection
+
+
+async def _answer(pool: Pool) -> None:
+    try:
+        await pool.open(wait=True, timeout=CONNECT_SECONDS)
+    except (PoolTimeout, psycopg.Error) as error:
+        raise DatabaseUnreachableError(f"the database does not answer: {error}") from error
+
+
+def alchemy_url(dsn: str) -> sqlalchemy.URL:
+    return sqlalchemy.make_url(dsn).set(drivername="postgresql+psycopg")
+
+
+def load_queries(path: Path) -> Mapping[str, str]:
+    """A `.sql` file's queries by name: each starts with a line `-- name: NAME`, then its purpose, then the query."""
+    queries: dict[str, str] = {}
+    for block in path.read_text().split("-- name: ")[1:]:
+        name, _, text = block.partition("\n")
+        queries[name.strip()] = text.strip()
+    return queries
+
+
+def migrate(dsn: str, revision: str = "head") -> None:
+    """Brings the schema to `revision`; several processes may try at once. Blocks. Raises `MigrationError`."""
+    from alembic import command
+
+    with _engine(dsn) as engine, _translated():
+        command.upgrade(_configuration(engine), revision)
+
+
+def revert(dsn: str, revision: str) -> None:
+    """Brings the schema down to `revision`. Blocks. Raises `MigrationError`."""
+    from alembic import command
+
+    with _engine(dsn) as engine, _translated():
+        command.downgrade(_configuration(engine), revision)
+
+
+def _configuration(engine: sqlalchemy.Engine) -> Any:
+    from alembic.config import Config
+
+    import migrations
+
+    configuration = Config(attributes={"engine": engine})
+    configuration.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    configuration.set_main_option("path_separator", "os")
+    return configuration
+
+
+@contextlib.contextmanager
+def _engine(dsn: str) -> Any:
+    engine = sqlalchemy.create_engine(alchemy_url(dsn), poolclass=sqlalchemy.NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    from alembic.util.exc import CommandError
+
+    try:
+        yield
+    except sqlalchemy.exc.OperationalError as error:
+        raise DatabaseUnreachableError(f"the database does not answer: {error.orig}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, CommandError) as error:
+        raise MigrationError(str(error).strip().splitlines()[0]) from error

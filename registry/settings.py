@@ -1,0 +1,79 @@
+"""The settings of every process, read once from the environment into a frozen struct and handed down.
+
+It refuses bad values by name at start-up. Reads nothing but the mapping it is given; pure.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from registry.errors import SettingsError
+
+PREFIX = "MARQUEE_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Each field is an environment variable `MARQUEE_<FIELD>`; None means decided at start ("auto")."""
+
+    home: Path = Path(".marquee")  # all state: database, files, weights, keys
+    database_url: str | None = None  # None: the embedded Postgres under `home`
+    host: str = "127.0.0.1"  # address the gateway listens on
+    port: int = 8080
+    public_url: str | None = None  # how customers reach the gateway; None: http://host:port
+    pool: str = "local"
+    device: str = "auto"  # auto, cpu, cuda:0
+    log_level: str = "info"
+    hub_endpoint: str | None = None  # None: huggingface_hub's own default
+    hub_token: str | None = None
+    device_budget_bytes: int | None = None
+    memory_budget_bytes: int | None = None
+    disk_budget_bytes: int | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], **overrides: Any) -> "Settings":
+        """Overrides that are None count as not given. Raises `SettingsError`."""
+        fields = cls.__struct_fields__
+        for key in environ:
+            if key.startswith(PREFIX) and key[len(PREFIX) :].lower() not in fields:
+                raise SettingsError(key, "no such setting")
+        values: dict[str, Any] = {
+            name: environ[PREFIX + name.upper()] for name in fields if environ.get(PREFIX + name.upper())
+        }
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        try:
+            settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            raise SettingsError(*_name_key(str(error))) from error
+        return _checked(settings)
+
+    @property
+    def address(self) -> str:
+        """Where customers reach the gateway, without a trailing slash."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def _checked(settings: Settings) -> Settings:
+    if not 0 <= settings.port <= 65535:
+        raise SettingsError(f"{PREFIX}PORT", f"{settings.port} is not a port number")
+    if settings.log_level not in LOG_LEVELS:
+        raise SettingsError(
+            f"{PREFIX}LOG_LEVEL", f"{settings.log_level!r} is not one of {', '.join(LOG_LEVELS)}"
+        )
+    for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes"):
+        if (getattr(settings, name) or 0) < 0:
+            raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")
+    return settings
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value).expanduser()
+    raise TypeError(kind)
+
+
+def _name_key(message: str) -> tuple[str, str]:
+    reason, _, place = message.partition(" - at `$.")
+    return PREFIX + place.rstrip("`").upper(), reason
