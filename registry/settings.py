@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_budget_bytes: int | None = None
     memory_budget_bytes: int | None = None
     disk_budget_bytes: int | None = None
+    host_key: str | None = None  # how a host signs in to its router
+    playground_key: str | None = None  # whose account the page uses on a loopback address
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **overrides: Any) -> "Settings":
@@ -52,7 +54,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def address(self) -> str:
         """Where customers reach the gateway, without a trailing slash."""
-        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+        return (self.public_url or self.local_address).rstrip("/")
+
+    @property
+    def local_address(self) -> str:
+        """Where processes on this machine reach the gateway."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  read, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a child process these same settings."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
 
 
 def _checked(settings: Settings) -> Settings:

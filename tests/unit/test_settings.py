@@ -34,3 +34,16 @@ def test_a_bad_value_names_its_key(environ: dict[str, str], message: str) -> Non
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment(environ)
     assert str(caught.value) == message
+
+
+def test_a_child_gets_the_same_settings() -> None:
+    settings = Settings(port=9000, home=Path("/srv/m"), host_key="mq_x")
+    assert Settings.from_environment(settings.environment()) == settings
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.5", "http://10.0.0.5:8080")],
+)
+def test_a_wildcard_address_is_reached_through_loopback(host: str, address: str) -> None:
+    assert Settings(host=host).local_address == address
