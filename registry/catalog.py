@@ -250,6 +250,25 @@ class Adapter(Record, frozen=True, kw_only=True):
         return OrganizationName(self.slug.split("/", 1)[0])
 
 
+class AdapterEntry(Record, frozen=True, kw_only=True):
+    """What a catalogue file says of an adapter. It can be called once its bytes are pinned in a manifest."""
+
+    slug: Slug
+    base: Slug
+    source: Source
+    weight_name: str | None = None  # which file of the source, where it holds several
+    trigger_words: tuple[str, ...] = ()
+    recommended_scale: float = 1.0
+    name: str | None = None
+    description: str | None = None
+    licence: str | None = None
+    provenance: str | None = None
+
+    @property
+    def owner(self) -> OrganizationName:
+        return OrganizationName(self.slug.split("/", 1)[0])
+
+
 class Organization(Record, frozen=True, kw_only=True):
     """A lab, a customer, or both."""
 
@@ -263,3 +282,16 @@ class Caller(Record, frozen=True, kw_only=True):
     organization: OrganizationName
     key_id: str
     scopes: frozenset[Scope] = frozenset()
+
+
+class Catalog(Record, frozen=True, kw_only=True):
+    """A whole catalogue as one value: what a file declares, or what the tables hold of it."""
+
+    organizations: tuple[Organization, ...] = ()
+    models: tuple[Model, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    contents: Mapping[
+        Slug, Manifest
+    ] = {}  # what each variant's newest version is made of, where that is known
+    adapters: tuple[AdapterEntry, ...] = ()
+    adapter_contents: Mapping[Slug, AdapterManifest] = {}

@@ -1,0 +1,209 @@
+"""What every HTTP process has in common: structured logs, request ids, problem details, health, metrics. Process edge.
+
+`plumbing(metrics)` gives the arguments that a composition root adds to its `Litestar(...)`; doors with an error
+shape of their own set their own exception handlers below it.
+"""
+
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import prometheus_client
+import structlog
+from litestar import Request, Response, get
+from litestar.datastructures import MutableScopeHeaders
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry import errors
+
+REQUEST_ID_HEADER = "x-request-id"
+ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 1800)
+# The most specific class along an exception's ancestry decides: status and title.
+PROBLEMS: Mapping[type[Exception], tuple[int, str]] = {
+    errors.UnknownKeyError: (404, "Unknown key"),
+    errors.InUseError: (409, "Still in use"),
+    errors.CatalogError: (422, "Not acceptable in the catalogue"),
+    errors.WeightsError: (422, "Weights refused"),
+    errors.DatabaseError: (503, "Database unavailable"),
+    errors.RegistryError: (500, "Registry error"),
+}
+
+log = structlog.get_logger("marquee.edge")
+
+
+def configure_logging(level: str, *, json: bool | None = None) -> None:
+    """Structlog for us and for libraries, to stderr; JSON unless a person is watching. Once per process."""
+    as_json = not sys.stderr.isatty() if json is None else json
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("httpx", "httpcore", "uvicorn.access", "filelock", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+class Metrics:
+    """One process's Prometheus metrics. Labels are few by construction: routes, never addresses."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self.http_seconds = prometheus_client.Histogram(
+            "marquee_http_seconds",
+            "Time from a request's arrival to its answer's first byte.",
+            ["method", "route", "status"],
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+
+    def text(self) -> bytes:
+        return prometheus_client.generate_latest(self.registry)
+
+
+class RequestContext(ASGIMiddleware):
+    """Binds the request's id to the logs. A caller's own id is kept when it is short and plain."""
+
+    scopes = (ScopeType.HTTP,)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        scope["state"]["started_at"] = time.perf_counter()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id(scope), path=scope["path"])
+        await next_app(scope, receive, send)
+
+
+def request_id(scope: Scope) -> str:
+    """The id of this HTTP exchange (not of a queued request); made at first use."""
+    state: dict[str, Any] = scope["state"]
+    if "request_id" not in state:
+        given = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1")
+        state["request_id"] = given if ACCEPTED_REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+    return str(state["request_id"])
+
+
+def problem(status: int, title: str, detail: str, **facts: Any) -> Response[dict[str, Any]]:
+    """An RFC 9457 answer. Facts are further members: `errors`, `successor`, `path`…"""
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail} | facts
+    return Response(content, status_code=status, media_type="application/problem+json")
+
+
+def kind_of(
+    exception: Exception, table: Mapping[type[Exception], tuple[int, str]] = PROBLEMS
+) -> tuple[int, str]:
+    """Status and title by the most specific class that the table knows."""
+    for ancestor in type(exception).__mro__:
+        if ancestor in table:
+            return table[ancestor]
+    return 500, "Internal error"
+
+
+Handler = Callable[[Request[Any, Any, Any], Exception], Response[dict[str, Any]]]
+
+
+def problem_handlers(
+    table: Mapping[type[Exception], tuple[int, str]] = PROBLEMS,
+) -> dict[type[Exception], Handler]:
+    """Exception handlers that answer problem details: ours by the table, Litestar's by their status, others as 500."""
+
+    def ours(_: Request[Any, Any, Any], exception: Exception) -> Response[dict[str, Any]]:
+        status, title = kind_of(exception, table)
+        if status >= 500:
+            log.error("request failed", error=type(exception).__name__, exc_info=exception)
+        return problem(status, title, str(exception), error=type(exception).__name__)
+
+    handlers: dict[type[Exception], Handler] = dict.fromkeys(table, ours)
+    return handlers | {HTTPException: _http_problem, Exception: _unexpected}
+
+
+def _http_problem(_: Request[Any, Any, Any], exception: Exception) -> Response[dict[str, Any]]:
+    assert isinstance(exception, HTTPException)
+    facts = (
+        {"errors": exception.extra} if isinstance(exception, ValidationException) and exception.extra else {}
+    )
+    response = problem(exception.status_code, _phrase(exception.status_code), exception.detail, **facts)
+    response.headers.update(exception.headers or {})
+    return response
+
+
+def _unexpected(_: Request[Any, Any, Any], exception: Exception) -> Response[dict[str, Any]]:
+    """The caller learns that it failed and under which id; the log learns why."""
+    log.error("unexpected error", exc_info=exception)
+    return problem(500, "Internal error", "Something went wrong here; the request id names the log entry.")
+
+
+def _phrase(status: int) -> str:
+    from http import HTTPStatus
+
+    return HTTPStatus(status).phrase
+
+
+def plumbing(metrics: Metrics) -> dict[str, Any]:
+    """Arguments for `Litestar(...)`: request ids on every answer (errors included), metrics, no logging of its own."""
+
+    async def finish(message: Message, scope: Scope) -> None:
+        if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
+            return
+        MutableScopeHeaders.from_message(message)[REQUEST_ID_HEADER] = request_id(scope)
+        route = scope.get("path_template") or "unmatched"
+        if (started_at := scope["state"].get("started_at")) is not None:
+            labels = (scope["method"], route, str(message["status"]))
+            metrics.http_seconds.labels(*labels).observe(time.perf_counter() - started_at)
+
+    @get("/metrics", include_in_schema=False, media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def read_metrics() -> bytes:
+        return metrics.text()
+
+    return {
+        "route_handlers": [read_metrics],
+        "middleware": [RequestContext()],
+        "before_send": [finish],
+        "exception_handlers": problem_handlers(),
+        "logging_config": None,
+    }
+
+
+def health_route(checks: Mapping[str, Callable[[], Awaitable[bool]]]) -> Any:
+    """`GET /healthz`: 200 when every check holds, else 503; each check by name in the body."""
+
+    @get("/healthz", include_in_schema=False)
+    async def healthz() -> Response[dict[str, Any]]:
+        results = {name: await _holds(check) for name, check in checks.items()}
+        healthy = all(results.values())
+        content = {"status": "ok" if healthy else "unavailable", "checks": results}
+        return Response(content, status_code=200 if healthy else 503)
+
+    return healthz
+
+
+async def _holds(check: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        return await check()
+    except Exception as error:  # noqa: BLE001  a check that breaks is a check that fails, whatever broke
+        log.warning("health check failed", error=str(error))
+        return False

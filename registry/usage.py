@@ -1,0 +1,110 @@
+"""The usage ledger: one record per request, written in the transaction that stores its outcome. IO; `charge` is pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from registry.catalog import Digest, OrganizationName, Price, Record, Slug
+from registry.database import Connection, load_queries
+
+QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+TABLE = "usage_records"
+
+
+class Quantities(Record, frozen=True, kw_only=True):
+    """What a request made; every price is a multiple of one of these."""
+
+    images: int = 0
+    megapixels: float = 0.0
+    video_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+class Charge(Record, frozen=True, kw_only=True):
+    """What a request costs: units of what, and the amount."""
+
+    unit: str | None = None
+    units: Decimal = Decimal(0)
+    amount: Decimal = Decimal(0)
+    currency: str | None = None
+
+
+class UsageRecord(Record, frozen=True, kw_only=True):
+    """One line of the ledger. Times are the database's."""
+
+    request_id: str  # UUIDv7
+    organization: OrganizationName
+    key_id: str
+    slug: Slug
+    version: Digest
+    adapters: tuple[Digest, ...] = ()
+    pool: str
+    door: str
+    state: Literal["succeeded", "failed", "cancelled"]
+    error: str | None = None
+    attempt: int
+    host_id: str | None = None
+    created_at: datetime
+    finished_at: datetime
+    wait_seconds: float = 0.0
+    load_seconds: float = 0.0
+    run_seconds: float = 0.0
+    quantities: Quantities = Quantities()
+    charge: Charge = Charge()
+
+
+def charge(price: Price | None, quantities: Quantities) -> Charge:
+    """The price of what was made. What failed made nothing, so pass empty quantities for it."""
+    if price is None:
+        return Charge()
+    units = _units(price, quantities)
+    return Charge(unit=price.unit, units=units, amount=units * Decimal(price.amount), currency=price.currency)
+
+
+def _units(price: Price, made: Quantities) -> Decimal:
+    match price.unit:
+        case "image":
+            return Decimal(made.images)
+        case "megapixel":
+            return Decimal(str(made.megapixels))
+        case "second":
+            return Decimal(str(made.video_seconds))
+        case "video":
+            return Decimal(int(made.video_seconds > 0))
+        case "gpu_second":
+            return Decimal(str(made.gpu_seconds))
+        case "request":
+            return Decimal(int(made.images > 0 or made.video_seconds > 0))
+
+
+async def record(connection: Connection, records: Sequence[UsageRecord]) -> None:
+    """Within the caller's transaction. A request that is already in the ledger stays as it was."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(QUERIES["record"], [_parameters(record) for record in records])
+
+
+def _parameters(record: UsageRecord) -> dict[str, object]:
+    flat = {
+        name: getattr(record, name)
+        for name in record.__struct_fields__
+        if name not in {"quantities", "charge"}
+    }
+    made, cost = record.quantities, record.charge
+    return flat | {
+        "adapters": list(record.adapters),
+        "images": made.images,
+        "megapixels": made.megapixels,
+        "video_seconds": made.video_seconds,
+        "unit": cost.unit,
+        "units": cost.units,
+        "amount": cost.amount,
+        "currency": cost.currency,
+    }
+
+
+async def callers(connection: Connection, slug: str, since: datetime) -> tuple[str, ...]:
+    """Organizations that called a slug since then, most active first."""
+    rows = await connection.execute(QUERIES["callers"], {"slug": slug, "since": since})
+    return tuple(row["organization"] for row in await rows.fetchall())

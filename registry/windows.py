@@ -1,0 +1,176 @@
+"""Launch windows: a release's phase at `now`, which release answers a caller, when weights must be warm. Pure.
+
+Of all releases that admit a caller, the one that opened last answers, so a rollback is simply a newer release and
+a scheduled launch takes over at its second without anybody acting.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from registry.catalog import OrganizationName, Record, Release, Share, Slug, Window
+
+
+class Phase(StrEnum):
+    """In order of time; a window may skip any."""
+
+    EMBARGO = "embargo"
+    PREVIEW = "preview"
+    EXCLUSIVE = "exclusive"
+    PUBLIC = "public"
+    SUNSET = "sunset"
+    RETIRED = "retired"
+
+
+class Open(Record, frozen=True, kw_only=True):
+    """A release answers the caller."""
+
+    release: Release
+    phase: Phase
+    until: datetime | None  # when this answer may be another: resolve again from then on
+
+
+class Gone(Record, frozen=True, kw_only=True):
+    """The slug was retired."""
+
+    since: datetime
+    successor: Slug | None
+
+
+class Hidden(Record, frozen=True, kw_only=True):
+    """For this caller the slug does not exist (yet): an unknown slug looks the same."""
+
+    until: datetime | None
+
+
+Resolution = Open | Gone | Hidden
+
+
+def phase(window: Window, now: datetime) -> Phase:
+    """The latest phase whose time has come."""
+    reached = Phase.EMBARGO
+    for name, start in _starts(window):
+        if start is not None and start <= now:
+            reached = name
+    return reached
+
+
+def admits(window: Window, organization: OrganizationName, now: datetime) -> bool:
+    match phase(window, now):
+        case Phase.PUBLIC | Phase.SUNSET:
+            return True
+        case Phase.EXCLUSIVE:
+            return organization in window.exclusive_organizations
+        case Phase.PREVIEW:
+            return organization in window.preview_organizations
+        case Phase.EMBARGO | Phase.RETIRED:
+            return False
+
+
+def opened_at(window: Window, organization: OrganizationName, now: datetime) -> datetime | None:
+    """Since when the caller has been admitted without a break; None when not admitted now."""
+    opened = None
+    for _, start in _starts(window):
+        if start is None or start > now:
+            continue
+        if not admits(window, organization, start):
+            opened = None
+        elif opened is None:
+            opened = start
+    return opened if admits(window, organization, now) else None
+
+
+def resolve(releases: Iterable[Release], organization: OrganizationName, now: datetime) -> Resolution:
+    """What a caller gets at `now`. A retirement counts as opened when it began, so it hides what is older."""
+    latest: tuple[datetime, int] | None = None
+    answer: Open | Gone | None = None
+    until: datetime | None = None
+    for release in releases:
+        until = _earliest(until, next_change(release.window, now))
+        retired = phase(release.window, now) is Phase.RETIRED
+        since = release.window.retired_from if retired else opened_at(release.window, organization, now)
+        if since is None or (latest is not None and (since, release.id) <= latest):
+            continue
+        latest = (since, release.id)
+        answer = (
+            Gone(since=since, successor=release.window.successor)
+            if retired
+            else Open(release=release, phase=phase(release.window, now), until=None)
+        )
+    match answer:
+        case Open():
+            return Open(release=answer.release, phase=answer.phase, until=until)
+        case Gone():
+            return answer
+        case None:
+            return Hidden(until=until)
+
+
+def share_of(shares: Sequence[Share], lot: float) -> int:
+    """The version that a draw from [0, 1) falls on; the same lot stays with its version while percents stay."""
+    reached = 0.0
+    for share in shares:
+        reached += share.percent / 100
+        if lot < reached:
+            return share.version
+    return shares[-1].version
+
+
+def next_change(window: Window, now: datetime) -> datetime | None:
+    """The next time at which this window's phase changes."""
+    return min((start for _, start in _starts(window) if start is not None and start > now), default=None)
+
+
+def opening(window: Window) -> datetime | None:
+    """When the first callers are let in."""
+    return min((start for name, start in _starts(window)[:3] if start is not None), default=None)
+
+
+def prewarm_deadline(window: Window, now: datetime, staging_seconds: float) -> datetime | None:
+    """When staging must begin at the latest for the weights to be warm at the opening; None when none is ahead.
+
+    `prewarm_from` may ask for an earlier start, never for a later one.
+    """
+    opens = opening(window)
+    if window.prewarm_replicas <= 0 or opens is None or opens <= now:
+        return None
+    latest = opens - timedelta(seconds=staging_seconds)
+    return min(latest, window.prewarm_from) if window.prewarm_from is not None else latest
+
+
+def problems(window: Window) -> tuple[str, ...]:
+    """Why a window makes no sense; empty when it does."""
+    found: list[str] = []
+    given = [(name, start) for name, start in _starts(window) if start is not None]
+    found += [f"{name} has no time zone" for name, start in given if start.tzinfo is None]
+    if found:
+        return tuple(found)
+    found += [
+        f"{later} is to begin before {earlier}"
+        for (earlier, first), (later, second) in itertools.pairwise(given)
+        if second < first
+    ]
+    if window.preview_from is not None and not window.preview_organizations:
+        found.append("preview names no organization")
+    if window.exclusive_from is not None and not window.exclusive_organizations:
+        found.append("exclusive names no organization")
+    if window.prewarm_replicas < 0:
+        found.append("prewarm_replicas is negative")
+    return tuple(found)
+
+
+def _starts(window: Window) -> tuple[tuple[Phase, datetime | None], ...]:
+    return (
+        (Phase.PREVIEW, window.preview_from),
+        (Phase.EXCLUSIVE, window.exclusive_from),
+        (Phase.PUBLIC, window.public_from),
+        (Phase.SUNSET, window.sunset_from),
+        (Phase.RETIRED, window.retired_from),
+    )
+
+
+def _earliest(first: datetime | None, second: datetime | None) -> datetime | None:
+    if first is None or second is None:
+        return first or second
+    return min(first, second)

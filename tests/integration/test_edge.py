@@ -1,0 +1,76 @@
+"""Every answer carries a request id; every error is a problem; health says which check fails."""
+
+import httpx
+import pytest
+from litestar import Litestar, get
+
+from registry import edge
+from registry.errors import InUseError
+
+
+@get("/broken")
+async def broken() -> None:
+    raise RuntimeError("a secret detail")
+
+
+@get("/used")
+async def used() -> None:
+    raise InUseError("acme/model", ["blue"])
+
+
+async def _yes() -> bool:
+    return True
+
+
+async def _breaks() -> bool:
+    raise OSError("gone")
+
+
+@pytest.fixture
+async def client():
+    plumbing = edge.plumbing(edge.Metrics())
+    handlers = [
+        *plumbing.pop("route_handlers"),
+        broken,
+        used,
+        edge.health_route({"good": _yes, "bad": _breaks}),
+    ]
+    app = Litestar(handlers, **plumbing, openapi_config=None)
+    async with (
+        app.lifespan(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "title", "detail"),
+    [
+        ("/used", 409, "Still in use", "acme/model is still called by blue"),
+        ("/nowhere", 404, "Not Found", "Not Found"),
+        ("/broken", 500, "Internal error", "Something went wrong here; the request id names the log entry."),
+    ],
+)
+async def test_errors_are_problems(client, path: str, status: int, title: str, detail: str) -> None:
+    answer = await client.get(path, headers={"x-request-id": "mine-1"})
+    body = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (body["status"], body["title"], body["detail"]) == (status, title, detail)
+    assert answer.headers["x-request-id"] == "mine-1"
+
+
+async def test_a_strange_request_id_is_replaced(client) -> None:
+    answer = await client.get("/healthz", headers={"x-request-id": "a b\tc"})
+    assert len(answer.headers["x-request-id"]) == 24
+
+
+async def test_health_names_the_failing_check(client) -> None:
+    answer = await client.get("/healthz")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "unavailable", "checks": {"good": True, "bad": False}}
+
+
+async def test_metrics_count_by_route(client) -> None:
+    await client.get("/used")
+    text = (await client.get("/metrics")).text
+    assert 'marquee_http_seconds_count{method="GET",route="/used",status="409"} 1.0' in text
