@@ -1,0 +1,191 @@
+"""What is wanted how much: decayed demand per version and adapter at two time scales, run-time estimates learned
+from finished attempts, and how many copies of each version the fleet should hold.
+
+Pure; all three can be written down and read back, so that a restart is not an amnesia. Demand is counted in busy
+seconds, not in requests: at four seconds a run, fifteen a minute fill a GPU.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from registry.catalog import Digest
+from router.grid import Floats, Grid, Names
+
+FAST_SECONDS = 300.0  # a burst is seen within minutes
+SLOW_SECONDS = 6 * 3600.0  # and yesterday's favourite is not dropped for one quiet quarter of an hour
+SCALES = (FAST_SECONDS, SLOW_SECONDS)
+FAST, SLOW = range(2)
+
+
+class DemandState(msgspec.Struct, kw_only=True):
+    """Sums as of `at`, per digest: busy seconds fast and slow, requests fast and slow."""
+
+    at: float
+    began_at: float
+    sums: dict[str, tuple[float, float, float, float]]
+
+
+class Demand:
+    """Exponentially decayed sums; a rate is a sum divided by the seconds it covers."""
+
+    def __init__(self, now: float) -> None:
+        self.names: Names[Digest] = Names()
+        self.began_at = now
+        self._sums = Grid(2)  # digest; busy fast, busy slow, requests fast, requests slow, last change
+        self._sums.reserve(1, 5)
+
+    def note(self, digest: Digest, busy_seconds: float, now: float) -> None:
+        """One more request that wants this version or adapter."""
+        index = self.names.add(digest)
+        self._sums.reserve(index + 1, 5)
+        row = self._sums.cells[index]
+        elapsed = now - row[4] if row[4] else 0.0
+        fast, slow = math.exp(-elapsed / FAST_SECONDS), math.exp(-elapsed / SLOW_SECONDS)
+        row[0] = row[0] * fast + busy_seconds
+        row[1] = row[1] * slow + busy_seconds
+        row[2] = row[2] * fast + 1
+        row[3] = row[3] * slow + 1
+        row[4] = now
+
+    def busy_rates(self, now: float, scale: int = FAST) -> Floats:
+        """GPU seconds wanted per second, by index in `names`."""
+        return self._rates(now, scale, scale)
+
+    def request_rates(self, now: float, scale: int = FAST) -> Floats:
+        """Requests per second, by index in `names`."""
+        return self._rates(now, 2 + scale, scale)
+
+    def busy_rate(self, digest: Digest, now: float, scale: int = FAST) -> float:
+        index = self.names.get(digest)
+        return 0.0 if index is None else float(self.busy_rates(now, scale)[index])
+
+    def _rates(self, now: float, column: int, scale: int) -> Floats:
+        rows = self._sums.cells[: len(self.names)]
+        seconds = SCALES[scale]
+        # A young sum covers less than its time scale: without this the first minutes would look idle.
+        covered = seconds * -math.expm1(-max(now - self.began_at, 1.0) / seconds)
+        rates: Floats = rows[:, column] * np.exp((rows[:, 4] - now) / seconds) / covered
+        return rates
+
+    def save(self, now: float) -> DemandState:
+        rows = self._sums.cells[: len(self.names), :5].copy()
+        for column in range(4):
+            rows[:, column] *= np.exp((rows[:, 4] - now) / SCALES[column % 2])
+        kept = {name: tuple(float(x) for x in row[:4]) for name, row in zip(self.names, rows, strict=True)}
+        sums = {str(name): (a, b, c, d) for name, (a, b, c, d) in kept.items() if d > 1e-3}
+        return DemandState(at=now, began_at=self.began_at, sums=sums)
+
+    @classmethod
+    def load(cls, state: DemandState) -> "Demand":
+        demand = cls(state.began_at)
+        for name, sums in state.sums.items():
+            index = demand.names.add(Digest(name))
+            demand._sums.reserve(index + 1, 5)
+            demand._sums.cells[index, :5] = (*sums, state.at)
+        return demand
+
+
+def units_of(values: Mapping[str, Any]) -> float:
+    """An input's size relative to one image of one megapixel in 28 steps; what is not said counts as that."""
+    steps = _number(values, "num_inference_steps", 28.0) / 28.0
+    images = _number(values, "num_images", 1.0)
+    frames = _number(values, "num_frames", 1.0)
+    size = values.get("image_size", values)
+    pixels = 1.0
+    if isinstance(size, Mapping):
+        pixels = _number(size, "width", 1024.0) * _number(size, "height", 1024.0) / 1024.0**2
+    return max(1e-3, steps * images * frames * pixels)
+
+
+def _number(values: Mapping[str, Any], name: str, default: float) -> float:
+    value = values.get(name, default)
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return float(value) if usable else default
+
+
+class RunModel(msgspec.Struct):
+    """log(seconds) = base + slope x log(units), by recursive least squares; `p` is the 2x2 covariance."""
+
+    base: float
+    slope: float = 1.0
+    p: tuple[float, float, float] = (1.0, 0.0, 0.05)  # variances of base and slope, and between them
+
+    def seconds(self, units: float) -> float:
+        return math.exp(self.base + self.slope * math.log(units))
+
+    def learn(self, units: float, seconds: float) -> None:
+        x = math.log(units)
+        p0, p01, p1 = self.p
+        k0, k1 = p0 + p01 * x, p01 + p1 * x
+        scale = NOISE + k0 + k1 * x
+        error = math.log(max(seconds, 1e-3)) - self.base - self.slope * x
+        self.base += k0 * error / scale
+        self.slope += k1 * error / scale
+        left = (p0 - k0 * k0 / scale, p01 - k0 * k1 / scale, p1 - k1 * k1 / scale)
+        # A little is forgotten each time, up to the prior, so that a changed model is learned again.
+        self.p = (min(1.0, left[0] * FORGET), left[1], min(0.05, left[2] * FORGET))
+
+
+NOISE = 0.06  # variance of log seconds between runs of one size: about 25 %
+FORGET = 1.005
+DEFAULT_SECONDS = 5.0  # for one unit of a version that nobody described
+
+
+class RunTimes:
+    """Seconds a run needs on a host of speed 1, learned per version on top of the catalogue's prior."""
+
+    def __init__(self, priors: Mapping[Digest, float] | None = None) -> None:
+        self.priors: dict[Digest, float] = dict(priors or {})
+        self.models: dict[Digest, RunModel] = {}
+
+    def estimate(self, version: Digest, units: float = 1.0) -> float:
+        return self._model(version).seconds(units)
+
+    def learn(self, version: Digest, units: float, run_seconds: float, host_speed: float = 1.0) -> None:
+        model = self.models.setdefault(version, self._model(version))
+        model.learn(units, run_seconds * host_speed)
+
+    def _model(self, version: Digest) -> RunModel:
+        known = self.models.get(version)
+        return known or RunModel(math.log(self.priors.get(version, DEFAULT_SECONDS)))
+
+
+TARGET_LOAD = 0.7  # share of a copy's seconds that demand may fill before there should be one more
+SHRINK_BELOW = 0.7  # of what would justify the present number
+CALM_SECONDS = 600.0  # that demand has to stay there first
+
+
+class Target(msgspec.Struct):
+    """How many copies a version should have, and since when demand would justify fewer."""
+
+    copies: int
+    low_since: float | None = None
+
+
+class Targets:
+    """Replica targets: up at once, down only after demand stayed low for a while, so that copies do not churn."""
+
+    def __init__(self, targets: Mapping[Digest, Target] | None = None) -> None:
+        self.by_digest: dict[Digest, Target] = dict(targets or {})
+
+    def update(self, demand: Demand, now: float, hosts: int) -> None:
+        busy = np.maximum(demand.busy_rates(now, FAST), demand.busy_rates(now, SLOW))
+        for digest, rate in zip(demand.names, busy.tolist(), strict=True):
+            wanted = min(hosts, math.ceil(rate / TARGET_LOAD))
+            target = self.by_digest.get(digest)
+            if target is None or wanted >= target.copies:
+                self.by_digest[digest] = Target(wanted)
+            elif rate / TARGET_LOAD > SHRINK_BELOW * target.copies:
+                target.low_since = None
+            elif target.low_since is None:
+                target.low_since = now
+            elif now - target.low_since >= CALM_SECONDS:
+                self.by_digest[digest] = Target(wanted)
+
+    def copies(self, digest: Digest) -> int:
+        target = self.by_digest.get(digest)
+        return target.copies if target else 0

@@ -1,0 +1,57 @@
+"""Whose turn it is: start-time fair queueing of GPU seconds between organizations.
+
+Pure and deterministic. Each request gets a *tag*, a point in virtual time: the later of the virtual clock and the
+end of its organization's previous request. Lower tags go first, so a batch of 10,000 queues up behind itself and
+not before others. The clock follows the tags that start. Estimates are put right when the real seconds are known.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from registry.catalog import OrganizationName
+
+
+class FairState(msgspec.Struct, kw_only=True):
+    """What a restart needs; everything in virtual GPU seconds."""
+
+    clock: float = 0.0
+    ends: dict[str, float] = {}  # organization -> where its booked work ends
+
+
+class Fairness:
+    """Weights are shares: an organization of weight 2 gets twice the GPU seconds of one of weight 1."""
+
+    def __init__(
+        self, weights: Mapping[OrganizationName, float] | None = None, state: FairState | None = None
+    ) -> None:
+        self.weights = dict(weights or {})
+        self.state = state or FairState()
+
+    def book(self, organization: OrganizationName, seconds: float) -> float:
+        """The tag of a request of about `seconds`, and the organization's next one after it."""
+        tag = self.peek(organization)
+        self.state.ends[organization] = tag + seconds / self._weight(organization)
+        return tag
+
+    def peek(self, organization: OrganizationName) -> float:
+        """The tag that `book` would give."""
+        return max(self.state.clock, self.state.ends.get(organization, 0.0))
+
+    def start(self, tag: float) -> None:
+        """A request with this tag was placed."""
+        self.state.clock = max(self.state.clock, tag)
+
+    def correct(self, organization: OrganizationName, booked_seconds: float, used_seconds: float) -> None:
+        """A request took other than booked: 0 used for one that was cancelled before it ran."""
+        if organization in self.state.ends:
+            change = (used_seconds - booked_seconds) / self._weight(organization)
+            self.state.ends[organization] += change
+
+    def forget_idle(self) -> None:
+        """Drop organizations whose booked work lies behind the clock: they start afresh anyway."""
+        clock = self.state.clock
+        self.state.ends = {name: end for name, end in self.state.ends.items() if end > clock}
+
+    def _weight(self, organization: OrganizationName) -> float:
+        return self.weights.get(organization, 1.0)

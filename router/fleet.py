@@ -1,0 +1,267 @@
+"""The hosts as the dispatcher knows them: what each holds, runs and has under way, and when it will be free.
+
+Pure: `fold(event, now)` is the only way in. Events are the hosts' own reports (`loaders.protocol`) and what the
+dispatcher did. Loads that an assignment starts are believed at once (`arriving`) and confirmed or corrected by
+the host's next `Residency`. It decides nothing; `placement` reads its arrays.
+"""
+
+from collections.abc import Iterable
+
+from loaders import protocol
+from loaders.protocol import AttemptKey, Hello
+from registry.catalog import Digest
+from router.grid import Floats, Grid, Names
+from router.hosts import Assigned, FleetEvent, Host, Joined, Left, Reported, Running, Staging, expected_end
+from router.residency import ABSENT, DEVICE, LEVEL, Bundle, Part, Residency
+
+NEVER = 1e12  # later than any clock; finite, so that sums with it stay numbers
+
+
+class Fleet:
+    """Arrays are indexed by host; a host keeps its index when it comes back."""
+
+    def __init__(self) -> None:
+        self.names: Names[str] = Names()
+        self.hosts: dict[str, Host] = {}  # linked now
+        self.by_index: list[Host | None] = []
+        self.residency = Residency()
+        self.opened: dict[
+            int, None
+        ] = {}  # hosts with a slot that placement has not looked at since it opened
+        self._arrays = Grid(2)
+        self.residency_changes = 0  # grows with every change of what is where
+
+    # arrays: views, valid until the next `Joined`
+
+    def _row(self, row: int) -> Floats:
+        cells: Floats = self._arrays.cells[row, : len(self.names)]
+        return cells
+
+    @property
+    def free_slots(self) -> Floats:
+        """Attempts a host takes now; 0 for one that is gone or draining."""
+        return self._row(0)
+
+    @property
+    def device_free_at(self) -> Floats:
+        """When all that is assigned is expected to have run; `NEVER` for a host that is gone or draining."""
+        return self._row(1)
+
+    @property
+    def mover_free_at(self) -> Floats:
+        """When all loads under way are expected to be done."""
+        return self._row(2)
+
+    @property
+    def speed(self) -> Floats:
+        return self._row(3)
+
+    @property
+    def budget_bytes(self) -> Floats:
+        return self._row(4)
+
+    @property
+    def used_bytes(self) -> Floats:
+        """On the device, with what is arriving and without what is leaving."""
+        return self._row(5)
+
+    @property
+    def pinned_bytes(self) -> Floats:
+        """On the device for attempts, so that no load may push it out."""
+        return self._row(6)
+
+    @property
+    def overlaps(self) -> Floats:
+        """1 where a host loads for the next attempt while one runs."""
+        return self._row(7)
+
+    @property
+    def zone(self) -> Floats:
+        """A number per failure domain."""
+        return self._row(8)
+
+    # fold
+
+    def describe(self, bundle: Bundle) -> int:
+        """Make a version or adapter known before anything names it."""
+        return self.residency.describe(bundle)
+
+    def fold(self, event: FleetEvent, now: float) -> None:
+        match event:
+            case Joined():
+                self._join(event.hello, now)
+            case Left():
+                self._leave(event.host_id)
+            case _ if event.host_id not in self.hosts:
+                pass  # a host that has left is not heard any more
+            case Assigned():
+                self._assign(self.hosts[event.host_id], event, now)
+            case Staging():
+                self._load(self.hosts[event.host_id], [event.bundle], event.evicts, now)
+            case Reported():
+                self._report(self.hosts[event.host_id], event.message, now)
+
+    def _join(self, hello: Hello, now: float) -> None:
+        if hello.host_id in self.hosts:
+            self._leave(hello.host_id)
+        index = self.names.add(hello.host_id)
+        self._arrays.reserve(9, len(self.names))
+        host = Host(index=index, hello=hello)
+        self.hosts[hello.host_id] = host
+        self.by_index.extend([None] * (index + 1 - len(self.by_index)))
+        self.by_index[index] = host
+        self.residency.add_host(index, hello.speeds)
+        zones = sorted({h.hello.zone or "" for h in self.hosts.values()})
+        for other in self.hosts.values():
+            self.zone[other.index] = zones.index(other.hello.zone or "")
+        self.speed[index] = hello.speed
+        self.budget_bytes[index] = hello.budgets.get("device", 0)
+        self.overlaps[index] = hello.slots > 1
+        self.mover_free_at[index] = now
+        self.used_bytes[index] = 0
+        self._hold(host, hello.held)
+        self._settle(host, now)
+
+    def _leave(self, host_id: str) -> None:
+        host = self.hosts.pop(host_id, None)
+        if host is None:
+            return
+        self.by_index[host.index] = None
+        self.residency.add_host(host.index, host.hello.speeds)
+        self.free_slots[host.index] = 0
+        self.device_free_at[host.index] = NEVER
+        self.budget_bytes[host.index] = 0
+        self.opened.pop(host.index, None)
+        self.residency_changes += 1
+
+    def _assign(self, host: Host, event: Assigned, now: float) -> None:
+        ready_at = self._load(host, event.bundles, event.evicts, now)
+        bundles = tuple(self.residency.bundles[digest] for digest in event.bundles)
+        parts = frozenset(int(p) for b in bundles for p in self.residency.bundle_parts[b])
+        host.attempts[event.attempt] = Running(event.attempt, bundles, parts, event.run_seconds, ready_at)
+        host.used_at.update(dict.fromkeys(parts, now))
+        self._settle(host, now)
+
+    def _load(self, host: Host, bundles: Iterable[Digest], evicts: Iterable[Digest], now: float) -> float:
+        """Book the parts that are missing as arriving; returns when all of them are expected."""
+        residency, index = self.residency, host.index
+        for digest in evicts:
+            part = residency.parts[digest]
+            host.leaving.add(part)
+            self._retier(host, part)
+        ready_at = now
+        for digest in bundles:
+            bundle = residency.bundles[digest]
+            if missing := residency.missing_parts(bundle, index):
+                seconds = float(residency.seconds(bundle)[index])
+                self.mover_free_at[index] = max(now, float(self.mover_free_at[index])) + seconds
+                for part in missing:
+                    host.leaving.discard(part)
+                    host.arriving[part] = float(self.mover_free_at[index])
+                    self._retier(host, part)
+            arriving = [host.arriving.get(int(p), now) for p in residency.bundle_parts[bundle]]
+            ready_at = max(ready_at, *arriving)
+        return ready_at
+
+    def _report(self, host: Host, message: protocol.FromHost, now: float) -> None:
+        match message:
+            case protocol.Residency():
+                self._drop(host, message.removed)
+                self._hold(host, message.added)
+            case protocol.Started(attempt=key, phase="running") if key in host.attempts:
+                attempt = host.attempts[key]
+                attempt.started_at, attempt.ready_at = now, now
+                attempt.ends_at = now + attempt.run_seconds
+            case protocol.Progress(attempt=key) if key in host.attempts and message.step:
+                attempt = host.attempts[key]
+                began = now if attempt.started_at is None else attempt.started_at
+                attempt.started_at = began
+                attempt.ends_at = began + (now - began) * message.steps / message.step
+            case protocol.Done(attempt=key) | protocol.Failed(attempt=key):
+                self._finish(host, [key], now)
+            case protocol.Draining(returned=returned):
+                host.draining = True
+                self._finish(host, returned, now)
+            case _:
+                return
+        self._settle(host, now)
+
+    def _finish(self, host: Host, keys: Iterable[AttemptKey], now: float) -> None:
+        for key in keys:
+            attempt = host.attempts.pop(key, None)
+            if attempt is None:
+                continue
+            host.used_at.update(dict.fromkeys(attempt.parts, now))
+            if attempt.started_at is None:  # what was booked for it may never come
+                wanted = {part for other in host.attempts.values() for part in other.parts}
+                for part in attempt.parts - wanted:
+                    host.arriving.pop(part, None)
+                    self._retier(host, part)
+
+    def _hold(self, host: Host, held: Iterable[protocol.Held]) -> None:
+        for item in held:
+            part = self.residency.add_part(Part(item.digest, item.size_bytes))
+            host.held[part] = host.held.get(part, 0) | 1 << LEVEL[item.tier]
+            if item.tier == "device":
+                host.arriving.pop(part, None)
+                host.leaving.discard(part)
+            self._retier(host, part)
+
+    def _drop(self, host: Host, removed: Iterable[protocol.Held]) -> None:
+        for item in removed:
+            part = self.residency.parts.get(item.digest)
+            if part is None:
+                continue
+            host.held[part] = host.held.get(part, 0) & ~(1 << LEVEL[item.tier])
+            if item.tier == "device":
+                host.leaving.discard(part)
+            self._retier(host, part)
+
+    def _expected_tier(self, host: Host, part: int) -> int:
+        bits = host.held.get(part, 0)
+        if part in host.leaving:
+            bits &= ~(1 << DEVICE)
+        if part in host.arriving:
+            return DEVICE
+        return bits.bit_length() - 1 if bits else ABSENT
+
+    def _retier(self, host: Host, part: int) -> None:
+        before = self.residency.tier(part, host.index)
+        after = self._expected_tier(host, part)
+        if before == after:
+            return
+        self.residency.set_tier(part, host.index, after)
+        self.residency_changes += 1
+        size = self.residency.part_bytes[part]
+        self.used_bytes[host.index] += size * ((after == DEVICE) - (before == DEVICE))
+
+    def _settle(self, host: Host, now: float) -> None:
+        """Bring the host's numbers up to date after a change to its attempts."""
+        index, attempts = host.index, host.attempts
+        free_at = now
+        for attempt in attempts.values():
+            free_at = expected_end(attempt, free_at, now)
+        slots = 0 if host.draining else max(0, host.hello.slots - len(attempts))
+        if slots > self.free_slots[index] or (slots and len(attempts) == 0):
+            self.opened[index] = None
+        self.free_slots[index] = slots
+        self.device_free_at[index] = NEVER if host.draining else free_at
+        pinned = frozenset().union(*(a.parts for a in attempts.values()))
+        self.pinned_bytes[index] = sum(self.residency.part_bytes[p] for p in pinned)
+
+    def check_integrity(self) -> None:
+        """Arrays and matrices equal what the hosts' records say."""
+        self.residency.check_integrity()
+        for name, host in self.hosts.items():
+            assert self.names[name] == host.index
+            assert self.by_index[host.index] is host
+            for part in range(len(self.residency.parts)):
+                assert self.residency.tier(part, host.index) == self._expected_tier(host, part)
+            on_device = [
+                size
+                for part, size in enumerate(self.residency.part_bytes)
+                if self.residency.tier(part, host.index) == DEVICE
+            ]
+            assert self.used_bytes[host.index] == sum(on_device)
+            free = 0 if host.draining else max(0, host.hello.slots - len(host.attempts))
+            assert self.free_slots[host.index] == free

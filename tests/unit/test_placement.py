@@ -1,0 +1,270 @@
+"""Placement by its prices: each case says what the fleet looks like and where the cheapest seconds are."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from loaders.protocol import AttemptKey, Done, Held, Hello, Residency, Speeds, Started, Timings
+from registry.catalog import Digest, OrganizationName
+from router import placement
+from router.demand import Demand, RunTimes
+from router.fairness import Fairness
+from router.fleet import Fleet
+from router.hosts import Assigned, Joined, Left, Reported
+from router.placement import Decision, State
+from router.requests import RequestId
+from router.residency import Bundle, Part
+from router.waiting import Waiting, Work
+
+GB = 1 << 30
+SPEEDS = Speeds(disk_to_memory=1 * GB, memory_to_device=10 * GB, network_to_disk=0.1 * GB)
+MODELS = {
+    "flux": {"flux-transformer": 12, "t5": 5},
+    "flux-tuned": {"tuned-transformer": 12, "t5": 5},
+    "sdxl": {"sdxl-unet": 5},
+    "huge": {"huge-transformer": 60},
+}
+RUN_SECONDS = 4.0
+
+
+def hello(
+    name: str,
+    held: Mapping[str, int] | None = None,
+    *,
+    zone: str | None = None,
+    slots: int = 2,
+    speed: float = 1.0,
+    tier: str = "device",
+) -> Hello:
+    on_disk = [
+        Held(digest=Digest(d), tier="disk", size_bytes=size * GB)
+        for parts in MODELS.values()
+        for d, size in parts.items()
+    ]
+    warm = [Held(digest=Digest(d), tier=tier, size_bytes=size * GB) for d, size in (held or {}).items()]
+    return Hello(
+        protocol=1,
+        host_id=name,
+        name=name,
+        device="cpu",
+        pool="local",
+        zone=zone,
+        speed=speed,
+        budgets={"device": 24 * GB},
+        speeds=SPEEDS,
+        held=(*on_disk, *warm),
+        running=(),
+        finished=(),
+        slots=slots,
+    )
+
+
+class Site:
+    """A state with its clock, and the dispatcher's three moves."""
+
+    def __init__(self) -> None:
+        times = RunTimes({Digest(name): RUN_SECONDS for name in MODELS})
+        self.state = State(fleet=Fleet(), waiting=Waiting(Fairness()), demand=Demand(0.0), run_times=times)
+        for name, parts in MODELS.items():
+            known = tuple(Part(Digest(d), size * GB) for d, size in parts.items())
+            self.state.fleet.describe(Bundle(digest=Digest(name), parts=known, fixed_seconds=0.0))
+        lora = Bundle(
+            digest=Digest("lora"), parts=(Part(Digest("lora"), GB),), kind="adapter", fixed_seconds=0.0
+        )
+        self.state.fleet.describe(lora)
+        self.now = 100.0
+        self.count = 0
+
+    def join(self, *hellos: Hello) -> None:
+        for each in hellos:
+            placement.fold(self.state, Joined(host_id=each.host_id, hello=each), self.now)
+
+    def submit(self, version: str = "flux", *, organization: str = "acme", **fields: object) -> RequestId:
+        self.count += 1
+        request_id = RequestId(f"r{self.count}")
+        work = Work(
+            id=request_id,
+            organization=OrganizationName(organization),
+            version=Digest(version),
+            arrived_at=self.now,
+            **fields,
+        )  # type: ignore[arg-type]
+        placement.submit(self.state, work, self.now)
+        return request_id
+
+    def step(self) -> Decision | None:
+        decision = placement.choose(self.state, self.now)
+        if decision is not None:
+            assigned = Assigned(
+                host_id=decision.host_id,
+                attempt=AttemptKey(decision.request_id, 1),
+                bundles=(decision.work.version, *decision.work.adapters),
+                run_seconds=decision.run_seconds,
+                evicts=decision.evicts,
+            )
+            placement.commit(self.state, decision, assigned, self.now)
+        self.state.fleet.check_integrity()
+        self.state.waiting.check_integrity()
+        return decision
+
+    def drain(self) -> dict[str, str]:
+        placed = {}
+        while decision := self.step():
+            placed[str(decision.request_id)] = decision.host_id
+        return placed
+
+    def report(self, host: str, *messages: object) -> None:
+        for message in messages:
+            placement.fold(self.state, Reported(host_id=host, message=message), self.now)  # type: ignore[arg-type]
+
+    def done(self, host: str, request: str) -> None:
+        self.report(host, Done(attempt=AttemptKey(request, 1), outputs=(), result={}, timings=Timings()))
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_a_warm_host_is_cheaper_than_a_cold_one(site: Site) -> None:
+    site.join(hello("cold"), hello("warm", MODELS["flux"]))
+    site.submit("flux")
+    decision = site.step()
+    assert decision is not None
+    assert (decision.host_id, decision.chosen.load, decision.chosen.run) == ("warm", 0.0, RUN_SECONDS)
+    assert [c.host_id for c in decision.candidates] == ["warm", "cold"]
+    assert decision.candidates[1].load == pytest.approx(17 * 1.1)
+
+
+def test_a_shared_component_is_not_loaded_twice(site: Site) -> None:
+    site.join(hello("a-nothing"), hello("has-t5", {"t5": 5}))
+    site.submit("flux-tuned")
+    decision = site.step()
+    assert decision is not None
+    assert decision.host_id == "has-t5"
+    assert decision.chosen.load == pytest.approx(12 * 1.1)
+
+
+def test_memory_is_nearer_than_disk(site: Site) -> None:
+    site.join(hello("a-disk"), hello("memory", MODELS["flux"], tier="memory"))
+    site.submit("flux")
+    decision = site.step()
+    assert decision is not None
+    assert (decision.host_id, decision.chosen.load) == ("memory", pytest.approx(1.7))
+
+
+def test_a_faster_host_wins_when_both_are_warm(site: Site) -> None:
+    site.join(hello("a-slow", MODELS["flux"], speed=0.5), hello("fast", MODELS["flux"]))
+    site.submit("flux")
+    assert site.drain() == {"r1": "fast"}
+
+
+def test_waiting_for_a_warm_host_costs_less_than_loading(site: Site) -> None:
+    site.join(hello("cold"), hello("warm", MODELS["flux"], slots=1))
+    site.submit("flux")
+    site.submit("flux")
+    assert site.drain() == {"r1": "warm"}, "4 s of waiting are less than 18.7 s of loading"
+    site.now += RUN_SECONDS
+    site.done("warm", "r1")
+    assert site.drain() == {"r2": "warm"}
+
+
+def test_a_long_queue_pays_for_a_second_copy(site: Site) -> None:
+    site.join(hello("cold"), hello("warm", MODELS["flux"], slots=1))
+    for _ in range(7):
+        site.submit("flux")
+    placed = site.drain()
+    assert placed["r1"] == "warm"
+    assert "cold" in placed.values(), "the sixth would wait for 20 s"
+
+
+def test_several_requests_join_one_load(site: Site) -> None:
+    site.join(hello("a"), hello("slow", speed=0.25))
+    site.submit("flux")
+    site.submit("flux")
+    first, second = site.step(), site.step()
+    assert first is not None
+    assert second is not None
+    assert second.host_id == first.host_id
+    assert second.chosen.load == 0.0
+    assert second.chosen.wait == pytest.approx(17 * 1.1 + RUN_SECONDS)
+
+
+def test_a_load_hides_behind_the_run_before_it(site: Site) -> None:
+    site.join(hello("only", {"sdxl-unet": 5}))
+    site.submit("sdxl", units=10.0)
+    site.submit("flux")
+    site.step()
+    second = site.step()
+    assert second is not None
+    assert second.chosen.load == 0.0, "18.7 s of loading within 40 s of running"
+
+
+def test_what_does_not_fit_the_device_is_never_chosen(site: Site) -> None:
+    site.join(hello("small"))
+    site.submit("huge")
+    assert site.step() is None
+
+
+def test_an_excluded_host_is_never_chosen(site: Site) -> None:
+    site.join(hello("bad", MODELS["flux"]), hello("other"))
+    site.submit("flux", excluded_hosts=frozenset({"bad"}))
+    assert site.drain() == {"r1": "other"}
+
+
+def test_the_less_wanted_weights_go(site: Site) -> None:
+    site.join(hello("a", {"sdxl-unet": 5, "t5": 5, "flux-transformer": 12}))
+    for _ in range(20):
+        site.submit("flux", organization="popular")
+    for request in list(site.state.waiting.row_of):
+        placement.cancel(site.state, request)
+    site.submit("flux-tuned")
+    decision = site.step()
+    assert decision is not None
+    assert "sdxl-unet" in decision.evicts
+    assert "t5" not in decision.evicts
+
+
+def test_a_batch_does_not_delay_another_customer(site: Site) -> None:
+    site.join(hello("only", MODELS["flux"]))
+    for _ in range(1000):
+        site.submit("flux", organization="batch")
+    site.drain()
+    single = site.submit("flux", organization="single")
+    site.now += RUN_SECONDS
+    site.done("only", "r1")
+    assert site.drain() == {single: "only"}
+
+
+def test_low_priority_uses_only_what_is_left(site: Site) -> None:
+    site.join(hello("only", MODELS["flux"]))
+    low = site.submit("flux", priority="low")
+    normal = site.submit("flux")
+    site.submit("flux")
+    assert set(site.drain().values()) == {"only"}
+    assert low not in site.state.waiting or normal not in site.state.waiting
+
+
+def test_a_lost_host_is_forgotten_and_its_plans_made_again(site: Site) -> None:
+    site.join(hello("cold"), hello("warm", MODELS["flux"], slots=1))
+    site.submit("flux")
+    site.submit("flux")
+    site.drain()
+    placement.fold(site.state, Left(host_id="warm"), site.now)
+    assert site.drain() == {"r2": "cold"}
+
+
+def test_reports_correct_what_was_expected(site: Site) -> None:
+    site.join(hello("a"))
+    request = site.submit("sdxl")
+    site.drain()
+    part = Held(digest=Digest("sdxl-unet"), tier="device", size_bytes=5 * GB)
+    site.now += 6
+    site.report("a", Residency(added=(part,)), Started(attempt=AttemptKey(request, 1), phase="running"))
+    assert site.state.fleet.device_free_at[0] == site.now + RUN_SECONDS
+    site.done("a", request)
+    site.report("a", Residency(removed=(part,)))
+    site.state.fleet.check_integrity()
+    assert site.state.fleet.residency.seconds(site.state.fleet.residency.bundles[Digest("sdxl")])[
+        0
+    ] == pytest.approx(5.5)
