@@ -7,6 +7,7 @@ import sqlalchemy
 from alembic import context
 
 from registry.tables import metadata
+from router import tables as _queue_tables  # noqa: F401  adds the queue to the metadata
 
 LOCK_KEY = 0x6D617271756565  # "marquee"
 WAIT_SECONDS = 120  # for another process that is migrating

@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 import migrations
 from registry.database import alchemy_url, migrate, revert
 from registry.tables import metadata
+from router import tables as _queue_tables  # noqa: F401  adds the queue to the metadata
 
 VERSIONS = sorted(path.name for path in (Path(migrations.__file__).parent / "versions").glob("[0-9]*.py"))
 

@@ -1,0 +1,74 @@
+"""Group commit: what arrives while one flush is under way goes together in the next. No delay is added. IO by proxy."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+FLUSH_LIMIT = 1000  # items; bounds one transaction's time
+
+
+class Batcher(Generic[Item, Result]):
+    """`flush` gets the items in order and answers with as many results.
+
+    A flush that fails is repeated item by item, so that one poisoned item fails alone; after an error of
+    kind `fatal` that would be of no use, and all its items fail with it.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._flush = flush
+        self._fatal = fatal
+        self._pending: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, item: Item) -> asyncio.Future[Result]:
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._pending.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return future
+
+    async def drain(self) -> None:
+        """Returns when everything added so far is flushed."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        """Ends at once; whoever still waits is cancelled. A flush under way may or may not have happened."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for _, future in self._pending:
+            future.cancel()
+        self._pending.clear()
+
+    async def _run(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending[:FLUSH_LIMIT], self._pending[FLUSH_LIMIT:]
+            await self._settle(batch)
+
+    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001  handed to whoever waits
+            if len(batch) > 1 and not isinstance(error, self._fatal):
+                for entry in batch:
+                    await self._settle([entry])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)

@@ -1,0 +1,184 @@
+"""The durable queue: the only writer of `requests` and `attempts`, in hand-written SQL beside this file. IO.
+
+Every write is a group commit: what many callers ask while one flush is under way is one statement in the next.
+A write that meets a lost connection is repeated until the database is back; each is made so that repeating it
+changes nothing. Moves are compare-and-set on state and attempt number, so a late report changes nothing either.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import psycopg
+from psycopg_pool import PoolClosed, PoolTimeout
+
+from registry import database
+from registry.database import Connection, Database
+from router import ledger, rows
+from router.batching import Batcher
+from router.errors import QueueUnavailableError
+from router.requests import Request, RequestId, Status
+from router.rows import Adoption, Assignment, AttemptRow, Ended, Ending, Entry, Return
+
+QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
+SUBMITTED_CHANNEL = "marquee_submitted"  # payload: a pool
+FINISHED_CHANNEL = "marquee_finished"  # payload: a request id
+CANCELLED_CHANNEL = "marquee_cancelled"  # payload: a request id
+SUBMIT_PATIENCE_SECONDS = 10.0
+RETRY_PAUSE_SECONDS = 0.2
+LOST = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+Items = TypeVar("Items")
+Result = TypeVar("Result")
+
+
+class Queue:
+    """One process's way to the queue's tables. `origin` names the process."""
+
+    def __init__(self, db: Database, origin: str) -> None:
+        self._db = db
+        self.origin = origin
+        away = (QueueUnavailableError,)
+        self._submits = Batcher(_patiently(self._submit, SUBMIT_PATIENCE_SECONDS), away)
+        self._reads = Batcher(_patiently(self._statuses, SUBMIT_PATIENCE_SECONDS), away)
+        self._assigns = Batcher(_patiently(self._assign), away)
+        self._returns = Batcher(_patiently(self._requeue), away)
+        self._adoptions = Batcher(_patiently(self._adopt), away)
+        self._endings = Batcher(_patiently(self._finish), away)
+
+    async def submit(self, request: Request, *, taken: bool) -> datetime:
+        """The database's time of acceptance, after the commit. `taken`: this process's dispatcher has it already.
+
+        Raises `QueueUnavailableError` when the database stays away; nothing was accepted then, as far as we know.
+        """
+        return await self._submits.add((request, taken))
+
+    async def assign(self, assignment: Assignment) -> bool:
+        """False when the request no longer waits for this number; send nothing then."""
+        return await self._assigns.add(assignment)
+
+    async def requeue(self, item: Return) -> bool:
+        return await self._returns.add(item)
+
+    async def adopt(self, item: Adoption) -> bool:
+        return await self._adoptions.add(item)
+
+    async def finish(self, ending: Ending) -> Ended | None:
+        """Outcome and usage record in one transaction; None when the report came too late to matter."""
+        return await self._endings.add(ending)
+
+    async def status(self, request_id: RequestId) -> Status | None:
+        return await self._reads.add(request_id)
+
+    async def take_up(self, pool: str, limit: int) -> list[Entry]:
+        found = [rows.to_entry(row) for row in await self._fetch("take_up", pool=pool, limit=limit)]
+        return sorted(found, key=lambda entry: entry.id)
+
+    async def release(self, pool: str) -> None:
+        """A dispatcher begins: what its predecessor had in memory and did not start is free again."""
+        await self._fetch("release", pool=pool)
+
+    async def running(self, pool: str) -> list[Entry]:
+        return [rows.to_entry(row) for row in await self._fetch("running", pool=pool)]
+
+    async def ahead(self, pool: str, request_id: RequestId, limit: int = 100_000) -> int:
+        found = await self._fetch("ahead", pool=pool, id=request_id, limit=limit)
+        return int(found[0]["count"])
+
+    async def attempts(self, request_id: RequestId) -> list[AttemptRow]:
+        return [msgspec.convert(row, AttemptRow) for row in await self._fetch("attempts", id=request_id)]
+
+    async def announce(self, channel: str, messages: Sequence[str]) -> None:
+        await self._fetch("announce", channel=channel, messages=list(messages))
+
+    async def drain(self) -> None:
+        """Returns when every write asked for so far is committed."""
+        for batcher in self._writers:
+            await batcher.drain()
+
+    async def close(self) -> None:
+        """Ends at once; writes under way may or may not have happened."""
+        for batcher in (*self._writers, self._reads):
+            await batcher.close()
+
+    @property
+    def _writers(self) -> tuple[Batcher[Any, Any], ...]:
+        return (self._submits, self._assigns, self._returns, self._adoptions, self._endings)
+
+    async def _submit(self, items: Sequence[tuple[Request, bool]]) -> Sequence[datetime]:
+        encoded = msgspec.json.encode(
+            [rows.from_submission(request, taken=taken) for request, taken in items]
+        )
+        parameters = {"rows": encoded.decode(), "origin": self.origin}
+        foreign = sorted({request.pool for request, taken in items if not taken})
+        async with self._db.pool.connection() as connection:
+            stored = await (await connection.execute(QUERIES["submit"], parameters)).fetchall()
+            if foreign:
+                await _announce(connection, SUBMITTED_CHANNEL, foreign)
+        return [stored[0]["created_at"]] * len(items)
+
+    async def _assign(self, items: Sequence[Assignment]) -> Sequence[bool]:
+        return await self._move("assign", items)
+
+    async def _requeue(self, items: Sequence[Return]) -> Sequence[bool]:
+        return await self._move("requeue", items)
+
+    async def _adopt(self, items: Sequence[Adoption]) -> Sequence[bool]:
+        return await self._move("adopt", items)
+
+    async def _move(self, name: str, items: Sequence[Assignment | Return | Adoption]) -> Sequence[bool]:
+        async with self._db.pool.connection() as connection:
+            moved = {row["id"] for row in await _write(connection, name, items)}
+        return [item.id in moved for item in items]
+
+    async def _finish(self, endings: Sequence[Ending]) -> Sequence[Ended | None]:
+        async with self._db.transaction() as connection:
+            changed = await _write(connection, "finish", [rows.from_ending(ending) for ending in endings])
+            moved = {row["id"]: row for row in changed}
+            kept = [ending for ending in endings if ending.entry.id in moved]
+            await ledger.record(connection, [(e, moved[e.entry.id]["finished_at"]) for e in kept])
+            if elsewhere := [e.entry.id for e in kept if e.entry.origin != self.origin]:
+                await _announce(connection, FINISHED_CHANNEL, elsewhere)
+        return [rows.to_ended(moved.get(ending.entry.id)) for ending in endings]
+
+    async def _statuses(self, ids: Sequence[RequestId]) -> Sequence[Status | None]:
+        found = {row["id"]: rows.to_status(row) for row in await self._fetch("statuses", ids=list(ids))}
+        return [found.get(request_id) for request_id in ids]
+
+    async def _fetch(self, name: str, **parameters: Any) -> Sequence[Mapping[str, Any]]:
+        async with self._db.pool.connection() as connection:
+            cursor = await connection.execute(QUERIES[name], parameters)
+            return [] if cursor.description is None else await cursor.fetchall()
+
+
+def _patiently(
+    flush: Callable[[Items], Awaitable[Result]], patience_seconds: float | None = None
+) -> Callable[[Items], Awaitable[Result]]:
+    """Repeat `flush` while the database is away; after `patience_seconds`, `QueueUnavailableError`."""
+
+    async def patient(items: Items) -> Result:
+        loop = asyncio.get_running_loop()
+        give_up_at = None if patience_seconds is None else loop.time() + patience_seconds
+        while True:
+            try:
+                return await flush(items)
+            except PoolClosed as error:
+                raise QueueUnavailableError("this process is stopping") from error
+            except LOST as error:
+                if give_up_at is not None and loop.time() > give_up_at:
+                    raise QueueUnavailableError("the database does not answer") from error
+                await asyncio.sleep(RETRY_PAUSE_SECONDS)
+
+    return patient
+
+
+async def _write(connection: Connection, name: str, items: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    parameters = {"rows": msgspec.json.encode(items).decode()}
+    return await (await connection.execute(QUERIES[name], parameters)).fetchall()
+
+
+async def _announce(connection: Connection, channel: str, messages: Sequence[str]) -> None:
+    await connection.execute(QUERIES["announce"], {"channel": channel, "messages": list(messages)})

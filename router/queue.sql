@@ -1,0 +1,118 @@
+-- name: submit
+-- Store new requests; a repeated flush (its first answer was lost) changes nothing. Answers the database's time.
+WITH stored AS (
+    INSERT INTO requests (id, organization, key_id, slug, version, adapters, input, pool, priority, start_deadline,
+                          webhook_url, door, origin, taken, created_at)
+    SELECT id, organization, key_id, slug, version, adapters, input, pool, priority, start_deadline,
+           webhook_url, door, %(origin)s, taken, now()
+    FROM json_to_recordset(%(rows)s::json) AS r (
+        id uuid, organization text, key_id text, slug text, version text, adapters json, input json, pool text,
+        priority text, start_deadline timestamptz, webhook_url text, door text, taken boolean)
+    ON CONFLICT (id) DO NOTHING
+)
+SELECT now() AS created_at;
+
+-- name: announce
+-- Tell the other processes; delivered at commit.
+SELECT pg_notify(%(channel)s, message) FROM unnest(%(messages)s::text[]) AS message;
+
+-- name: take_up
+-- The oldest waiting requests that no dispatcher has in memory; several takers never get the same row.
+WITH free AS (
+    SELECT id FROM requests
+    WHERE pool = %(pool)s AND state = 'queued' AND NOT taken
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE requests r SET taken = true FROM free WHERE r.id = free.id
+RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
+          start_deadline, webhook_url, door, origin, attempt, host_faults;
+
+-- name: release
+-- A dispatcher begins: whatever its predecessor had in memory and did not start is free again.
+UPDATE requests SET taken = false WHERE pool = %(pool)s AND state = 'queued' AND taken;
+
+-- name: running
+-- What the tables say is on hosts; hosts that come back say the same, or it is requeued.
+SELECT id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
+       start_deadline, webhook_url, door, origin, attempt, host_faults, host_id, started_at
+FROM requests WHERE pool = %(pool)s AND state = 'running';
+
+-- name: assign
+-- Write attempts before they are sent. Answers those that were really taken: a cancelled request is not,
+-- nor one whose number another dispatcher already used.
+WITH wanted AS (
+    SELECT * FROM json_to_recordset(%(rows)s::json) AS w (id uuid, number int, host_id text, decision json)
+), moved AS (
+    UPDATE requests r
+    SET state = 'running', attempt = w.number, host_id = w.host_id, started_at = now()
+    FROM wanted w
+    WHERE r.id = w.id AND r.state = 'queued' AND r.attempt = w.number - 1
+    RETURNING r.id, r.attempt
+)
+INSERT INTO attempts (request_id, number, host_id, decision, assigned_at)
+SELECT w.id, w.number, w.host_id, w.decision, now() FROM moved JOIN wanted w ON w.id = moved.id
+RETURNING request_id::text AS id;
+
+-- name: requeue
+-- A host's fault, or staged work handed back: close the attempt with its reason, wait again.
+WITH wanted AS (
+    SELECT * FROM json_to_recordset(%(rows)s::json) AS w (id uuid, number int, reason text, faults int)
+), moved AS (
+    UPDATE requests r SET state = 'queued', host_id = NULL, host_faults = w.faults
+    FROM wanted w
+    WHERE r.id = w.id AND r.state = 'running' AND r.attempt = w.number
+    RETURNING r.id, r.attempt
+), closed AS (
+    UPDATE attempts a SET ended_at = now(), ended = w.reason
+    FROM wanted w, moved
+    WHERE a.request_id = w.id AND a.number = w.number AND moved.id = w.id
+)
+SELECT id::text FROM moved;
+
+-- name: adopt
+-- A host that was believed lost still works on it and nobody else began: its attempt goes on.
+WITH wanted AS (
+    SELECT * FROM json_to_recordset(%(rows)s::json) AS w (id uuid, number int, host_id text, faults int)
+), moved AS (
+    UPDATE requests r SET state = 'running', host_id = w.host_id, host_faults = w.faults
+    FROM wanted w
+    WHERE r.id = w.id AND r.state = 'queued' AND r.attempt = w.number
+    RETURNING r.id, r.attempt
+), reopened AS (
+    UPDATE attempts a SET ended_at = NULL, ended = NULL
+    FROM moved WHERE a.request_id = moved.id AND a.number = moved.attempt
+)
+SELECT id::text FROM moved;
+
+-- name: finish
+-- Final states. `number` fences reports of hosts; callers' cancellations and deadlines have none.
+WITH wanted AS (
+    SELECT * FROM json_to_recordset(%(rows)s::json) AS w (id uuid, number int, state text, outcome json)
+), moved AS (
+    UPDATE requests r
+    SET state = w.state, outcome = w.outcome, finished_at = now()
+    FROM wanted w
+    WHERE r.id = w.id AND (
+        (w.number IS NULL AND r.state IN ('queued', 'running'))
+        OR (r.state = 'running' AND r.attempt = w.number))
+    RETURNING r.id, r.started_at, r.finished_at
+)
+SELECT id::text, started_at, finished_at FROM moved;
+
+-- name: statuses
+-- Requests as their callers may see them.
+SELECT id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
+       start_deadline, webhook_url, door, state, attempt, host_faults, started_at, finished_at, outcome::text
+FROM requests WHERE id = ANY(%(ids)s::uuid[]);
+
+-- name: ahead
+-- How many wait before this one, counted no further than `limit`.
+SELECT count(*) FROM (
+    SELECT 1 FROM requests
+    WHERE pool = %(pool)s AND state = 'queued' AND id < %(id)s::uuid LIMIT %(limit)s
+) AS older;
+
+-- name: attempts
+-- Every try of a request, with the decision that placed it.
+SELECT number, host_id, assigned_at, ended_at, ended, decision
+FROM attempts WHERE request_id = %(id)s::uuid ORDER BY number;

@@ -1,0 +1,71 @@
+"""The queue's tables, added to the one `MetaData`. Rows are written by `queue` alone. Pure.
+
+Both are partitioned by ranges of the request's UUIDv7, a day each: old days are dropped whole, and an id names
+its partition. `taken` says that a dispatcher has the row in memory, so that others do not take it up.
+"""
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+from registry.tables import metadata
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organization", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("adapters", JSON, nullable=False),
+    Column("input", JSON, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("door", Text, nullable=False),
+    Column("webhook_url", Text),
+    Column("origin", Text, nullable=False),
+    Column("taken", Boolean, nullable=False, server_default=text("false")),
+    Column("state", Text, nullable=False, server_default=text("'queued'")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("host_faults", Integer, nullable=False, server_default=text("0")),
+    Column("host_id", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("start_deadline", DateTime(timezone=True)),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("outcome", JSON),
+    CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
+    Index(
+        "requests_open_idx",
+        "pool",
+        "state",
+        "taken",
+        "id",
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+    postgresql_partition_by="RANGE (id)",
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("request_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("host_id", Text, nullable=False),
+    Column("assigned_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("ended", Text),
+    Column("decision", JSON),
+    postgresql_partition_by="RANGE (request_id)",
+)

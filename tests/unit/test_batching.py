@@ -1,0 +1,48 @@
+"""What arrives during a flush goes together in the next; a poisoned item fails alone."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from router.batching import Batcher
+
+
+async def test_items_of_one_moment_share_a_flush() -> None:
+    flushes: list[Sequence[int]] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        flushes.append(items)
+        await asyncio.sleep(0.01)
+        return [item * 10 for item in items]
+
+    batcher = Batcher(flush)
+    first = asyncio.gather(*(batcher.add(n) for n in (1, 2)))
+    await asyncio.sleep(0.001)
+    second = asyncio.gather(*(batcher.add(n) for n in (3, 4)))
+    assert (await first, await second) == ([10, 20], [30, 40])
+    assert flushes == [[1, 2], [3, 4]]
+
+
+async def test_a_poisoned_item_fails_alone() -> None:
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        if 2 in items:
+            raise ValueError("two")
+        return list(items)
+
+    batcher = Batcher(flush)
+    answers = await asyncio.gather(*(batcher.add(n) for n in (1, 2, 3)), return_exceptions=True)
+    assert [answers[0], str(answers[1]), answers[2]] == [1, "two", 3]
+
+
+async def test_a_closed_batcher_ends_what_waits() -> None:
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        await asyncio.Event().wait()
+        return list(items)
+
+    batcher = Batcher(flush)
+    future = batcher.add(1)
+    await asyncio.sleep(0)
+    await batcher.close()
+    with pytest.raises(asyncio.CancelledError):
+        await future
