@@ -1,0 +1,139 @@
+"""The door to the pages: who is visiting, signing in by key, signing out. A process edge (HTTP in).
+
+On a loopback address the page opens with a session of its own: the gateway's `playground_key` speaks for the
+visitor, as long as the visitor named the machine by a loopback name. Elsewhere a key is typed in once. The key
+never travels back: the cookie names it by its public id.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+from litestar.datastructures import Cookie
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from litestar.params import QueryParameter, URLEncodedBody
+from litestar.response import Redirect
+
+from registry.catalog import Caller
+from registry.web import sessions
+from registry.web.rendering import SHARED, Pages, static_files
+
+AnyRequest = Request[Any, Any, Any]
+VerifyKey = Callable[[str], Awaitable[Caller | None]]
+TOKEN_HEADER = "x-marquee-token"  # noqa: S105  the header's name
+
+
+class Visitor(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is looking at a page. `fresh` is a cookie that the answer must set."""
+
+    caller: Caller | None = None
+    token: str = ""
+    fresh: str | None = None
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """All that telling visitors apart needs; made once per process by its composition root."""
+
+    secret: bytes
+    verify: VerifyKey  # a key as typed → its caller
+    find: VerifyKey  # a key's public id → its caller, None once revoked
+    playground_key: str | None = None
+    loopback: bool = False  # whether the gateway listens on a loopback address only
+    secure: bool = False  # whether browsers reach it by https
+    pages: Pages = msgspec.field(default_factory=Pages)
+
+    async def visitor(self, request: AnyRequest) -> Visitor:
+        session = sessions.read(self.secret, request.cookies.get(sessions.COOKIE), time.time())
+        caller = await self.find(session.key_id) if session else None
+        if caller is None:
+            return await self._local(request)
+        assert session is not None
+        return Visitor(caller=caller, token=sessions.form_token(self.secret, session))
+
+    async def actor(self, request: AnyRequest) -> Caller:
+        """The caller behind a change that a page asks for. Raises 401 without a session, 403 for a foreign page."""
+        session = sessions.read(self.secret, request.cookies.get(sessions.COOKIE), time.time())
+        caller = await self.find(session.key_id) if session else None
+        if session is None or caller is None:
+            raise NotAuthorizedException("Sign in first: this page's session has ended.")
+        token = request.headers.get(TOKEN_HEADER)
+        if not (is_own_page(request) and sessions.token_matches(self.secret, session, token)):
+            raise PermissionDeniedException("This change did not come from a page of this gateway.")
+        return caller
+
+    async def _local(self, request: AnyRequest) -> Visitor:
+        if not (self.loopback and self.playground_key and sessions.is_loopback(request.headers.get("host"))):
+            return Visitor()
+        caller = await self.verify(self.playground_key)
+        return self.enter(caller) if caller else Visitor()
+
+    def enter(self, caller: Caller) -> Visitor:
+        session = sessions.Session(caller.key_id, int(time.time()))
+        token = sessions.form_token(self.secret, session)
+        return Visitor(caller=caller, token=token, fresh=sessions.issue(self.secret, session))
+
+    def cookies(self, visitor: Visitor) -> tuple[Cookie, ...]:
+        return (self.cookie(visitor.fresh, sessions.LIFETIME_SECONDS),) if visitor.fresh else ()
+
+    def cookie(self, value: str, seconds: int) -> Cookie:
+        return Cookie(
+            key=sessions.COOKIE,
+            value=value,
+            max_age=seconds,
+            httponly=True,
+            samesite="strict",
+            secure=self.secure,
+        )
+
+
+class SignIn(msgspec.Struct, frozen=True):
+    """The sign-in form."""
+
+    key: str = ""
+    next: str = "/"
+
+
+def is_own_page(request: AnyRequest) -> bool:
+    return sessions.is_same_origin(
+        host=request.headers.get("host"),
+        origin=request.headers.get("origin"),
+        fetch_site=request.headers.get("sec-fetch-site"),
+    )
+
+
+def own_path(path: str) -> str:
+    """A path of ours to go on to; anything that a browser could read as another site becomes `/`."""
+    is_ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_ours else "/"
+
+
+def router(door: Callable[[], Door]) -> Router:
+    """Sign-in, sign-out and the shared static files. `door` is asked on each call: it exists once the app runs."""
+
+    @get("/sign-in", include_in_schema=False)
+    async def ask(
+        next_path: Annotated[str, QueryParameter(name="next")] = "/",
+    ) -> Response[str]:
+        return door().pages.answer("sign_in.html", visitor=Visitor(), next=own_path(next_path), refused=False)
+
+    @post("/sign-in", include_in_schema=False)
+    async def enter(request: AnyRequest, data: URLEncodedBody[SignIn]) -> Response[Any]:
+        if not is_own_page(request):
+            raise PermissionDeniedException("Sign in from this gateway's own page.")
+        caller = await door().verify(data.key.strip())
+        target = own_path(data.next)
+        if caller is None:
+            return door().pages.answer(
+                "sign_in.html", status=401, visitor=Visitor(), next=target, refused=True
+            )
+        return Redirect(target, status_code=303, cookies=list(door().cookies(door().enter(caller))))
+
+    @post("/sign-out", include_in_schema=False)
+    async def leave(request: AnyRequest) -> Response[Any]:
+        if not is_own_page(request):
+            raise PermissionDeniedException("Sign out from this gateway's own page.")
+        return Redirect("/sign-in", status_code=303, cookies=[door().cookie("", 0)])
+
+    return Router("/", route_handlers=[ask, enter, leave, static_files("/shared", SHARED / "static")])

@@ -1,0 +1,181 @@
+"""The storefront's handlers: gallery, playground, and the playground's own calls into the core. A process edge.
+
+The page has no rights of its own: whoever runs a model here does so as the caller behind the session, through the
+same core calls as every other door.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from registry.catalog import Adapter, Caller, Slug, Variant
+from registry.web.rendering import Pages, static_files
+from registry.web.signin import Door
+from router.requests import RequestId, Status
+from router.storefront import art, browse, forms, snippets
+from router.storefront.progress import progress
+
+HERE = Path(__file__).parent
+HEARTBEAT_SECONDS = 15.0
+AnyRequest = Request[Any, Any, Any]
+
+
+class Catalogue(Protocol):
+    """What the storefront asks of the catalogue snapshot; launch windows are its business."""
+
+    def variants(self, caller: Caller | None) -> Sequence[Variant]: ...
+    def variant(self, caller: Caller | None, slug: Slug) -> Variant | None: ...
+    def adapters(self, caller: Caller | None, variant: Variant) -> Sequence[Adapter]: ...
+
+
+class Calls(Protocol):
+    """What the storefront asks of the core."""
+
+    async def submit(self, caller: Caller, slug: Slug, arguments: Mapping[str, Any]) -> RequestId: ...
+    async def cancel(self, caller: Caller, request_id: RequestId) -> None: ...
+    def watch(self, caller: Caller, request_id: RequestId) -> AsyncIterator[Status]: ...
+
+
+class Front(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the storefront's pages need; made once per process by its composition root."""
+
+    door: Door
+    catalogue: Catalogue
+    calls: Calls
+    public_url: str | None = None  # where callers reach the gateway; None means where the page was opened
+    pages: Pages = msgspec.field(default_factory=lambda: Pages(HERE))
+    examples: frozenset[str] = msgspec.field(
+        default_factory=lambda: frozenset(path.name for path in (HERE / "static" / "examples").glob("*.png"))
+    )
+
+    def picture(self, variant: Variant) -> str:
+        """The address of a card's picture: an example if there is one, else the designed placeholder."""
+        name = f"{art.example_name(variant.slug)}.png"
+        return f"/storefront/examples/{name}" if name in self.examples else f"/art/{variant.slug}"
+
+    def origin(self, request: AnyRequest) -> str:
+        return (self.public_url or str(request.base_url)).rstrip("/")
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The answer to a run: where its events are."""
+
+    id: str
+    events: str
+
+
+def router(front: Callable[[], Front]) -> Router:
+    """The storefront's routes. `front` is asked on each call: it exists once the app runs."""
+
+    @get("/", include_in_schema=False)
+    async def gallery(
+        request: AnyRequest, q: FromQuery[str] = "", task: FromQuery[str] = "", page: FromQuery[str] = "1"
+    ) -> Response[str]:
+        return await _gallery(front(), request, q[:200], task, int(page) if page.isdecimal() else 1)
+
+    @get("/m/{slug:path}", include_in_schema=False)
+    async def playground(request: AnyRequest, slug: FromPath[str]) -> Response[str]:
+        return await _playground(front(), request, _slug(slug))
+
+    @get("/art/{slug:path}", include_in_schema=False)
+    async def picture(slug: FromPath[str]) -> Response[str]:
+        variant = Variant(
+            slug=_slug(slug), model=_family(slug), task=_task(front(), _slug(slug)), input_schema={}
+        )
+        headers = {"cache-control": "public, max-age=86400", "x-content-type-options": "nosniff"}
+        return Response(art.picture(variant), media_type="image/svg+xml", headers=headers)
+
+    @post("/page/runs/{slug:path}", status_code=202, include_in_schema=False)
+    async def run(request: AnyRequest, slug: FromPath[str], data: JSONBody[dict[str, Any]]) -> Accepted:
+        caller = await front().door.actor(request)
+        request_id = await front().calls.submit(caller, _slug(slug), data)
+        return Accepted(id=request_id, events=f"/page/requests/{request_id}/events")
+
+    @get("/page/requests/{request_id:str}/events", include_in_schema=False)
+    async def events(request: AnyRequest, request_id: FromPath[str]) -> ServerSentEvent:
+        visitor = await front().door.visitor(request)
+        if visitor.caller is None:
+            raise NotFoundException("Sign in to see this run.")
+        return ServerSentEvent(_events(front().calls.watch(visitor.caller, RequestId(request_id))))
+
+    @post("/page/requests/{request_id:str}/cancel", status_code=202, include_in_schema=False)
+    async def cancel(request: AnyRequest, request_id: FromPath[str]) -> None:
+        caller = await front().door.actor(request)
+        await front().calls.cancel(caller, RequestId(request_id))
+
+    files = static_files("/storefront", HERE / "static")
+    return Router("/", route_handlers=[gallery, playground, picture, run, events, cancel, files])
+
+
+async def _gallery(front: Front, request: AnyRequest, query: str, task: str, page: int) -> Response[str]:
+    visitor = await front.door.visitor(request)
+    variants = front.catalogue.variants(visitor.caller)
+    return front.pages.answer(
+        "gallery.html",
+        cookies=front.door.cookies(visitor),
+        visitor=visitor,
+        shelf=browse.shelf(variants, query=query, task=task, number=page),
+        everything=len(variants),
+        query=query,
+        task=task,
+        picture=front.picture,
+    )
+
+
+async def _playground(front: Front, request: AnyRequest, slug: Slug) -> Response[str]:
+    visitor = await front.door.visitor(request)
+    variant = front.catalogue.variant(visitor.caller, slug)
+    if variant is None:
+        return front.pages.answer("missing.html", status=404, visitor=visitor, slug=slug)
+    controls = forms.fields(variant.input_schema)
+    return front.pages.answer(
+        "playground.html",
+        cookies=front.door.cookies(visitor),
+        visitor=visitor,
+        variant=variant,
+        plain=[field for field in controls if not field.advanced],
+        advanced=[field for field in controls if field.advanced],
+        adapters=front.catalogue.adapters(visitor.caller, variant),
+        snippets=snippets.snippets(front.origin(request), slug),
+        picture=front.picture,
+        schema=msgspec.json.format(msgspec.json.encode(variant.input_schema), indent=2).decode(),
+    )
+
+
+async def _events(statuses: AsyncIterator[Status]) -> AsyncIterator[ServerSentEventMessage]:
+    """One event per status, a comment when nothing happens for a while; ends with the request."""
+    source = statuses.__aiter__()
+    upcoming = asyncio.ensure_future(anext(source, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait([upcoming], timeout=HEARTBEAT_SECONDS)
+            if not done:
+                yield ServerSentEventMessage(comment="still here")
+                continue
+            status = upcoming.result()
+            if status is None:
+                break
+            yield ServerSentEventMessage(data=msgspec.json.encode(progress(status)).decode())
+            upcoming = asyncio.ensure_future(anext(source, None))
+    finally:
+        upcoming.cancel()
+
+
+def _slug(path: str) -> Slug:
+    return Slug(path.strip("/"))
+
+
+def _family(path: str) -> str:
+    return "/".join(path.strip("/").split("/")[:2])
+
+
+def _task(front: Front, slug: Slug) -> str:
+    variant = front.catalogue.variant(None, slug)
+    return variant.task if variant else ""

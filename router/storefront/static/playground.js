@@ -1,0 +1,145 @@
+// Runs the model: sends the input, follows its events, shows the pictures. Everything it needs is same-origin.
+import * as code from "./code.js";
+import * as fields from "./fields.js";
+
+const form = document.getElementById("playground");
+const at = (id) => document.getElementById(id);
+const headers = { "content-type": "application/json", "x-marquee-token": document.body.dataset.token };
+let following = null;
+let current = null;
+let startedAt = 0;
+
+const problem = (text) => {
+  at("problem").textContent = text ?? "";
+  at("problem").hidden = !text;
+};
+
+const busy = (isBusy) => {
+  at("screen").setAttribute("aria-busy", String(isBusy));
+  at("screen").dataset.state = isBusy ? "busy" : at("screen").dataset.state;
+  at("run").disabled = isBusy;
+  at("cancel").hidden = !isBusy;
+  at("share").hidden = !isBusy;
+};
+
+const seconds = (value) => (value < 10 ? value.toFixed(2) : value.toFixed(1)) + " s";
+
+const figure = (picture, prompt) => {
+  const tag = picture.content_type.split("/")[0];
+  const element = document.createElement(tag === "image" ? "img" : tag === "audio" ? "audio" : "video");
+  element.src = picture.url;
+  if (tag === "image") element.alt = prompt ? `Picture of: ${prompt}` : "The picture";
+  else element.controls = true;
+  if (picture.width) [element.width, element.height] = [picture.width, picture.height];
+  const link = document.createElement("a");
+  link.href = picture.url;
+  link.target = "_blank";
+  link.rel = "noopener";
+  link.append(element);
+  return link;
+};
+
+const remember = (pictures, prompt) => {
+  for (const picture of pictures.filter((one) => one.content_type.startsWith("image/"))) {
+    const item = figure(picture, prompt);
+    item.setAttribute("role", "listitem");
+    item.title = prompt ?? "";
+    at("history").prepend(item);
+  }
+  at("history").hidden = at("history").children.length < 2;
+  while (at("history").children.length > 12) at("history").lastChild.remove();
+};
+
+const finish = (view, prompt) => {
+  at("screen").dataset.state = view.state;
+  busy(false);
+  at("pictures").replaceChildren(...(view.pictures ?? []).map((picture) => figure(picture, prompt)));
+  remember(view.pictures ?? [], prompt);
+  const flagged = view.result?.flagged ? " The safety check marked this picture." : "";
+  at("status").textContent = view.state === "succeeded" ? `Done.${flagged}` : view.state === "cancelled" ? "Cancelled." : "It failed.";
+  problem(view.state === "failed" ? view.line : null);
+  at("timings").hidden = view.state !== "succeeded";
+  at("t-seed").textContent = view.result?.seed ?? "–";
+  for (const name of ["wait", "load", "run"]) at(`t-${name}`).textContent = seconds(view.timings?.[name] ?? 0);
+  at("t-all").textContent = seconds((performance.now() - startedAt) / 1000);
+};
+
+const follow = (accepted, prompt) => {
+  following?.close();
+  following = new EventSource(accepted.events);
+  following.addEventListener("message", (event) => {
+    const view = JSON.parse(event.data);
+    if (["succeeded", "failed", "cancelled"].includes(view.state)) {
+      following.close();
+      finish(view, prompt);
+      return;
+    }
+    at("status").textContent = `${view.line}…`;
+    if (view.share == null) at("share").removeAttribute("value");
+    else at("share").value = view.share;
+  });
+};
+
+const reason = async (answer) => {
+  const body = await answer.json().catch(() => ({}));
+  const details = Array.isArray(body.detail) ? body.detail.map((one) => `${(one.loc ?? []).slice(1).join(" ")} ${one.msg}`).join("; ") : body.detail;
+  return (details || body.title || `The gateway answered ${answer.status}`).trim();
+};
+
+const run = async () => {
+  const missing = fields.firstMissing(form);
+  if (missing) {
+    missing.field.closest("details")?.setAttribute("open", "");
+    missing.control.reportValidity();
+    missing.control.focus();
+    return;
+  }
+  const input = fields.input(form);
+  problem(null);
+  busy(true);
+  at("timings").hidden = true;
+  at("share").removeAttribute("value");
+  at("status").textContent = "Sending…";
+  startedAt = performance.now();
+  if (matchMedia("(max-width: 860px)").matches) at("screen").scrollIntoView({ block: "center", behavior: "smooth" });
+  const answer = await fetch(`/page/runs/${form.dataset.slug}`, { method: "POST", headers, body: JSON.stringify(input) });
+  if (!answer.ok) {
+    at("screen").dataset.state = "failed";
+    busy(false);
+    at("status").textContent = "It was not accepted.";
+    problem(await reason(answer));
+    return;
+  }
+  current = await answer.json();
+  follow(current, input.prompt);
+};
+
+const attempt = () => run().catch((error) => {
+  busy(false);
+  at("status").textContent = "It was not sent.";
+  problem(error instanceof fields.FieldError ? error.message : "The gateway cannot be reached.");
+});
+
+const echo = () => {
+  try {
+    code.show(fields.input(form));
+  } catch (error) {
+    if (!(error instanceof fields.FieldError)) throw error;
+  }
+};
+
+fields.wire(form);
+code.wire();
+echo();
+form.addEventListener("input", echo);
+form.addEventListener("change", echo);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (at("run") && !at("run").disabled) attempt();
+});
+form.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+at("cancel")?.addEventListener("click", () => {
+  if (current) fetch(`/page/requests/${current.id}/cancel`, { method: "POST", headers });
+});

@@ -1,0 +1,141 @@
+"""The storefront in a real browser, over a made-up catalogue and a core that draws by itself."""
+
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent))
+import stage_set
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine"),
+]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(stage_set.create_app(), log_level="error", timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens a page; whatever the browser complains about fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def visit(path: str, *, wide: int = 1280, high: int = 900, scheme: str = "light") -> Page:
+        context = browser.new_context(viewport={"width": wide, "height": high}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "console",
+            lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None,
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address + path, wait_until="load")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def test_the_gallery_shows_pictures_and_search_narrows_it(visit: Open) -> None:
+    page = visit("/")
+    assert page.locator(".card").count() == 24
+    assert page.locator(".card img").first.evaluate("img => img.complete && img.naturalWidth > 0")
+    page.get_by_label("Search models").fill("halcyon turbo")
+    expect(page.locator(".card")).to_have_count(8)
+    assert "q=halcyon+turbo" in page.url
+
+
+def test_a_task_and_the_next_page_are_links(visit: Open) -> None:
+    page = visit("/")
+    page.get_by_role("link", name="text to video").click()
+    expect(page.locator(".card .chip").first).to_have_text("text to video")
+    page.get_by_role("link", name="Next").click()
+    expect(page.get_by_text("Page 2 of")).to_be_visible()
+    assert "task=text-to-video" in page.url
+
+
+def run(page: Page, prompt: str) -> str:
+    page.get_by_label("Prompt", exact=False).first.fill(prompt)
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_selector("#screen[data-state=succeeded][aria-busy=false]")
+    shown = page.locator("#pictures img")
+    expect(shown).to_have_count(1)
+    return str(shown.get_attribute("src"))
+
+
+def test_a_run_draws_a_picture_and_a_lora_changes_it(visit: Open) -> None:
+    page = visit("/m/marquee/shapes")
+    plain = run(page, "a red circle on white")
+    expect(page.locator("#status")).to_have_text("Done.")
+    expect(page.locator("#t-seed")).to_have_text("7")
+    page.get_by_label("Outline").first.check()
+    outlined = run(page, "a red circle on white")
+    assert plain != outlined
+    expect(page.locator("#history img")).to_have_count(2)
+
+
+def test_the_snippets_follow_the_form(visit: Open) -> None:
+    page = visit("/m/marquee/shapes")
+    page.get_by_label("Prompt", exact=False).first.fill("a 'red' circle")
+    page.get_by_label("Stripes").first.check()
+    assert (
+        r"""-d '{"prompt":"a '\''red'\'' circle","loras":[{"path":"marquee/shapes-stripes","scale":1}]}'"""
+        in str(page.locator("#code-curl").text_content())
+    )
+    page.get_by_role("tab", name="fal_client").click()
+    assert '"path": "marquee/shapes-stripes"' in str(page.locator("#code-fal").text_content())
+
+
+def test_an_empty_prompt_is_not_sent(visit: Open) -> None:
+    page = visit("/m/marquee/shapes")
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_label("Prompt", exact=False).first).to_be_focused()
+    expect(page.locator("#status")).to_have_text("Nothing has run yet.")
+
+
+@pytest.mark.parametrize("path", ["/", "/m/marquee/shapes", "/sign-in"])
+def test_nothing_sticks_out_on_a_phone(visit: Open, path: str) -> None:
+    page = visit(path, wide=360, high=740)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360

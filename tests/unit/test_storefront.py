@@ -1,0 +1,67 @@
+import ast
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from registry.catalog import Slug, Variant
+from router.storefront import art, browse, snippets
+
+
+def variant(
+    slug: str, task: str = "text-to-image", description: str = "", tags: tuple[str, ...] = ()
+) -> Variant:
+    return Variant(
+        slug=Slug(slug), model="lab/x", task=task, input_schema={}, description=description, tags=tags
+    )
+
+
+SHELF = (
+    variant("lab/alpha", description="draws dragons"),
+    variant("lab/dragon", task="text-to-video"),
+    variant("lab/beta", tags=("dragon",)),
+    variant("lab/gamma"),
+)
+
+
+def slugs(found: browse.Shelf) -> list[str]:
+    return [one.slug for one in found.variants]
+
+
+def test_names_come_before_tags_before_descriptions() -> None:
+    assert slugs(browse.shelf(SHELF, query="Dragon")) == ["lab/dragon", "lab/beta", "lab/alpha"]
+
+
+def test_every_word_must_be_found() -> None:
+    assert slugs(browse.shelf(SHELF, query="dragon video")) == ["lab/dragon"]
+    assert slugs(browse.shelf(SHELF, query="dragon unicorn")) == []
+
+
+def test_task_counts_are_those_of_the_search() -> None:
+    found = browse.shelf(SHELF, query="dragon", task="text-to-video")
+    assert slugs(found) == ["lab/dragon"]
+    assert found.tasks == (browse.Task("text-to-image", 2), browse.Task("text-to-video", 1))
+
+
+@pytest.mark.parametrize(("asked", "given", "shown"), [(1, 1, 24), (3, 3, 2), (99, 3, 2), (-5, 1, 24)])
+def test_pages_hold_two_dozen_and_stay_in_range(asked: int, given: int, shown: int) -> None:
+    found = browse.shelf([variant(f"lab/v{n}") for n in range(50)], number=asked)
+    assert (found.number, found.pages, len(found.variants), found.total) == (given, 3, shown, 50)
+
+
+@pytest.mark.parametrize("task", ["text-to-image", "image-to-video", "text-to-speech", ""])
+def test_a_placeholder_is_wellformed_and_always_the_same(task: str) -> None:
+    one = variant("lab/alpha", task=task)
+    assert art.picture(one) == art.picture(one)
+    assert ET.fromstring(art.picture(one)).tag.endswith("svg")
+
+
+def test_siblings_share_a_hue_but_not_a_picture() -> None:
+    assert art.picture(variant("lab/alpha")) != art.picture(variant("lab/beta"))
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8080", "https://models.example"])
+def test_the_python_snippets_are_python(origin: str) -> None:
+    for snippet in snippets.snippets(origin, Slug("marquee/shapes")):
+        assert "marquee/shapes" in snippet.text
+        if snippet.hole == "python":
+            ast.parse(snippet.text.replace("«python»", '{"prompt": "a"}'))
