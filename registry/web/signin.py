@@ -64,9 +64,10 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
         return caller
 
     async def _local(self, request: AnyRequest) -> Visitor:
-        if not (self.loopback and self.playground_key and sessions.is_loopback(request.headers.get("host"))):
-            return Visitor()
-        caller = await self.verify(self.playground_key)
+        is_local = (
+            self.loopback and sessions.is_loopback(request.headers.get("host")) and not is_forwarded(request)
+        )
+        caller = await self.verify(self.playground_key) if is_local and self.playground_key else None
         return self.enter(caller) if caller else Visitor()
 
     def enter(self, caller: Caller) -> Visitor:
@@ -101,6 +102,11 @@ def is_own_page(request: AnyRequest) -> bool:
         origin=request.headers.get("origin"),
         fetch_site=request.headers.get("sec-fetch-site"),
     )
+
+
+def is_forwarded(request: AnyRequest) -> bool:
+    """Whether a proxy on this machine speaks for somebody elsewhere."""
+    return any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
 
 
 def own_path(path: str) -> str:
