@@ -167,6 +167,8 @@ adapters = Table(
     Column("manifest", JSONB),  # None until the bytes are pinned
     Column("source", JSONB, nullable=False),
     Column("weight_name", Text),
+    Column("trigger_words", ARRAY(Text), nullable=False, server_default=NO_TEXTS),
+    Column("recommended_scale", Float, nullable=False, server_default="1"),
     Column("name", Text),
     Column("description", Text),
     Column("licence", Text),

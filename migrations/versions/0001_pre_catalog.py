@@ -166,6 +166,10 @@ def upgrade() -> None:
         sa.Column("manifest", JSONB(), nullable=True),
         sa.Column("source", JSONB(), nullable=False),
         sa.Column("weight_name", sa.Text(), nullable=True),
+        sa.Column(
+            "trigger_words", sa.ARRAY(sa.Text()), server_default=sa.text("'{}'::text[]"), nullable=False
+        ),
+        sa.Column("recommended_scale", sa.Float(), server_default="1", nullable=False),
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column("licence", sa.Text(), nullable=True),

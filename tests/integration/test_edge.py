@@ -36,10 +36,7 @@ async def client():
         edge.health_route({"good": _yes, "bad": _breaks}),
     ]
     app = Litestar(handlers, **plumbing, openapi_config=None)
-    async with (
-        app.lifespan(),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client,
-    ):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
         yield client
 
 

@@ -1,0 +1,287 @@
+"""A catalogue file into the tables: plan the difference, make it in one transaction, remember it. IO.
+
+It touches only what a catalogue file made (`managed_by = 'catalog'`); what labs publish stays theirs. Killed at
+any point it leaves the catalogue as it was; done twice it changes nothing the second time.
+"""
+
+import datetime as dt
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from registry import diff, folders, history, manifest, store, tables
+from registry.catalog import (
+    AdapterEntry,
+    AdapterManifest,
+    Catalog,
+    Manifest,
+    Model,
+    Organization,
+    Share,
+    Slug,
+    Source,
+    Variant,
+    Version,
+    Window,
+)
+from registry.database import Database
+from registry.diff import Change
+from registry.errors import CatalogError, CatalogFileError, InUseError
+
+LOCK_KEY = 0x6361746C6F67  # "catlog": one apply at a time
+IN_USE_DAYS = 30  # who called within them still counts on it
+CATALOG = "catalog"
+Named = TypeVar("Named", Variant, AdapterEntry)
+
+
+def read_file(file: Path) -> Catalog:
+    """The file's catalogue with the contents of its folders, paths made absolute. Raises `CatalogError`s."""
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise CatalogFileError(f"cannot read {file}: {error.strerror}") from error
+    return read_folders(manifest.parse(text), file.resolve().parent)
+
+
+def read_folders(declared: Catalog, base: Path) -> Catalog:
+    variants = tuple([_with_source(variant, base) for variant in declared.variants])
+    adapters = tuple([_with_source(adapter, base) for adapter in declared.adapters])
+    contents = {
+        variant.slug: folders.read_pipeline(Path(variant.source.location), variant.source)
+        for variant in variants
+        if variant.source is not None and variant.source.kind == "path"
+    }
+    by_slug = {variant.slug: variant for variant in variants}
+    adapter_contents = {
+        adapter.slug: _adapter_manifest(adapter, by_slug[adapter.base], contents)
+        for adapter in adapters
+        if adapter.source.kind == "path"
+    }
+    return msgspec.structs.replace(
+        declared, variants=variants, adapters=adapters, contents=contents, adapter_contents=adapter_contents
+    )
+
+
+def _with_source(entry: Named, base: Path) -> Named:
+    """Absolute, so that hosts find the folder from wherever they were started."""
+    source = entry.source
+    if source is None or source.kind != "path":
+        return entry
+    location = str((base / source.location / (source.subfolder or "")).resolve())
+    return msgspec.structs.replace(entry, source=Source(kind="path", location=location))
+
+
+def _adapter_manifest(entry: AdapterEntry, base: Variant, contents: dict[Slug, Manifest]) -> AdapterManifest:
+    if base.slug not in contents:
+        raise CatalogFileError(
+            f"its base {base.slug} has no weights here", path=("adapters", entry.slug, "base")
+        )
+    found = folders.read_adapter(Path(entry.source.location), base, contents[base.slug], entry.weight_name)
+    return msgspec.structs.replace(
+        found, trigger_words=entry.trigger_words, recommended_scale=entry.recommended_scale
+    )
+
+
+async def plan(db: Database, desired: Catalog) -> tuple[Change, ...]:
+    """What `apply` would do."""
+    async with db.sessions() as session:
+        return diff.between(await _held(session), desired)
+
+
+async def apply(
+    db: Database, desired: Catalog, *, actor: str = CATALOG, confirmed: Collection[str] = ()
+) -> tuple[Change, ...]:
+    """Makes the tables say what the catalogue says; returns what changed. One transaction.
+
+    Raises `InUseError` for a removal of what was called lately, unless its name is in `confirmed`.
+    """
+    async with db.sessions.begin() as session:
+        await session.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(LOCK_KEY)))
+        await _refuse_taken(session, desired)
+        changes = diff.between(await _held(session), desired)
+        for change in changes:
+            if change.action == "remove" and change.kind == "variant" and change.subject not in confirmed:
+                await _refuse_used(session, change.subject)
+        for (kind, removes), group in itertools.groupby(
+            changes, lambda change: (change.kind, change.action == "remove")
+        ):
+            await (_remove if removes else WRITERS[kind])(session, list(group), actor)
+        await history.append(session, [_entry(change, actor) for change in changes])
+    return changes
+
+
+def _entry(change: Change, actor: str) -> history.Entry:
+    owner = change.subject.split("/", 1)[0]
+    return history.Entry(
+        actor=actor,
+        kind=change.kind,
+        subject=change.subject,
+        owner=owner,
+        before=change.before,
+        after=change.after,
+    )
+
+
+async def _held(session: AsyncSession) -> Catalog:
+    """What earlier files made."""
+    models = await _managed(session, tables.models)
+    variants = tuple([store.variant_of(row) for row in await _managed(session, tables.variants)])
+    adapters = await _managed(session, tables.adapters)
+    live = await store.live_versions(session, [variant.slug for variant in variants])
+    organizations = (await session.execute(sqlalchemy.select(tables.organizations))).mappings()
+    return Catalog(
+        organizations=tuple([Organization(name=row["name"], title=row["title"]) for row in organizations]),
+        models=tuple([store.model_of(row) for row in models]),
+        variants=variants,
+        contents={slug: version.manifest for slug, version in live.items()},
+        adapters=tuple([store.entry_of(row) for row in adapters]),
+        adapter_contents={
+            row["slug"]: msgspec.convert(row["manifest"], AdapterManifest)
+            for row in adapters
+            if row["manifest"]
+        },
+    )
+
+
+async def _managed(session: AsyncSession, table: sqlalchemy.Table) -> Sequence[sqlalchemy.RowMapping]:
+    query = sqlalchemy.select(table).where(table.c.managed_by == CATALOG)
+    return (await session.execute(query)).mappings().all()
+
+
+async def _refuse_taken(session: AsyncSession, desired: Catalog) -> None:
+    for table, names in (
+        (tables.models, [model.name for model in desired.models]),
+        (tables.variants, [variant.slug for variant in desired.variants]),
+        (tables.adapters, [adapter.slug for adapter in desired.adapters]),
+    ):
+        (name,) = table.primary_key.columns
+        query = sqlalchemy.select(name).where(table.c.managed_by != CATALOG, name.in_(names)).limit(1)
+        if (taken := await session.scalar(query)) is not None:
+            raise CatalogError(f"{taken} is published by its lab; take it out of the catalogue file")
+
+
+async def _refuse_used(session: AsyncSession, slug: str) -> None:
+    usage = tables.usage_records
+    since = sqlalchemy.func.now() - dt.timedelta(days=IN_USE_DAYS)
+    query = (
+        sqlalchemy.select(usage.c.organization)
+        .where(usage.c.slug == slug, usage.c.finished_at > since)
+        .distinct()
+    )
+    if callers := sorted((await session.scalars(query)).all()):
+        raise InUseError(slug, callers)
+
+
+async def _write_organizations(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    statement = insert(tables.organizations)
+    statement = statement.on_conflict_do_update(
+        index_elements=["name"], set_={"title": statement.excluded.title}
+    )
+    await session.execute(
+        statement, [{"name": change.subject, "title": change.after.title} for change in changes]
+    )
+
+
+async def _upsert(session: AsyncSession, table: sqlalchemy.Table, rows: list[dict[str, Any]]) -> None:
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key.columns]
+    fresh: dict[str, Any] = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    fresh |= {"revision": table.c.revision + 1, "updated_at": sqlalchemy.func.now()}
+    await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh), rows)
+
+
+async def _write_models(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    models: list[Model] = [change.after for change in changes]
+    rows = [{name: getattr(model, name) for name in model.__struct_fields__} for model in models]
+    extra = [{"owner": model.owner, "managed_by": CATALOG} for model in models]
+    await _upsert(session, tables.models, [row | more for row, more in zip(rows, extra, strict=True)])
+
+
+async def _write_variants(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    rows = [store.variant_row(change.after) | {"managed_by": CATALOG} for change in changes]
+    await _upsert(session, tables.variants, rows)
+
+
+async def _write_adapters(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    rows = [store.entry_row(change.after) | {"managed_by": CATALOG} for change in changes]
+    await _upsert(session, tables.adapters, rows)
+
+
+async def _write_adapter_versions(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    for change in changes:
+        manifest: AdapterManifest = change.after
+        is_new = change.before is not None and change.before.digest != manifest.digest
+        values: dict[str, Any] = {"manifest": msgspec.to_builtins(manifest), "digest": manifest.digest}
+        values["version"] = tables.adapters.c.version + int(is_new)
+        update = sqlalchemy.update(tables.adapters).where(tables.adapters.c.slug == change.subject)
+        await session.execute(update.values(**values))
+
+
+async def _write_versions(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    """A digest seen before is released again under its old number; a moved folder only changes where bytes are."""
+    versions = tables.versions
+    for change in changes:
+        contents: Manifest = change.after
+        slug = Slug(change.subject)
+        query = sqlalchemy.select(versions.c.number).where(
+            versions.c.variant == slug, versions.c.digest == contents.digest
+        )
+        number = await session.scalar(query)
+        if number is None:
+            query = sqlalchemy.select(sqlalchemy.func.coalesce(sqlalchemy.func.max(versions.c.number), 0))
+            number = (await session.scalar(query.where(versions.c.variant == slug)) or 0) + 1
+        await write_version(session, Version(variant=slug, number=number, manifest=contents, state="live"))
+        if change.before is None or change.before.digest != contents.digest:
+            await _release(session, slug, number, actor)
+
+
+async def write_version(session: AsyncSession, version: Version) -> None:
+    """Its row, its components (shared with whoever has the same bytes) and its uses of them."""
+    await _insert(session, tables.versions, [store.version_row(version)], ("source", "assets", "state"))
+    shared, uses = store.component_rows(version)
+    if shared:
+        await session.execute(insert(tables.components).on_conflict_do_nothing(), shared)
+        await _insert(session, tables.version_components, uses, ("files",))
+
+
+async def _insert(
+    session: AsyncSession, table: sqlalchemy.Table, rows: list[dict[str, Any]], fresh: tuple[str, ...]
+) -> None:
+    statement = insert(table)
+    keys = [column.name for column in table.primary_key.columns]
+    update = {name: statement.excluded[name] for name in fresh}
+    await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=update), rows)
+
+
+async def _release(session: AsyncSession, slug: Slug, number: int, actor: str) -> None:
+    opened = await session.scalar(sqlalchemy.select(sqlalchemy.func.clock_timestamp()))
+    release = {
+        "variant": slug,
+        "shares": msgspec.to_builtins((Share(version=number, percent=100),)),
+        "window": msgspec.to_builtins(Window(public_from=opened)),
+        "created_by": actor,
+    }
+    await session.execute(sqlalchemy.insert(tables.releases).values(release))
+
+
+async def _remove(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    table = {"model": tables.models, "variant": tables.variants, "adapter": tables.adapters}[changes[0].kind]
+    (name,) = table.primary_key.columns
+    await session.execute(sqlalchemy.delete(table).where(name.in_([change.subject for change in changes])))
+
+
+Writer = Callable[[AsyncSession, list[Change], str], Awaitable[None]]
+WRITERS: Mapping[diff.Kind, Writer] = {
+    "organization": _write_organizations,
+    "model": _write_models,
+    "variant": _write_variants,
+    "version": _write_versions,
+    "adapter": _write_adapters,
+    "adapter_version": _write_adapter_versions,
+}

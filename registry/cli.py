@@ -1,0 +1,178 @@
+"""The commands `marquee catalog …` and `marquee key …`. Process edge: parses, calls one function, prints.
+
+An error of ours is one line on stderr and exit code 1.
+"""
+
+import asyncio
+import functools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from registry.catalog import Scope
+from registry.errors import RegistryError
+from registry.settings import Settings
+
+CATALOG_FILE = Path("catalog.yaml")
+Command = Callable[..., Awaitable[None]]
+
+
+def one_line_errors(command: Command) -> Callable[..., None]:
+    """Runs an async command; our errors become one line, everything else is a bug and shows itself."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            asyncio.run(command(*args, **kwargs))  # type: ignore[arg-type]
+        except RegistryError as error:
+            notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+            raise click.ClickException(f"{error}{notes}") from error
+
+    return run
+
+
+home_option = click.option(
+    "--home", type=click.Path(path_type=Path), help="Where all state lies (default .marquee)."
+)
+file_option = click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    default=CATALOG_FILE,
+    show_default=True,
+    help="The catalogue file.",
+)
+
+
+@asynccontextmanager
+async def open_database(home: Path | None) -> AsyncIterator[Any]:
+    """The settings' database, migrated; the embedded one is started when needed and left running if it ran before."""
+    from registry import postgres
+    from registry.database import Database, migrate
+
+    settings = Settings.from_environment(os.environ, home=home)
+    starts_one = settings.database_url is None and postgres.pid(settings.home) is None
+    dsn = settings.database_url
+    if dsn is None:
+        dsn = await asyncio.to_thread(postgres.ensure, settings.home)
+    try:
+        await asyncio.to_thread(migrate, dsn)
+        async with Database.open(dsn, connections=2) as db:
+            yield db
+    finally:
+        if starts_one:
+            await asyncio.to_thread(postgres.stop, settings.home)
+
+
+@click.group()
+def catalog() -> None:
+    """The catalogue: what a file declares, made true."""
+
+
+@catalog.command()
+@file_option
+@one_line_errors
+async def check(file: Path) -> None:
+    """Read the file and its folders; touch no database."""
+    from registry import apply
+
+    found = apply.read_file(file)
+    click.echo(
+        f"{file}: {len(found.models)} models, {len(found.variants)} variants, {len(found.adapters)} adapters: good"
+    )
+
+
+@catalog.command()
+@file_option
+@home_option
+@one_line_errors
+async def plan(file: Path, home: Path | None) -> None:
+    """Show what `apply` would change."""
+    from registry import apply, diff
+
+    desired = apply.read_file(file)
+    async with open_database(home) as db:
+        for line in diff.describe(await apply.plan(db, desired)):
+            click.echo(line)
+
+
+@catalog.command("apply")
+@file_option
+@home_option
+@click.option(
+    "--remove", multiple=True, metavar="SLUG", help="Remove this variant even though it is still called."
+)
+@one_line_errors
+async def apply_(file: Path, home: Path | None, remove: tuple[str, ...]) -> None:
+    """Make the catalogue say what the file says, in one transaction."""
+    from registry import apply, diff
+
+    desired = apply.read_file(file)
+    async with open_database(home) as db:
+        for line in diff.describe(await apply.apply(db, desired, confirmed=remove)):
+            click.echo(line)
+
+
+@catalog.command()
+@home_option
+@one_line_errors
+async def export(home: Path | None) -> None:
+    """Print the whole catalogue as YAML, labs' entries included."""
+    from registry import export as exporting
+
+    async with open_database(home) as db:
+        click.echo(await exporting.export(db), nl=False)
+
+
+@click.group()
+def key() -> None:
+    """API keys."""
+
+
+@key.command("create")
+@click.argument("organization")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(get_args(Scope)), required=True)
+@click.option("--title", help="What the key is for.")
+@home_option
+@one_line_errors
+async def create_key(
+    organization: str, scopes: tuple[Scope, ...], title: str | None, home: Path | None
+) -> None:
+    """Make a key and print it, this once."""
+    from registry import keys
+
+    async with open_database(home) as db:
+        made = await keys.create(db, organization, scopes, title=title)
+    click.echo(made.token)
+
+
+@key.command("list")
+@click.option("--organization")
+@home_option
+@one_line_errors
+async def list_keys(organization: str | None, home: Path | None) -> None:
+    """Print all keys without their secrets."""
+    from registry import keys
+
+    async with open_database(home) as db:
+        for row in await keys.listing(db, organization):
+            state = f"revoked {row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "valid"
+            click.echo(
+                f"{row.id}  {row.organization}  {','.join(row.scopes)}  {state}  {row.title or ''}".rstrip()
+            )
+
+
+@key.command("revoke")
+@click.argument("key_id")
+@home_option
+@one_line_errors
+async def revoke_key(key_id: str, home: Path | None) -> None:
+    """Make a key invalid everywhere."""
+    from registry import keys
+
+    async with open_database(home) as db:
+        await keys.revoke(db, key_id)
+    click.echo(f"{key_id} is revoked")

@@ -1,0 +1,269 @@
+"""catalog.yaml's text → a `Catalog`; what is wrong is named with its YAML path and line. Pure: reads no folder.
+
+Families carry defaults that their variants may override. Paths stay as written; `apply` resolves them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from registry.catalog import (
+    AdapterEntry,
+    Catalog,
+    Model,
+    Organization,
+    OrganizationName,
+    Partner,
+    Price,
+    Slug,
+    Source,
+    Variant,
+)
+from registry.errors import CatalogFileError
+
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+SLUG_CHARACTERS = 200
+RESERVED_OWNERS = frozenset({"workflows", "comfy"})  # fal's clients read a namespace there
+RESERVED_SEGMENTS = frozenset({"requests"})  # the queue's addresses are cut there
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Path = tuple[str, ...]
+Spec = TypeVar("Spec", bound="Entry")
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the file's shapes: unknown fields are errors, so that a typo cannot pass."""
+
+
+class OrganizationSpec(Entry, frozen=True, kw_only=True):
+    title: str | None = None
+
+
+class Common(Entry, frozen=True, kw_only=True):
+    """What a family may say once for all its variants."""
+
+    description: str | None = None
+    task: str | None = None
+    tags: tuple[str, ...] | None = None
+    licence: str | None = None
+    input: str | Mapping[str, Any] | None = None  # a name from `schemas`, or the schema itself
+    price: Price | None = None
+    pipeline: str | None = None
+    defaults: Mapping[str, Any] | None = None
+    provenance: str | None = None
+
+
+class VariantSpec(Common, frozen=True, kw_only=True):
+    name: str | None = None
+    path: str | None = None
+    hub: str | None = None  # `owner/repo` or `owner/repo@revision`
+    subfolder: str | None = None
+    partner: Partner | None = None
+
+
+class ModelSpec(Common, frozen=True, kw_only=True):
+    title: str | None = None
+    variants: Mapping[str, Any] = {}
+
+
+class AdapterSpec(Entry, frozen=True, kw_only=True):
+    base: str
+    path: str | None = None
+    hub: str | None = None
+    weights: str | None = None
+    trigger_words: tuple[str, ...] = ()
+    recommended_scale: float = 1.0
+    name: str | None = None
+    description: str | None = None
+    licence: str | None = None
+    provenance: str | None = None
+
+
+class FileSpec(Entry, frozen=True, kw_only=True):
+    organizations: Mapping[str, Any] = {}
+    schemas: Mapping[str, Mapping[str, Any]] = {}
+    models: Mapping[str, Any] = {}
+    adapters: Mapping[str, Any] = {}
+
+
+class _Refusal(Exception):  # noqa: N818  never leaves this module
+    def __init__(self, reason: str, path: Path) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+
+class _StrictLoader(Loader):  # type: ignore[misc]
+    """YAML itself lets the last of two equal keys win, silently."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  the base's signature
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise CatalogFileError(f"{key.value!r} stands twice", line=key.start_mark.line + 1)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse(text: str) -> Catalog:
+    """Raises `CatalogFileError`."""
+    try:
+        data = yaml.load(text, _StrictLoader)  # noqa: S506  derived from the safe loader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise CatalogFileError(f"not YAML: {error.problem}", line=line) from error
+    try:
+        return _catalog(data or {})
+    except _Refusal as refusal:
+        raise CatalogFileError(refusal.reason, path=refusal.path, line=_line(text, refusal.path)) from refusal
+
+
+def _catalog(data: Any) -> Catalog:
+    file = _convert(data, FileSpec, ())
+    organizations = [
+        Organization(
+            name=OrganizationName(name),
+            title=_convert(value or {}, OrganizationSpec, ("organizations", name)).title,
+        )
+        for name, value in file.organizations.items()
+    ]
+    models: list[Model] = []
+    variants: dict[Slug, Variant] = {}
+    for name, value in file.models.items():
+        path: Path = ("models", name)
+        _check_slug(name, path)
+        spec = _convert(value or {}, ModelSpec, path)
+        models.append(Model(name=name, title=spec.title, description=spec.description, licence=spec.licence))
+        for slug, entry in spec.variants.items():
+            place = (*path, "variants", slug)
+            if slug in variants:
+                raise _Refusal("this slug stands twice", place)
+            variants[Slug(slug)] = _variant(
+                slug, _convert(entry or {}, VariantSpec, place), spec, name, file.schemas, place
+            )
+    adapters = tuple(
+        _adapter(slug, _convert(value, AdapterSpec, ("adapters", slug)), variants, ("adapters", slug))
+        for slug, value in file.adapters.items()
+    )
+    known = {organization.name for organization in organizations}
+    owners = dict.fromkeys(entry.owner for group in (models, variants.values(), adapters) for entry in group)
+    organizations += [Organization(name=owner) for owner in owners if owner not in known]
+    return Catalog(
+        organizations=tuple(organizations),
+        models=tuple(models),
+        variants=tuple(variants.values()),
+        adapters=adapters,
+    )
+
+
+def _variant(
+    slug: str,
+    spec: VariantSpec,
+    family: ModelSpec,
+    model: str,
+    schemas: Mapping[str, Mapping[str, Any]],
+    path: Path,
+) -> Variant:
+    _check_slug(slug, path)
+    task = spec.task or family.task
+    if task is None:
+        raise _Refusal("neither the variant nor its family names a task", path)
+    given = [name for name in ("path", "hub", "partner") if getattr(spec, name) is not None]
+    if len(given) > 1:
+        raise _Refusal(f"one of path, hub and partner, not {' and '.join(given)}", path)
+    chosen = spec.input if spec.input is not None else family.input
+    return Variant(
+        slug=Slug(slug),
+        model=model,
+        task=task,
+        input_schema=_schema(chosen, schemas, path),
+        name=spec.name,
+        description=spec.description,
+        tags=(spec.tags if spec.tags is not None else family.tags) or (),
+        licence=spec.licence or family.licence,
+        price=spec.price or family.price,
+        partner=spec.partner,
+        source=_source(spec),
+        pipeline_class=spec.pipeline or (family.pipeline if spec.partner is None else None),
+        provenance=spec.provenance or family.provenance,
+        defaults={**(family.defaults or {}), **(spec.defaults or {})},
+    )
+
+
+def _adapter(slug: str, spec: AdapterSpec, variants: Mapping[Slug, Variant], path: Path) -> AdapterEntry:
+    _check_slug(slug, path)
+    if spec.base not in variants:
+        raise _Refusal(f"no variant {spec.base}", (*path, "base"))
+    source = _source(spec)
+    if source is None:
+        raise _Refusal("an adapter needs a path or a hub repository", path)
+    return AdapterEntry(
+        slug=Slug(slug),
+        base=Slug(spec.base),
+        source=source,
+        weight_name=spec.weights,
+        trigger_words=spec.trigger_words,
+        recommended_scale=spec.recommended_scale,
+        name=spec.name,
+        description=spec.description,
+        licence=spec.licence,
+        provenance=spec.provenance,
+    )
+
+
+def _source(spec: VariantSpec | AdapterSpec) -> Source | None:
+    subfolder = spec.subfolder if isinstance(spec, VariantSpec) else None
+    if spec.path is not None:
+        return Source(kind="path", location=spec.path, subfolder=subfolder)
+    if spec.hub is not None:
+        repo, _, revision = spec.hub.partition("@")
+        return Source(kind="hub", location=repo, revision=revision or None, subfolder=subfolder)
+    return None
+
+
+def _schema(chosen: Any, schemas: Mapping[str, Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
+    if chosen is None:
+        raise _Refusal("neither the variant nor its family says what input it takes", path)
+    if isinstance(chosen, str):
+        if chosen not in schemas:
+            raise _Refusal(f"no schema named {chosen!r} under schemas", (*path, "input"))
+        return schemas[chosen]
+    found: Mapping[str, Any] = chosen
+    return found
+
+
+def _check_slug(slug: str, path: Path) -> None:
+    segments = slug.split("/")
+    if not SLUG.fullmatch(slug) or len(slug) > SLUG_CHARACTERS:
+        raise _Refusal(f"{slug!r} is not owner/name (letters, digits, . _ - and /)", path)
+    if segments[0] in RESERVED_OWNERS or RESERVED_SEGMENTS & set(segments):
+        raise _Refusal(f"{slug!r} uses a reserved word", path)
+
+
+def _convert(value: Any, kind: type[Spec], path: Path) -> Spec:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$")
+        below = tuple(part for part in re.split(r"[.\[\]]+", place.rstrip("`")) if part and part != "...")
+        raise _Refusal(reason, (*path, *below)) from error
+
+
+def _line(text: str, path: Sequence[str]) -> int | None:
+    """The line where a YAML path stands, or as much of it as exists."""
+    node = yaml.compose(text, Loader)
+    line = None
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
