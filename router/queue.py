@@ -1,8 +1,8 @@
 """The durable queue: the only writer of `requests` and `attempts`, in hand-written SQL beside this file. IO.
 
 Every write is a group commit: what many callers ask while one flush is under way is one statement in the next.
-A write that meets a lost connection is repeated until the database is back; each is made so that repeating it
-changes nothing. Moves are compare-and-set on state and attempt number, so a late report changes nothing either.
+A write that meets a lost connection is repeated until the database is back; a repeated write changes nothing that
+its first try already did, and answers as that did. Moves are compare-and-set on state and attempt number, so a late report changes nothing either.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ class Queue:
     def _writers(self) -> tuple[Batcher[Any, Any], ...]:
         return (self._submits, self._assigns, self._returns, self._adoptions, self._endings)
 
-    async def _submit(self, items: Sequence[tuple[Request, bool]]) -> Sequence[datetime]:
+    async def _submit(self, items: Sequence[tuple[Request, bool]], repeated: bool) -> Sequence[datetime]:
         encoded = msgspec.json.encode(
             [rows.from_submission(request, taken=taken) for request, taken in items]
         )
@@ -120,23 +120,26 @@ class Queue:
                 await _announce(connection, SUBMITTED_CHANNEL, foreign)
         return [stored[0]["created_at"]] * len(items)
 
-    async def _assign(self, items: Sequence[Assignment]) -> Sequence[bool]:
-        return await self._move("assign", items)
+    async def _assign(self, items: Sequence[Assignment], repeated: bool) -> Sequence[bool]:
+        return await self._move("assign", items, repeated)
 
-    async def _requeue(self, items: Sequence[Return]) -> Sequence[bool]:
-        return await self._move("requeue", items)
+    async def _requeue(self, items: Sequence[Return], repeated: bool) -> Sequence[bool]:
+        return await self._move("requeue", items, repeated)
 
-    async def _adopt(self, items: Sequence[Adoption]) -> Sequence[bool]:
-        return await self._move("adopt", items)
+    async def _adopt(self, items: Sequence[Adoption], repeated: bool) -> Sequence[bool]:
+        return await self._move("adopt", items, repeated)
 
-    async def _move(self, name: str, items: Sequence[Assignment | Return | Adoption]) -> Sequence[bool]:
+    async def _move(
+        self, name: str, items: Sequence[Assignment | Return | Adoption], repeated: bool
+    ) -> Sequence[bool]:
         async with self._db.pool.connection() as connection:
-            moved = {row["id"] for row in await _write(connection, name, items)}
+            moved = {row["id"] for row in await _write(connection, name, items, repeated)}
         return [item.id in moved for item in items]
 
-    async def _finish(self, endings: Sequence[Ending]) -> Sequence[Ended | None]:
+    async def _finish(self, endings: Sequence[Ending], repeated: bool) -> Sequence[Ended | None]:
         async with self._db.transaction() as connection:
-            changed = await _write(connection, "finish", [rows.from_ending(ending) for ending in endings])
+            items = [rows.from_ending(ending) for ending in endings]
+            changed = await _write(connection, "finish", items, repeated)
             moved = {row["id"]: row for row in changed}
             kept = [ending for ending in endings if ending.entry.id in moved]
             await ledger.record(connection, [(e, moved[e.entry.id]["finished_at"]) for e in kept])
@@ -144,7 +147,7 @@ class Queue:
                 await _announce(connection, FINISHED_CHANNEL, elsewhere)
         return [rows.to_ended(moved.get(ending.entry.id)) for ending in endings]
 
-    async def _statuses(self, ids: Sequence[RequestId]) -> Sequence[Status | None]:
+    async def _statuses(self, ids: Sequence[RequestId], repeated: bool) -> Sequence[Status | None]:
         found = {row["id"]: rows.to_status(row) for row in await self._fetch("statuses", ids=list(ids))}
         return [found.get(request_id) for request_id in ids]
 
@@ -155,28 +158,32 @@ class Queue:
 
 
 def _patiently(
-    flush: Callable[[Items], Awaitable[Result]], patience_seconds: float | None = None
+    flush: Callable[[Items, bool], Awaitable[Result]], patience_seconds: float | None = None
 ) -> Callable[[Items], Awaitable[Result]]:
-    """Repeat `flush` while the database is away; after `patience_seconds`, `QueueUnavailableError`."""
+    """Repeat `flush` while the database is away, telling it so; after `patience_seconds`, `QueueUnavailableError`."""
 
     async def patient(items: Items) -> Result:
         loop = asyncio.get_running_loop()
         give_up_at = None if patience_seconds is None else loop.time() + patience_seconds
+        repeated = False
         while True:
             try:
-                return await flush(items)
+                return await flush(items, repeated)
             except PoolClosed as error:
                 raise QueueUnavailableError("this process is stopping") from error
             except LOST as error:
                 if give_up_at is not None and loop.time() > give_up_at:
                     raise QueueUnavailableError("the database does not answer") from error
+                repeated = True
                 await asyncio.sleep(RETRY_PAUSE_SECONDS)
 
     return patient
 
 
-async def _write(connection: Connection, name: str, items: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
-    parameters = {"rows": msgspec.json.encode(items).decode()}
+async def _write(
+    connection: Connection, name: str, items: Sequence[Any], repeated: bool
+) -> Sequence[Mapping[str, Any]]:
+    parameters = {"rows": msgspec.json.encode(items).decode(), "repeated": repeated}
     return await (await connection.execute(QUERIES[name], parameters)).fetchall()
 
 

@@ -39,7 +39,8 @@ FROM requests WHERE pool = %(pool)s AND state = 'running';
 
 -- name: assign
 -- Write attempts before they are sent. Answers those that were really taken: a cancelled request is not,
--- nor one whose number another dispatcher already used.
+-- nor one whose number another dispatcher already used. `repeated`: so are those that this same call, whose
+-- first answer was lost, took before (here and below).
 WITH wanted AS (
     SELECT * FROM json_to_recordset(%(rows)s::json) AS w (id uuid, number int, host_id text, decision json)
 ), moved AS (
@@ -48,10 +49,14 @@ WITH wanted AS (
     FROM wanted w
     WHERE r.id = w.id AND r.state = 'queued' AND r.attempt = w.number - 1
     RETURNING r.id, r.attempt
+), written AS (
+    INSERT INTO attempts (request_id, number, host_id, decision, assigned_at)
+    SELECT w.id, w.number, w.host_id, w.decision, now() FROM moved JOIN wanted w ON w.id = moved.id
 )
-INSERT INTO attempts (request_id, number, host_id, decision, assigned_at)
-SELECT w.id, w.number, w.host_id, w.decision, now() FROM moved JOIN wanted w ON w.id = moved.id
-RETURNING request_id::text AS id;
+SELECT id::text FROM moved
+UNION ALL
+SELECT r.id::text FROM requests r JOIN wanted w ON r.id = w.id
+WHERE %(repeated)s AND r.state = 'running' AND r.attempt = w.number AND r.host_id = w.host_id;
 
 -- name: requeue
 -- A host's fault, or staged work handed back: close the attempt with its reason, wait again.
@@ -67,7 +72,10 @@ WITH wanted AS (
     FROM wanted w, moved
     WHERE a.request_id = w.id AND a.number = w.number AND moved.id = w.id
 )
-SELECT id::text FROM moved;
+SELECT id::text FROM moved
+UNION ALL
+SELECT r.id::text FROM requests r JOIN wanted w ON r.id = w.id
+WHERE %(repeated)s AND r.state = 'queued' AND r.attempt = w.number;
 
 -- name: adopt
 -- A host that was believed lost still works on it and nobody else began: its attempt goes on.
@@ -82,7 +90,10 @@ WITH wanted AS (
     UPDATE attempts a SET ended_at = NULL, ended = NULL
     FROM moved WHERE a.request_id = moved.id AND a.number = moved.attempt
 )
-SELECT id::text FROM moved;
+SELECT id::text FROM moved
+UNION ALL
+SELECT r.id::text FROM requests r JOIN wanted w ON r.id = w.id
+WHERE %(repeated)s AND r.state = 'running' AND r.attempt = w.number AND r.host_id = w.host_id;
 
 -- name: finish
 -- Final states. `number` fences reports of hosts; callers' cancellations and deadlines have none.
@@ -97,7 +108,11 @@ WITH wanted AS (
         OR (r.state = 'running' AND r.attempt = w.number))
     RETURNING r.id, r.started_at, r.finished_at
 )
-SELECT id::text, started_at, finished_at FROM moved;
+SELECT id::text, started_at, finished_at FROM moved
+UNION ALL
+SELECT r.id::text, r.started_at, r.finished_at FROM requests r JOIN wanted w ON r.id = w.id
+WHERE %(repeated)s AND r.state = w.state AND r.outcome::jsonb = w.outcome::jsonb
+    AND (w.number IS NULL OR r.attempt = w.number);
 
 -- name: statuses
 -- Requests as their callers may see them.

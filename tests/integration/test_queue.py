@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 
 from registry.catalog import Digest, OrganizationName, Price, Slug
@@ -166,3 +167,43 @@ async def test_position_counts_who_waits_before(queue: Queue, make_request: Any)
 
 async def test_unknown_id_has_no_status(queue: Queue) -> None:
     assert await queue.status(RequestId("0197f000-0000-7000-8000-000000000000")) is None
+
+
+class Forgetful(Queue):
+    """A queue whose first answer to every move is lost after its commit, as when Postgres restarts just then."""
+
+    _lost = 0
+
+    async def _move(self, name: Any, items: Any, repeated: Any) -> Any:
+        answer = await super()._move(name, items, repeated)
+        return self._lose(answer, repeated)
+
+    async def _finish(self, endings: Any, repeated: Any) -> Any:
+        answer = await super()._finish(endings, repeated)
+        return self._lose(answer, repeated)
+
+    def _lose(self, answer: Any, repeated: Any) -> Any:
+        if not repeated:
+            self._lost += 1
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        return answer
+
+
+async def test_a_move_whose_answer_was_lost_is_answered_as_if_it_was_not(
+    db: Database, make_request: Any
+) -> None:
+    queue = Forgetful(db, origin="here")
+    entry = await _submitted(queue, make_request())
+    assert await queue.assign(Assignment(id=entry.id, number=1, host_id="h1"))
+    assert await queue.requeue(Return(id=entry.id, number=1, reason="host_lost", faults=1))
+    assert await queue.adopt(Adoption(id=entry.id, number=1, host_id="h1", faults=0))
+    assert await queue.finish(_done(entry, 1)) is not None
+    assert queue._lost == 4
+    assert [(a.number, a.ended) for a in await queue.attempts(entry.id)] == [(1, None)]
+    assert len(await _usage(db)) == 1
+
+
+async def test_a_repeated_move_does_not_take_what_another_took(db: Database, make_request: Any) -> None:
+    entry = await _submitted(Queue(db, origin="there"), make_request())
+    await Queue(db, origin="there").assign(Assignment(id=entry.id, number=1, host_id="h2"))
+    assert not await Forgetful(db, origin="here").assign(Assignment(id=entry.id, number=1, host_id="h1"))
