@@ -28,6 +28,7 @@ SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 SLUG_CHARACTERS = 200
 RESERVED_OWNERS = frozenset({"workflows", "comfy"})  # fal's clients read a namespace there
 RESERVED_SEGMENTS = frozenset({"requests"})  # the queue's addresses are cut there
+UNKNOWN_FIELD = re.compile("unknown field `(.+)`")
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Path = tuple[str, ...]
 Spec = TypeVar("Spec", bound="Entry")
@@ -247,7 +248,8 @@ def _convert(value: Any, kind: type[Spec], path: Path) -> Spec:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$")
-        below = tuple(part for part in re.split(r"[.\[\]]+", place.rstrip("`")) if part and part != "...")
+        below = [part for part in re.split(r"[.\[\]]+", place.rstrip("`")) if part and part != "..."]
+        below += UNKNOWN_FIELD.findall(reason)
         raise _Refusal(reason, (*path, *below)) from error
 
 
