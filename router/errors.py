@@ -14,6 +14,7 @@ RouterError
 ├── OverloadedError              come back after `retry_after_seconds`
 ├── QueueUnavailableError        the database does not answer; nothing was accepted
 ├── LinkRefusedError             a host's hello does not fit: protocol or pool
+├── StartUpError                `marquee up` cannot start: a busy port, a home in use, a child that dies
 └── IntegrityError               memory and tables disagree; the dispatcher folds anew
 """
 
@@ -136,3 +137,7 @@ class IntegrityError(RouterError):
     def __init__(self, differences: Sequence[str]) -> None:
         super().__init__("; ".join(differences))
         self.differences = tuple(differences)
+
+
+class StartUpError(RouterError):
+    """`marquee up` cannot start; its message says what to change. Nothing was left running."""

@@ -1,0 +1,80 @@
+"""The console command `marquee`: names its subcommands and imports each only when it is called. Process edge."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+COMMANDS = {
+    "up": "router.up:up",
+    "catalog": "registry.cli:catalog",
+    "key": "registry.cli:key",
+    "host": "loaders.cli:host",
+    "load": "loaders.cli:load",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on first use, so that `marquee host` needs no server packages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module_name, attribute = target.split(":")
+        command = getattr(importlib.import_module(module_name), attribute)
+        assert isinstance(command, click.Command), target
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands whose packages are not installed here are left out of the list, not fatal to it."""
+        rows = []
+        for name in self.list_commands(ctx):
+            try:
+                command = self.get_command(ctx, name)
+            except ModuleNotFoundError as missing:
+                rows.append((name, f"(not installed here: needs {missing.name})"))
+                continue
+            if command is not None:
+                rows.append((name, command.get_short_help_str(80)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(package_name="marquee", prog_name="marquee")
+def marquee() -> None:
+    """A generative-media model marketplace that a company runs itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. A named error of ours becomes one clear line and exit code 1; a traceback is a bug."""
+    try:
+        marquee.main(args=arguments, prog_name="marquee", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except Exception as error:
+        if not is_ours(error):
+            raise
+        click.echo(f"marquee: {error}", err=True)
+        return 1
+    return 0
+
+
+def is_ours(error: Exception) -> bool:
+    """Every package's errors derive from one root class in its `errors` module."""
+    ours = ("registry.errors", "loaders.errors", "router.errors")
+    return any(base.__module__ in ours for base in type(error).__mro__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
