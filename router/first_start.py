@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from registry import keys, manifest, store
+from registry import apply, keys
 from registry.catalog import OrganizationName, Scope
 from registry.database import Database
 from registry.settings import Settings
@@ -38,7 +38,7 @@ HOLDERS: dict[str, tuple[OrganizationName, frozenset[Scope]]] = {
 async def prepare(settings: Settings, dsn: str, catalog_path: Path) -> Tokens:
     """Applies the catalogue and returns the home's keys. Raises the registry's errors for a bad catalogue."""
     async with Database.open(dsn) as db:
-        await store.apply(db, manifest.read_catalog(catalog_path), actor="marquee up")
+        await apply.apply(db, apply.read_file(catalog_path))
         return await tokens(db, settings.home / "keys.json")
 
 
