@@ -1,0 +1,254 @@
+"""LoRAs: parsed once, checked against the base, merged into fresh copies of the weights they touch.
+
+Touches torch and the pipeline classes' own conversions (diffusers/PEFT and kohya layouts); no cache. The
+merge is computed from the originals every time and never undone by subtraction, which is not exact: letting go of
+the merged copies and pointing back is.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from loaders.errors import AdapterFormatError, AdapterMismatchError
+from registry.catalog import AdapterManifest, Digest, FileRef, Slug, Source
+from registry.folders import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+UNSUPPORTED = {
+    "lora_magnitude_vector": "a DoRA",
+    "dora_scale": "a DoRA",
+    "lokr_": "a LoKr",
+    "hada_w": "a LoHa",
+    "lora_B.bias": "a LoRA with biases",
+}
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """One layer's update: `factor` x `up` @ `down`. down: (rank, in, ...), up: (out, rank, ...), device of the base."""
+
+    down: Any
+    up: Any
+    factor: float  # alpha / rank
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.down.nbytes + self.up.nbytes)
+
+
+class Lora(msgspec.Struct, frozen=True):
+    """An adapter, parsed: per role in the pipeline and weight name (`transformer`, `…to_q.weight`), the update."""
+
+    pairs: Mapping[str, Mapping[str, Pair]]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(pair.size_bytes for part in self.pairs.values() for pair in part.values())
+
+    @property
+    def rank(self) -> int:
+        return max(int(pair.down.shape[0]) for part in self.pairs.values() for pair in part.values())
+
+
+def describe(file: Path, *, architecture: Digest, base: str = "local/base") -> AdapterManifest:
+    """A LoRA file on this machine, for a base that no catalogue has to list."""
+    ref = FileRef(path=file.name, size_bytes=file.stat().st_size, sha256=sha256_of(file))
+    source = Source(kind="path", location=str(file.parent.absolute()))
+    return AdapterManifest(source=source, weights=ref, base=Slug(base), architecture=architecture)
+
+
+def parse(
+    tensors: Mapping[str, "torch.Tensor"],
+    metadata: Mapping[str, str],
+    pipeline_class: Any,
+    modules: Mapping[str, Any],
+) -> Lora:
+    """`modules` are the pipeline's parts by role. Raises `AdapterFormatError`, `AdapterMismatchError`."""
+    _refuse_unsupported(tensors)
+    converted, alphas = _convert(dict(tensors), pipeline_class, modules)
+    settings = _settings(metadata)
+    pairs: dict[str, dict[str, Pair]] = {}
+    for role, module in modules.items():
+        part = {k.removeprefix(f"{role}."): v for k, v in converted.items() if k.startswith(f"{role}.")}
+        if part:
+            role_alphas = {
+                k.removeprefix(f"{role}."): v for k, v in alphas.items() if k.startswith(f"{role}.")
+            }
+            pairs[role] = _pair_up(part, role_alphas, settings.get(role, {}), module)
+    stray = [key for key in converted if key.split(".", 1)[0] not in modules]
+    if stray:
+        raise AdapterMismatchError(f"the adapter changes {stray[0]!r}, which this model does not have")
+    if not any(pairs.values()):
+        raise AdapterFormatError("the file holds no LoRA weights")
+    return Lora(pairs)
+
+
+def check(lora: Lora, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
+    """Every update has a weight of its shape. `shapes`: role → weight → shape. Raises `AdapterMismatchError`."""
+    for role, part in lora.pairs.items():
+        for name, pair in part.items():
+            have = shapes.get(role, {}).get(name)
+            want = (pair.up.shape[0], *pair.down.shape[1:])
+            if have is None:
+                raise AdapterMismatchError(
+                    f"the adapter changes {role}.{name}, which this model does not have"
+                )
+            if _flat(have) != _flat(want):
+                raise AdapterMismatchError(
+                    f"the adapter's {role}.{name} is made for shape {want}, this model's is {tuple(have)}"
+                )
+
+
+def touched(loras: Sequence[Lora]) -> Mapping[str, tuple[str, ...]]:
+    """Role → weights that any of them changes, sorted."""
+    names: dict[str, set[str]] = {}
+    for lora in loras:
+        for role, part in lora.pairs.items():
+            names.setdefault(role, set()).update(part)
+    return {role: tuple(sorted(found)) for role, found in sorted(names.items())}
+
+
+def moved(lora: Lora, device: "torch.device") -> Lora:
+    """A copy on another device."""
+    return Lora(
+        {
+            role: {
+                name: Pair(pair.down.to(device), pair.up.to(device), pair.factor)
+                for name, pair in part.items()
+            }
+            for role, part in lora.pairs.items()
+        }
+    )
+
+
+def merged(
+    originals: Mapping[tuple[str, str], "torch.Tensor"], uses: Sequence[tuple[Lora, float]]
+) -> Mapping[tuple[str, str], "torch.Tensor"]:
+    """Fresh tensors original + Σ scale x update, by (role, weight); summed in float32, rounded once."""
+    return {
+        (role, name): _sum(
+            original,
+            [
+                (pair, scale)
+                for lora, scale in uses
+                if (pair := lora.pairs.get(role, {}).get(name)) is not None
+            ],
+        )
+        for (role, name), original in originals.items()
+    }
+
+
+def _sum(original: "torch.Tensor", updates: Sequence[tuple[Pair, float]]) -> "torch.Tensor":
+    import torch
+
+    with torch.no_grad():
+        total = original.to(torch.float32, copy=True)
+        for pair, scale in updates:
+            down = pair.down.to(torch.float32).flatten(1)
+            up = pair.up.to(torch.float32).flatten(1)
+            total.view(total.shape[0], -1).addmm_(up, down, alpha=pair.factor * scale)
+        return total.to(original.dtype)
+
+
+def _refuse_unsupported(tensors: Mapping[str, Any]) -> None:
+    for key in tensors:
+        for mark, title in UNSUPPORTED.items():
+            if mark in key:
+                raise AdapterFormatError(f"the file holds {title} ({key}), which is not supported")
+
+
+def _convert(
+    tensors: dict[str, Any], pipeline_class: Any, modules: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Into diffusers' own names, by the pipeline class's own conversion."""
+    if not hasattr(pipeline_class, "lora_state_dict"):
+        raise AdapterMismatchError(f"{pipeline_class.__name__} takes no LoRA")
+    options: dict[str, Any] = {}
+    if "unet" in modules:
+        options["unet_config"] = modules["unet"].config
+    if "return_alphas" in inspect.signature(pipeline_class.lora_state_dict).parameters:
+        options["return_alphas"] = True
+    try:
+        found = pipeline_class.lora_state_dict(tensors, **options)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise AdapterFormatError(f"the LoRA's layout is not known: {error}") from error
+    converted, alphas = found if isinstance(found, tuple) else (found, None)
+    return dict(converted), {key: float(value) for key, value in (alphas or {}).items()}
+
+
+def _settings(metadata: Mapping[str, str]) -> Mapping[str, Mapping[str, Any]]:
+    """PEFT's own settings, which newer files carry, by role."""
+    text = metadata.get("lora_adapter_metadata")
+    if text is None:
+        return {}
+    by_role: dict[str, dict[str, Any]] = {}
+    for key, value in msgspec.json.decode(text, type=dict[str, Any]).items():
+        role, _, name = key.partition(".")
+        by_role.setdefault(role, {})[name] = value
+    return by_role
+
+
+def _pair_up(
+    part: Mapping[str, Any], alphas: Mapping[str, float], settings: Mapping[str, Any], module: Any
+) -> dict[str, Pair]:
+    """One role's tensors → weight name → update."""
+    is_text = not hasattr(module, "load_lora_adapter")
+    renamed = _peft_names(part, module, is_text=is_text)
+    alpha_of = {
+        key.removesuffix(DOWN): value
+        for key, value in _peft_names(
+            {key.removesuffix(".alpha"): value for key, value in alphas.items()}, module, is_text=is_text
+        ).items()
+    }
+    pairs: dict[str, Pair] = {}
+    for key, down in renamed.items():
+        if not key.endswith(DOWN):
+            continue
+        layer = key.removesuffix(DOWN)
+        up = renamed.get(layer + UP)
+        if up is None or down.shape[0] != up.shape[1]:
+            raise AdapterFormatError(f"{layer} has no pair of weights of one rank")
+        pairs[f"{layer}.weight"] = Pair(down, up, _factor(layer, down.shape[0], alpha_of, settings))
+    left = [key for key in renamed if not key.endswith((DOWN, UP))]
+    if left:
+        raise AdapterFormatError(f"{left[0]} is no LoRA weight")
+    return pairs
+
+
+def _peft_names(part: Mapping[str, Any], module: Any, *, is_text: bool) -> dict[str, Any]:
+    from diffusers.utils import state_dict_utils as known
+
+    if not is_text:
+        first = next(iter(part), "")
+        return dict(part) if "lora_A" in first else known.convert_unet_state_dict_to_peft(dict(part))
+    mapping = {**known.DIFFUSERS_OLD_TO_PEFT, **known.DIFFUSERS_TO_PEFT}
+    renamed = known.convert_state_dict(dict(part), mapping)
+    if hasattr(module, "text_model"):
+        return dict(renamed)
+    return {key.removeprefix("text_model."): value for key, value in renamed.items()}
+
+
+def _factor(layer: str, rank: int, alphas: Mapping[str, float], settings: Mapping[str, Any]) -> float:
+    """As PEFT resolves alpha / rank; without any alpha the update counts as it is."""
+    if layer in alphas:
+        return alphas[layer] / rank
+    if "lora_alpha" not in settings:
+        return 1.0
+    patterns = settings.get("alpha_pattern") or {}
+    # PEFT reads these keys as regular expressions; a stranger's file does not get to bring any.
+    found = next((p for p in patterns if f".{layer}".endswith(f".{p.removeprefix('^')}")), None)
+    alpha = float(patterns[found] if found is not None else settings["lora_alpha"])
+    return alpha / rank**0.5 if settings.get("use_rslora") else alpha / rank
+
+
+def _flat(shape: Sequence[int]) -> tuple[int, int]:
+    """(out, everything else): a 1x1 convolution takes a linear layer's update."""
+    rest = 1
+    for extent in shape[1:]:
+        rest *= extent
+    return shape[0], rest

@@ -1,0 +1,89 @@
+"""Turns a manifest into what can run: the architecture built once, its pipeline over the version's assets, its items.
+
+IO through `store`. Called by the mover thread only, so that building never holds up a run.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loaders import items
+from loaders.device import Device
+from loaders.errors import ArchitectureError
+from loaders.pipelines.built import Built
+from loaders.store import Store
+from registry.catalog import AdapterManifest, Digest, Manifest, digest_of
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that has everything but its weights."""
+
+    manifest: Manifest
+    built: Built
+    pipeline: Any
+    components: tuple[items.ComponentItem, ...]  # in the manifest's order
+
+
+class Assembly:
+    """Keeps what it built: modules per architecture, pipelines per set of assets, items per version."""
+
+    def __init__(self, home: Path, store: Store, device: Device) -> None:
+        self._folder = home / "assets"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._store = store
+        self._device = device
+        self._built: dict[Digest, Built] = {}
+        self._ready: dict[tuple[Digest, str | None], Ready] = {}
+
+    def ready(self, manifest: Manifest, defaults: Mapping[str, Any]) -> Ready:
+        """Raises `ArchitectureError` and what fetching raises."""
+        dtype = defaults.get("dtype")
+        key = (manifest.digest, dtype)
+        if key not in self._ready:
+            built = self._architecture(manifest)
+            folder = self._assets(manifest)
+            self._ready[key] = Ready(
+                manifest=manifest,
+                built=built,
+                pipeline=built.pipeline(folder.name, folder),
+                components=tuple(
+                    items.ComponentItem(component, manifest.source, built, self._store, self._device, dtype)
+                    for component in manifest.components
+                ),
+            )
+        return self._ready[key]
+
+    def adapters(self, ready: Ready, manifests: Sequence[AdapterManifest]) -> tuple[items.AdapterItem, ...]:
+        architecture = ready.manifest.architecture
+        return tuple(
+            items.AdapterItem(manifest, architecture, ready.built, self._store, self._device)
+            for manifest in manifests
+        )
+
+    def _architecture(self, manifest: Manifest) -> Built:
+        if manifest.architecture not in self._built:
+            configs = items.read_configs(
+                manifest, lambda file, source: self._store.ensure(file, source).read_bytes()
+            )
+            self._built[manifest.architecture] = Built(manifest, configs, self._device.torch_device)
+        return self._built[manifest.architecture]
+
+    def _assets(self, manifest: Manifest) -> Path:
+        """A folder that looks like the repository without weights, made of links to verified files."""
+        names = {asset.path: asset.sha256 for asset in manifest.assets}
+        folder = self._folder / digest_of(names).removeprefix("sha256:")
+        paths = {asset.path: self._store.ensure(asset, manifest.source) for asset in manifest.assets}
+        if any(part == ".." or path.startswith("/") for path in paths for part in path.split("/")):
+            raise ArchitectureError("an asset's path leaves its folder")
+        fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
+        for path, target in paths.items():
+            link = fresh / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target.absolute())
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.replace(folder)
+        return folder

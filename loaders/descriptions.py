@@ -1,0 +1,73 @@
+"""The versions and adapters that this host was told of, kept on disk so that a restart is no amnesia.
+
+IO under `home/descriptions/`. It refuses to know where weights are.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loaders.errors import HostError
+from loaders.protocol import DescribeAdapter, DescribeVersion
+from registry.catalog import AdapterManifest, Digest, FileRef, Manifest
+
+Description = DescribeVersion | DescribeAdapter
+
+
+class Descriptions:
+    """By digest. Written whole, so a kill leaves the old or the new one."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "descriptions"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._known: dict[Digest, Description] = {}
+        for path in sorted(self._folder.glob("*.msgpack")):
+            try:
+                found = msgspec.msgpack.decode(path.read_bytes(), type=Description)
+            except msgspec.MsgspecError:  # written by another release: the router describes it again
+                path.unlink()
+                continue
+            self._known[found.digest] = found
+
+    def add(self, description: Description) -> None:
+        if self._known.get(description.digest) == description:
+            return
+        self._known[description.digest] = description
+        path = self._folder / f"{description.digest.removeprefix('sha256:')}.msgpack"
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(msgspec.msgpack.encode(description))
+        temporary.replace(path)
+
+    def known(self) -> tuple[Digest, ...]:
+        return tuple(self._known)
+
+    def version(self, digest: Digest) -> tuple[Manifest, Mapping[str, Any]]:
+        """Raises `HostError` when the router never described it."""
+        found = self._known.get(digest)
+        if not isinstance(found, DescribeVersion):
+            raise HostError(f"the version {digest} was not described to this host")
+        return found.manifest, found.defaults
+
+    def adapter(self, digest: Digest) -> AdapterManifest:
+        """Raises `HostError` when the router never described it."""
+        found = self._known.get(digest)
+        if not isinstance(found, DescribeAdapter):
+            raise HostError(f"the adapter {digest} was not described to this host")
+        return found.manifest
+
+    def weight_files(self) -> Iterator[tuple[Digest, tuple[FileRef, ...]]]:
+        """Every component and adapter with its weight files; what two versions share comes once."""
+        seen: set[Digest] = set()
+        for found in self._known.values():
+            for digest, files in _weights(found):
+                if digest not in seen:
+                    seen.add(digest)
+                    yield digest, files
+
+
+def _weights(found: Description) -> tuple[tuple[Digest, tuple[FileRef, ...]], ...]:
+    if isinstance(found, DescribeAdapter):
+        return ((found.manifest.digest, (found.manifest.weights,)),)
+    return tuple((component.digest, component.weights) for component in found.manifest.components)

@@ -1,0 +1,117 @@
+"""The torch seam: devices, arenas of memory, and what the allocator really takes.
+
+IO. Everything the other modules need of torch's memory goes through here, so that a second kind of accelerator is
+one more branch in this file. It refuses to know what the bytes mean.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from loaders.layout import ALIGNMENT_BYTES, Layout
+
+if TYPE_CHECKING:
+    import torch
+
+PAGE_BYTES = 4096
+MEMORY_SHARE = 0.6  # of what is free at start, when no budget is given: activations and caches need the rest
+
+
+class Arena:
+    """One allocation that holds a component's tensors, each at a 64-byte boundary, and the views into it."""
+
+    def __init__(self, storage: "torch.Tensor", layout: Layout) -> None:
+        self.storage = storage  # uint8, one dimension, 64-byte aligned
+        self.layout = layout
+        self.views = _views(storage, layout)
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.storage.untyped_storage().nbytes())
+
+
+class Device:
+    """One accelerator, or the CPU."""
+
+    def __init__(self, name: str = "auto") -> None:
+        import torch
+
+        if name == "auto":
+            name = "cuda:0" if torch.cuda.is_available() else "cpu"
+        self.torch_device = torch.device(name)
+
+    @property
+    def is_cpu(self) -> bool:
+        return bool(self.torch_device.type == "cpu")
+
+    @property
+    def title(self) -> str:
+        """What the host calls its device: `cpu`, `NVIDIA H200`…"""
+        import torch
+
+        return "cpu" if self.is_cpu else str(torch.cuda.get_device_name(self.torch_device))
+
+    def use_all_cores(self) -> None:
+        """For the calling thread: OpenMP counts threads per caller."""
+        import torch
+
+        torch.set_num_threads(os.cpu_count() or 1)
+
+    def free_bytes(self) -> int:
+        import torch
+
+        if self.is_cpu:
+            return int(psutil.virtual_memory().available)
+        return int(torch.cuda.mem_get_info(self.torch_device)[0])
+
+    def host_buffer(self, size_bytes: int) -> "torch.Tensor":
+        """Host memory for an arena, page-aligned; pinned where a GPU copies out of it."""
+        import torch
+
+        padded = torch.empty(
+            size_bytes + PAGE_BYTES, dtype=torch.uint8, pin_memory=not self.is_cpu
+        )  # the allocator aligns to 64 bytes at least; O_DIRECT wants pages
+        skip = -padded.data_ptr() % PAGE_BYTES
+        return padded[skip : skip + size_bytes]
+
+    def to_device(self, arena: Arena) -> Arena:
+        """The same layout in the device's memory. On the CPU that is the arena itself."""
+        if self.is_cpu:
+            return arena
+        return Arena(arena.storage.to(self.torch_device), arena.layout)
+
+    def empty_arena(self, layout: Layout) -> Arena:
+        """On the device, contents undefined."""
+        import torch
+
+        if self.is_cpu:
+            return Arena(self.host_buffer(layout.size_bytes), layout)
+        storage = torch.empty(layout.size_bytes, dtype=torch.uint8, device=self.torch_device)
+        return Arena(storage, layout)
+
+    def give_back(self) -> None:
+        """Returns freed blocks to the driver, so that `free_bytes` is honest."""
+        import torch
+
+        if not self.is_cpu:
+            torch.cuda.empty_cache()
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        import torch
+
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            return True
+        return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _views(storage: "torch.Tensor", layout: Layout) -> Mapping[str, "torch.Tensor"]:
+    import torch
+
+    assert storage.data_ptr() % ALIGNMENT_BYTES == 0 or not layout.size_bytes
+    views: dict[str, Any] = {}
+    for place in layout.places:
+        raw = storage[place.offset : place.offset + place.size_bytes]
+        views[place.name] = raw.view(getattr(torch, place.dtype)).view(place.source.shape)
+    return views

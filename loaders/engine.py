@@ -1,0 +1,200 @@
+"""One device: brings the next request's weights while the present one runs, then runs it.
+
+IO and threads: a mover thread fetches, reads and builds; a device thread binds, runs and encodes, one request at a
+time. Reports go to a listener as the link's own messages, outputs beside them. It needs no router: a program can
+describe a version and submit an assignment itself. It refuses to know sockets, queues of other hosts and prices.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from loaders import protocol, running
+from loaders.assembly import Assembly
+from loaders.descriptions import Descriptions
+from loaders.device import Device
+from loaders.errors import HostError, LoaderError
+from loaders.protocol import AttemptKey, Tier
+from loaders.residency import Item, Shelf
+from loaders.running import Finished, Job
+from loaders.store import Store
+from registry.catalog import Digest
+
+Event = protocol.Residency | protocol.Started | protocol.Progress | protocol.Failed | Finished
+Listener = Callable[[Event], None]  # called from the engine's threads; must not block
+
+
+class Engine:
+    """Describe, submit, cancel; hear of it by the listener. Close it when done."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        device: Device,
+        store: Store,
+        budgets: Mapping[Tier, int],
+        listener: Listener,
+    ) -> None:
+        self.device = device
+        self.descriptions = Descriptions(home)
+        self._listener = listener
+        self._store = store
+        self._assembly = Assembly(home, store, device)
+        self._shelf = Shelf(budgets, on_change=listener, drop_files=self._drop_files)
+        self._jobs: dict[AttemptKey, Job] = {}
+        self._lock = threading.Lock()
+        self._to_move: queue.SimpleQueue[Job | protocol.Stage | None] = queue.SimpleQueue()
+        self._to_run: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._idle_since = time.monotonic()
+        self._remember_disk()
+        self._threads = [
+            threading.Thread(target=self._move_all, name="mover", daemon=True),
+            threading.Thread(target=self._run_all, name="device", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def describe(self, description: protocol.DescribeVersion | protocol.DescribeAdapter) -> None:
+        self.descriptions.add(description)
+
+    def submit(self, assign: protocol.Assign) -> None:
+        """Accepted at once; what becomes of it, the listener hears."""
+        job = Job(assign=assign, submitted_at=time.monotonic())
+        with self._lock:
+            if assign.attempt in self._jobs:
+                return  # the router said it twice, over a new link
+            self._jobs[assign.attempt] = job
+        self._to_move.put(job)
+
+    def cancel(self, attempt: AttemptKey) -> None:
+        """Takes effect before the next step; an attempt that is not here any more is none of ours."""
+        with self._lock:
+            job = self._jobs.get(attempt)
+        if job is not None:
+            job.cancelled.set()
+
+    def stage(self, stage: protocol.Stage) -> None:
+        self._to_move.put(stage)
+
+    def drop(self, digests: tuple[Digest, ...]) -> None:
+        self._shelf.demote(digests)
+
+    def running(self) -> tuple[AttemptKey, ...]:
+        """Accepted, staged or running."""
+        with self._lock:
+            return tuple(self._jobs)
+
+    def held(self) -> tuple[protocol.Held, ...]:
+        return self._shelf.held()
+
+    def drain(self) -> tuple[AttemptKey, ...]:
+        """Hands back what has not begun, without a report, and lets the running one finish."""
+        with self._lock:
+            staged = [job for job in self._jobs.values() if job.started_at is None]
+            for job in staged:
+                job.returned = True
+                del self._jobs[job.attempt]
+        return tuple(job.attempt for job in staged)
+
+    def close(self, *, timeout_seconds: float = 30.0) -> None:
+        """Ends both threads after the run in progress."""
+        self._to_move.put(None)
+        for thread in self._threads:
+            thread.join(timeout_seconds)
+
+    def check_integrity(self) -> None:
+        self._shelf.check_integrity()
+
+    def _remember_disk(self) -> None:
+        for digest, files in self.descriptions.weight_files():
+            if all(self._store.locate(file.sha256) for file in files):
+                with contextlib.suppress(HostError):  # a smaller budget than last time
+                    self._shelf.remember_on_disk(digest, sum(file.size_bytes for file in files))
+
+    def _drop_files(self, digest: Digest) -> None:
+        files = dict(self.descriptions.weight_files())
+        shared = {file.sha256 for other, theirs in files.items() if other != digest for file in theirs}
+        for file in files.get(digest, ()):
+            if file.sha256 not in shared:
+                self._store.drop(file.sha256)
+
+    # the mover thread
+
+    def _move_all(self) -> None:
+        while (order := self._to_move.get()) is not None:
+            if isinstance(order, protocol.Stage):
+                self._stage(order)
+            else:
+                self._prepare(order)
+        self._to_run.put(None)
+
+    def _prepare(self, job: Job) -> None:
+        if job.returned:
+            return
+        if len(self.running()) == 1:
+            self._listener(protocol.Started(attempt=job.attempt, phase="loading"))
+        try:
+            job.check_cancelled()
+            manifest, defaults = self.descriptions.version(job.assign.version)
+            job.defaults = defaults
+            job.ready = self._assembly.ready(manifest, defaults)
+            uses = [use for use in job.assign.adapters if use.scale]
+            found = self._assembly.adapters(job.ready, [self.descriptions.adapter(u.digest) for u in uses])
+            job.items = (*job.ready.components, *found)
+            job.scales = tuple(use.scale for use in uses)
+            job.payloads = self._shelf.acquire(job.items)
+        except Exception as error:  # noqa: BLE001 (every failure becomes a report)
+            self._fail(job, error)
+            return
+        job.ready_at = time.monotonic()
+        self._to_run.put(job)
+
+    def _stage(self, order: protocol.Stage) -> None:
+        """A prewarm that does not fit or fails is only a missed chance: the run itself will say why."""
+        with contextlib.suppress(LoaderError, OSError):
+            manifest, defaults = self.descriptions.version(order.version)
+            ready = self._assembly.ready(manifest, defaults)
+            found = self._assembly.adapters(ready, [self.descriptions.adapter(d) for d in order.adapters])
+            wanted: tuple[Item, ...] = (*ready.components, *found)
+            self._shelf.acquire(wanted)
+            self._shelf.release([item.digest for item in wanted])
+
+    # the device thread
+
+    def _run_all(self) -> None:
+        self.device.use_all_cores()
+        while (job := self._to_run.get()) is not None:
+            with self._lock:
+                if not job.returned:
+                    job.started_at = time.monotonic()
+            try:
+                if job.started_at is not None:
+                    self._run(job)
+            finally:
+                self._shelf.release([item.digest for item in job.items])
+                self._idle_since = time.monotonic()
+
+    def _run(self, job: Job) -> None:
+        self._listener(protocol.Started(attempt=job.attempt, phase="running"))
+        try:
+            finished = running.run(
+                job, self._shelf, self.device, idle_since=self._idle_since, report=self._listener
+            )
+        except Exception as error:  # noqa: BLE001 (every failure becomes a report)
+            self._fail(job, error)
+            return
+        self._forget(job)
+        self._listener(finished)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self._forget(job)
+        if not job.returned:
+            self._listener(running.failure(job, error, idle_since=self._idle_since))
+
+    def _forget(self, job: Job) -> None:
+        with self._lock:
+            self._jobs.pop(job.attempt, None)

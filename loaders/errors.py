@@ -1,0 +1,139 @@
+"""Everything that can go wrong on a host, by name.
+
+LoaderError
+├── InputError              the caller's arguments do not fit the pipeline
+├── CancelledError          the attempt was cancelled between two steps
+├── ModelError              the version or adapter itself cannot run; the same everywhere
+│   ├── WeightsMissingError     the source has no such file
+│   ├── WeightsGatedError       the source wants an accepted licence or a token
+│   ├── WeightsDamagedError     bytes that do not match their digest or header
+│   ├── ArchitectureError       configs or weights that no known class takes
+│   ├── AdapterMismatchError    a LoRA made for another architecture
+│   └── AdapterFormatError      a file that holds no LoRA this product knows
+└── HostError               this host cannot; another may
+    ├── SourceDownError         the source does not answer
+    ├── DiskFullError           no room on disk, nothing left to evict
+    ├── NoRoomError             budgets too small for what is pinned and wanted
+    ├── OutOfMemoryError        the device ran out during a run, also after evicting
+    └── HungError               a step took far too long; the process gives up
+"""
+
+from typing import ClassVar, Literal
+
+Kind = Literal["input", "model", "host", "cancelled"]
+
+
+class LoaderError(Exception):
+    """Root. `kind` says who has to act; `name` is the error's name on the wire."""
+
+    kind: ClassVar[Kind] = "host"
+    name: ClassVar[str] = "host_error"
+    location: tuple[str, ...] = ()
+
+
+class InputError(LoaderError):
+    """An argument that the pipeline does not take, or not like this. The caller corrects the field at `location`."""
+
+    kind = "input"
+    name = "invalid_input"
+
+    def __init__(self, message: str, *location: str) -> None:
+        super().__init__(message)
+        self.location = location
+
+
+class CancelledError(LoaderError):
+    """Raised inside a run at the first step after a cancel."""
+
+    kind = "cancelled"
+    name = "cancelled"
+
+
+class ModelError(LoaderError):
+    """The version or adapter cannot run on any host; its owner has to act."""
+
+    kind: ClassVar[Kind] = "model"
+    name = "model_error"
+
+
+class WeightsMissingError(ModelError):
+    """The source answers, but has no such file. Publish the version again or mend its source."""
+
+    name = "weights_missing"
+
+
+class WeightsGatedError(ModelError):
+    """The repository asks for an accepted licence or a token that may read it."""
+
+    name = "weights_gated"
+
+
+class WeightsDamagedError(ModelError):
+    """The bytes do not match the digest or header that names them; none of them were believed."""
+
+    name = "weights_damaged"
+
+
+class ArchitectureError(ModelError):
+    """A class, config and weights that do not fit together."""
+
+    name = "architecture_unknown"
+
+
+class AdapterMismatchError(ModelError):
+    """The LoRA names layers or shapes that this base does not have. Use it with the base it was made for."""
+
+    kind = "input"
+    name = "adapter_incompatible"
+    location = ("loras",)
+
+
+class AdapterFormatError(ModelError):
+    """The file holds no LoRA in a layout that this product knows."""
+
+    kind = "input"
+    name = "adapter_format"
+    location = ("loras",)
+
+
+class HostError(LoaderError):
+    """Raised when only this host cannot do it now; another may."""
+
+
+class SourceDownError(HostError):
+    """The place the weights come from does not answer, or answers that it is overloaded."""
+
+    name = "source_down"
+
+
+class DiskFullError(HostError):
+    """There is no room on disk and nothing left that may be evicted."""
+
+    name = "disk_full"
+
+
+class NoRoomError(HostError):
+    """The tier cannot hold what is wanted beside what is pinned."""
+
+    name = "no_room"
+
+    def __init__(self, *, tier: str, wanted_bytes: int, pinned_bytes: int, budget_bytes: int) -> None:
+        super().__init__(
+            f"{tier} holds {budget_bytes} bytes, of which {pinned_bytes} are in use; {wanted_bytes} more are wanted"
+        )
+        self.tier = tier
+        self.wanted_bytes = wanted_bytes
+        self.pinned_bytes = pinned_bytes
+        self.budget_bytes = budget_bytes
+
+
+class OutOfMemoryError(HostError):
+    """The device ran out of memory in a run, and again after everything idle was evicted."""
+
+    name = "out_of_memory"
+
+
+class HungError(HostError):
+    """A run made no step for far too long."""
+
+    name = "device_hung"

@@ -1,0 +1,113 @@
+"""One architecture, built once: its modules, the pipelines over them, and a run of a bound version.
+
+Touches torch and diffusers. Modules are shared by all versions of the architecture; the thin pipeline object with
+tokenizers and scheduler is made per set of assets. Every run works on its own copy of that object with a fresh
+scheduler, so that nothing of one run is seen by the next.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loaders.errors import ArchitectureError, InputError
+from loaders.pipelines import arguments, modules
+from registry.catalog import Component, Manifest
+
+if TYPE_CHECKING:
+    import torch
+
+OnStep = Callable[[int, int], None]  # (step that was finished, steps); raises to stop the run
+
+
+class Built:
+    """The modules of one architecture. Used by one thread at a time."""
+
+    def __init__(
+        self, manifest: Manifest, configs: Mapping[str, Mapping[str, Any]], device: "torch.device"
+    ) -> None:
+        self.pipeline_class = modules.class_of("diffusers", manifest.pipeline_class)
+        self.slots = {
+            component.name: modules.build(component, configs[component.name], device)
+            for component in manifest.components
+        }
+        self._device = device
+        self._pipelines: dict[str, Any] = {}
+
+    def pipeline(self, key: str, folder: Path) -> Any:
+        """The pipeline over these modules whose tokenizers and scheduler lie in `folder`; `key` names them."""
+        if key not in self._pipelines:
+            self._pipelines[key] = self._assemble(folder)
+        return self._pipelines[key]
+
+    def names_for(self, component: Component, file_names: frozenset[str]) -> Mapping[str, str]:
+        return self.slots[component.name].names_for(file_names)
+
+    def _assemble(self, folder: Path) -> Any:
+        from diffusers.utils import logging
+
+        logging.disable_progress_bar()
+        given = {role: slots.module for role, slots in self.slots.items()}
+        try:
+            made = self.pipeline_class.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, **given
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            raise ArchitectureError(
+                f"{self.pipeline_class.__name__} cannot be put together from its assets: {error}"
+            ) from error
+        made.set_progress_bar_config(disable=True)
+        return made
+
+
+def run(pipeline: Any, call: arguments.Call, *, on_step: OnStep) -> Any:
+    """The pipeline's output. What `on_step` raises ends the run. Raises `InputError` for arguments it refuses."""
+    import torch
+
+    own = fresh(pipeline, on_step)
+    generator = torch.Generator("cpu").manual_seed(call.seed)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return own(**call.arguments, generator=generator)
+    except (ValueError, TypeError) as error:
+        if _is_argument_check(error):
+            raise InputError(str(error)) from error
+        raise
+
+
+def fresh(pipeline: Any, on_step: OnStep) -> Any:
+    """A copy for one run: modules and tokenizers shared, schedulers its own and watched."""
+    own = copy.copy(pipeline)
+    for name, part in pipeline.components.items():
+        if hasattr(part, "set_timesteps") and hasattr(part, "step"):
+            setattr(own, name, _watched(copy.deepcopy(part), on_step))
+    return own
+
+
+def _watched(scheduler: Any, on_step: OnStep) -> Any:
+    """Tells of each step. The scheduler is the one thing that every denoising loop calls once a step."""
+    step, done = scheduler.step, 0
+
+    @functools.wraps(step)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        nonlocal done
+        result = step(*args, **kwargs)
+        done += 1
+        on_step(done, max(done, len(scheduler.timesteps)))
+        return result
+
+    scheduler.step = watched
+    return scheduler
+
+
+def _is_argument_check(error: Exception) -> bool:
+    """True when the pipeline's own `check_inputs` or signature refused the call, before any step."""
+    trace = error.__traceback__
+    depth = 0
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name in {"check_inputs", "check_image_input"}:
+            return True
+        depth += 1
+        trace = trace.tb_next
+    return isinstance(error, TypeError) and depth <= 2

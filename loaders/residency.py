@@ -1,0 +1,216 @@
+"""What one device holds: carries out `tiers.plan` with the store and the reader, and tells what came and went.
+
+IO, thread-safe. `acquire` brings weights near and pins them, `release` unpins. Room is made and booked before
+anything is read, so budgets are never passed; reading happens outside the lock, so a run can end meanwhile. It
+refuses to know pipelines: how an item becomes a payload is the item's own business.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from loaders import tiers
+from loaders.cache import WeightCache
+from loaders.errors import NoRoomError
+from loaders.protocol import Held, Residency, Tier
+from registry.catalog import Digest
+
+WAIT_SECONDS = 600.0  # for room that other runs have pinned
+
+
+class Item(Protocol):
+    """Something that takes room: a component or an adapter."""
+
+    @property
+    def digest(self) -> Digest: ...
+    @property
+    def reported(self) -> Digest:
+        """The digest the router knows it by: a cast copy is the same component to it."""
+        ...
+
+    @property
+    def disk_bytes(self) -> int: ...
+    def fetch(self) -> None:
+        """Brings the files to the disk; idempotent."""
+
+    def measure(self) -> int:
+        """Bytes in memory, once the files are here."""
+        ...
+
+    def load(self) -> Any:
+        """Reads the files into host memory."""
+
+    def copy(self, payload: Any) -> Any:
+        """From host memory to the device."""
+
+
+class Shelf:
+    """The tiers of one device with their payloads. `on_change` is told of every arrival and departure."""
+
+    def __init__(
+        self,
+        budgets: Mapping[Tier, int],
+        *,
+        on_change: Callable[[Residency], None],
+        drop_files: Callable[[Digest], None],
+    ) -> None:
+        self.tiers: dict[Tier, WeightCache] = {
+            tier: WeightCache(budget, tier=tier) for tier, budget in budgets.items()
+        }
+        self._payloads: dict[Tier, dict[Digest, Any]] = {tier: {} for tier in self.tiers if tier != "disk"}
+        self._reported: dict[tuple[Tier, Digest], Digest] = {}  # what the router was told of
+        self._on_change = on_change
+        self._drop_files = drop_files
+        self._one_at_a_time = threading.Lock()  # two acquires never wait for each other's half of the room
+        self._changed = threading.Condition()
+
+    def acquire(self, items: Sequence[Item]) -> list[Any]:
+        """Device payloads in the same order, pinned until `release`. Raises `NoRoomError` and what items raise."""
+        by_digest = {item.digest: item for item in items}
+        booked: list[tuple[Tier, Digest]] = []
+        with self._one_at_a_time:
+            try:
+                self._reach("disk", by_digest, dict.fromkeys(by_digest, 0), booked)
+                sizes = {digest: item.measure() for digest, item in by_digest.items()}
+                self._reach("device", by_digest, sizes, booked)
+                with self._changed:
+                    for item in items:
+                        self.tiers["device"].pin(item.digest)
+                    return [self._payloads["device"][item.digest] for item in items]
+            finally:
+                with self._changed:
+                    for tier, digest in booked:
+                        self.tiers[tier].release(digest)
+
+    def hold(self, digest: Digest, size_bytes: int, make: Callable[[], Any]) -> Any:
+        """A payload made on the device itself (merged weights): kept like the rest, pinned until `release`."""
+        cache = self.tiers["device"]
+        with self._changed:
+            if digest not in cache:
+                for victim in cache.victims(size_bytes):
+                    self._leave(victim, "device")
+                self._payloads["device"][digest] = make()
+                cache.add(digest, size_bytes)
+            cache.touch(digest)
+            cache.pin(digest)
+            return self._payloads["device"][digest]
+
+    def release(self, digests: Sequence[Digest]) -> None:
+        with self._changed:
+            for digest in digests:
+                self.tiers["device"].release(digest)
+            self._changed.notify_all()
+
+    def evict_idle(self) -> int:
+        """Empties the device of all that is not pinned, after an out-of-memory; bytes given back."""
+        with self._changed:
+            cache = self.tiers["device"]
+            idle = [digest for digest in cache if not cache.is_pinned(digest)]
+            freed = sum(cache.size_of(digest) for digest in idle)
+            for digest in idle:
+                self._leave(digest, "device")
+            return freed
+
+    def demote(self, digests: Sequence[Digest]) -> None:
+        with self._changed:
+            for cache in self.tiers.values():
+                for digest in digests:
+                    cache.demote(digest)
+
+    def held(self) -> tuple[Held, ...]:
+        with self._changed:
+            return tuple(
+                Held(digest=reported, tier=tier, size_bytes=self.tiers[tier].size_of(digest))
+                for (tier, digest), reported in self._reported.items()
+            )
+
+    def remember_on_disk(self, digest: Digest, size_bytes: int) -> None:
+        """What an earlier process left on this disk."""
+        with self._changed:
+            for victim in self.tiers["disk"].add(digest, size_bytes):
+                del self._reported["disk", victim]
+                self._drop_files(victim)
+            self._reported["disk", digest] = digest
+
+    def check_integrity(self) -> None:
+        with self._changed:
+            for tier, cache in self.tiers.items():
+                cache.check_integrity()
+                if tier != "disk":
+                    assert set(cache) == set(self._payloads[tier])
+
+    def _reach(
+        self,
+        target: Tier,
+        items: Mapping[Digest, Item],
+        sizes: Mapping[Digest, int],
+        booked: list[tuple[Tier, Digest]],
+    ) -> None:
+        """Books room, then makes the moves. What did not arrive is unbooked."""
+        wanted = [
+            tiers.Want(digest=digest, disk_bytes=item.disk_bytes, device_bytes=sizes[digest])
+            for digest, item in items.items()
+        ]
+        moves = self._book(wanted, target, booked)
+        for position, move in enumerate(moves):
+            try:
+                self._carry_out(items[move.digest], move)
+            except BaseException:
+                self._unbook(moves[position:], booked)
+                raise
+
+    def _book(
+        self, wanted: Sequence[tiers.Want], target: Tier, booked: list[tuple[Tier, Digest]]
+    ) -> list[tiers.Move]:
+        """Evicts, books each arrival, and pins what is wanted in every tier. Waits for room that others pin."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        with self._changed:
+            while True:
+                try:
+                    moves = tiers.plan(wanted, self.tiers, target=target)
+                    break
+                except NoRoomError as error:
+                    if not error.pinned_bytes or not self._changed.wait(deadline - time.monotonic()):
+                        raise
+            for move in moves:
+                if move.kind == "evict":
+                    self._leave(move.digest, move.tier)
+                else:
+                    self.tiers[move.tier].add(move.digest, move.size_bytes)
+            for tier, cache in self.tiers.items():
+                for want in wanted:
+                    if want.digest in cache and (tier, want.digest) not in booked:
+                        cache.touch(want.digest)
+                        cache.pin(want.digest)
+                        booked.append((tier, want.digest))
+        return [move for move in moves if move.kind != "evict"]
+
+    def _unbook(self, moves: Sequence[tiers.Move], booked: list[tuple[Tier, Digest]]) -> None:
+        with self._changed:
+            for move in moves:
+                booked.remove((move.tier, move.digest))
+                self.tiers[move.tier].release(move.digest)
+                self.tiers[move.tier].discard(move.digest)
+
+    def _carry_out(self, item: Item, move: tiers.Move) -> None:
+        if move.kind == "fetch":
+            item.fetch()
+        else:
+            payload = item.load() if move.kind == "load" else item.copy(self._payloads["memory"][item.digest])
+            with self._changed:
+                self._payloads[move.tier][item.digest] = payload
+        with self._changed:
+            self._reported[move.tier, item.digest] = item.reported
+        held = Held(digest=item.reported, tier=move.tier, size_bytes=move.size_bytes)
+        self._on_change(Residency(added=(held,)))
+
+    def _leave(self, digest: Digest, tier: Tier) -> None:
+        size_bytes = self.tiers[tier].size_of(digest)
+        self.tiers[tier].discard(digest)
+        if tier == "disk":
+            self._drop_files(digest)
+        else:
+            del self._payloads[tier][digest]
+        if reported := self._reported.pop((tier, digest), None):
+            self._on_change(Residency(removed=(Held(digest=reported, tier=tier, size_bytes=size_bytes),)))

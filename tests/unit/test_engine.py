@@ -1,0 +1,151 @@
+"""The engine on tiny random pipelines: right weights, exact swaps, nothing left behind. No database, no network."""
+
+import queue
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders import adapters, protocol
+from loaders.device import Device
+from loaders.engine import Engine, Event
+from loaders.protocol import AdapterUse, AttemptKey
+from loaders.running import Finished
+from loaders.store import Store
+from registry import folders
+from registry.catalog import AdapterManifest, Manifest
+from tests import architectures
+
+INPUT = {"prompt": "a cat", "seed": 3, "num_inference_steps": 2, "image_size": {"width": 64, "height": 64}}
+
+
+class Bench:
+    """An engine with its reports in a queue."""
+
+    def __init__(self, home: Path, device_bytes: int) -> None:
+        self.events: queue.Queue[Event] = queue.Queue()
+        self.engine = Engine(
+            home,
+            device=Device("cpu"),
+            store=Store(home),
+            budgets={"device": device_bytes, "disk": 1 << 40},
+            listener=self.events.put,
+        )
+        self._count = 0
+
+    def submit(
+        self, manifest: Manifest, adapters: dict[AdapterManifest, float] | None = None, **values: Any
+    ) -> AttemptKey:
+        self._count += 1
+        self.engine.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+        for adapter in adapters or {}:
+            self.engine.describe(protocol.DescribeAdapter(digest=adapter.digest, manifest=adapter))
+        key = AttemptKey(f"request-{self._count}", 1)
+        self.engine.submit(
+            protocol.Assign(
+                attempt=key,
+                version=manifest.digest,
+                adapters=tuple(AdapterUse(a.digest, scale) for a, scale in (adapters or {}).items()),
+                input={**INPUT, **values},
+            )
+        )
+        return key
+
+    def outcome(self) -> Finished | protocol.Failed:
+        while True:
+            event = self.events.get(timeout=120)
+            if isinstance(event, Finished | protocol.Failed):
+                return event
+
+    def picture(
+        self, manifest: Manifest, adapters: dict[AdapterManifest, float] | None = None, **values: Any
+    ) -> bytes:
+        self.submit(manifest, adapters, **values)
+        outcome = self.outcome()
+        assert isinstance(outcome, Finished), outcome
+        return outcome.outputs[0]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(device_bytes: int = 1 << 30) -> Bench:
+        made.append(Bench(tmp_path / f"home{len(made)}", device_bytes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.engine.close()
+        one.engine.check_integrity()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("tiny")
+    base = folders.read_pipeline(architectures.write(root / "base", "flux", seed=1))
+    other = folders.read_pipeline(architectures.write(root / "other", "flux", seed=2))
+    lora = architectures.write_lora(root / "lora.safetensors", root / "base", seed=5)
+    foreign_base = folders.read_pipeline(architectures.write(root / "sd15", "sd15"))
+    foreign = architectures.write_lora(root / "foreign.safetensors", root / "sd15")
+    return {
+        "base": base,
+        "other": other,
+        "lora": adapters.describe(lora, architecture=base.architecture),
+        "foreign": adapters.describe(foreign, architecture=foreign_base.architecture),
+        "sd15": foreign_base,
+    }
+
+
+def test_base_lora_other_base_is_exact(bench: Callable[..., Bench], models: dict[str, Any]) -> None:
+    engine = bench()
+    first = engine.picture(models["base"])
+    with_lora = engine.picture(models["base"], {models["lora"]: 1.0})
+    other = engine.picture(models["other"])
+    assert engine.picture(models["base"]) == first
+    assert len({first, with_lora, other}) == 3
+    assert bench().picture(models["base"]) == first
+
+
+def test_a_budget_for_one_model_changes_no_bits(bench: Callable[..., Bench], models: dict[str, Any]) -> None:
+    roomy, tight = bench(), bench(int(models["base"].size_bytes * 1.5))
+    for _ in range(2):
+        for name in ("base", "other"):
+            assert roomy.picture(models[name]) == tight.picture(models[name])
+    tight.engine.check_integrity()
+
+
+def test_a_lora_for_another_architecture_is_refused(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    engine = bench()
+    engine.submit(models["base"], {models["foreign"]: 1.0})
+    outcome = engine.outcome()
+    assert isinstance(outcome, protocol.Failed)
+    assert (outcome.kind, outcome.error, outcome.location) == ("input", "adapter_incompatible", ("loras",))
+
+
+def test_a_cancelled_run_stops_and_the_next_is_exact(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    engine = bench()
+    expected = engine.picture(models["base"])
+    key = engine.submit(models["base"], num_inference_steps=500)
+    while not isinstance(engine.events.get(timeout=60), protocol.Progress):
+        pass
+    engine.engine.cancel(key)
+    outcome = engine.outcome()
+    assert isinstance(outcome, protocol.Failed)
+    assert outcome.kind == "cancelled"
+    assert engine.picture(models["base"]) == expected
+
+
+def test_an_argument_the_model_does_not_take_is_named(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    engine = bench()
+    engine.submit(models["base"], fps=12)
+    outcome = engine.outcome()
+    assert isinstance(outcome, protocol.Failed)
+    assert (outcome.kind, outcome.error, outcome.location) == ("input", "invalid_input", ("fps",))
