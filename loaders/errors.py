@@ -15,7 +15,8 @@ LoaderError
     ├── DiskFullError           no room on disk, nothing left to evict
     ├── NoRoomError             budgets too small for what is pinned and wanted
     ├── OutOfMemoryError        the device ran out during a run, also after evicting
-    └── HungError               a step took far too long; the process gives up
+    ├── HungError               a step took far too long; the process gives up
+    └── KeyRefusedError         the router does not know this host's key
 """
 
 from typing import ClassVar, Literal
@@ -137,3 +138,9 @@ class HungError(HostError):
     """A run made no step for far too long."""
 
     name = "device_hung"
+
+
+class KeyRefusedError(HostError):
+    """The router does not accept this host's key. Make one with the scope `host`."""
+
+    name = "key_refused"
