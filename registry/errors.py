@@ -31,7 +31,17 @@ RegistryError
 │   ├── TrailingBytesError             bytes follow the last tensor
 │   ├── TooManyTensorsError            more tensors than any model has
 │   └── DigestMismatchError            the bytes are not those that were announced
-└── UnknownKeyError               no key has this id
+├── UnknownKeyError               no key has this id
+└── PublishingError               an operation of a lab is refused
+    ├── AccessError                    the key lacks the scope, or the name belongs to somebody else
+    ├── UnknownSubjectError            nothing of this name, or nothing the caller may see
+    ├── TakenError                     the name is taken
+    ├── StaleError                     somebody changed it meanwhile: If-Match does not match
+    ├── MissingHeaderError             a write came without Idempotency-Key, or an edit without If-Match
+    ├── ReusedKeyError                 an Idempotency-Key came back with another request
+    ├── IllegalMoveError               a version's state does not lead there
+    ├── InvalidRequestError            the request's contents make no sense; names the field
+    └── UploadError                    a chunk does not continue where the file ended
 """
 
 from collections.abc import Sequence
@@ -201,3 +211,61 @@ class UnknownKeyError(RegistryError):
     def __init__(self, key_id: str) -> None:
         super().__init__(f"no key {key_id}")
         self.key_id = key_id
+
+
+class PublishingError(RegistryError):
+    """Root of the refusals of what labs and operators ask for."""
+
+
+class AccessError(PublishingError):
+    """The key lacks a scope, or the name belongs to another organization. Use another key or another name."""
+
+
+class UnknownSubjectError(PublishingError):
+    """Nothing of this name exists, or nothing that the caller may see."""
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(f"no {kind} {name}")
+        self.kind = kind
+        self.name = name
+
+
+class TakenError(PublishingError):
+    """The name is taken. Choose another, or edit what is there."""
+
+
+class StaleError(PublishingError):
+    """The subject changed since it was read. Read it again, then repeat with its new ETag."""
+
+
+class MissingHeaderError(PublishingError):
+    """The request lacks a header that makes it safe to repeat or to run beside others."""
+
+
+class ReusedKeyError(PublishingError):
+    """An Idempotency-Key names one request for good. Choose a new key for a new request."""
+
+
+class IllegalMoveError(PublishingError):
+    """A version's state does not lead where it should go."""
+
+    def __init__(self, before: str, after: str) -> None:
+        super().__init__(f"a version that is {before} cannot become {after}")
+        self.before = before
+        self.after = after
+
+
+class InvalidRequestError(PublishingError):
+    """The request's contents make no sense; `field` says where."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+
+
+class UploadError(PublishingError):
+    """A chunk does not begin where the file ends; `offset_bytes` says where to go on."""
+
+    def __init__(self, reason: str, offset_bytes: int) -> None:
+        super().__init__(reason)
+        self.offset_bytes = offset_bytes

@@ -128,13 +128,14 @@ versions = Table(
     metadata,
     Column("variant", ForeignKey("variants.slug", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("digest", Text, nullable=False, index=True),
-    Column("architecture", Text, nullable=False, index=True),
-    Column("pipeline_class", Text, nullable=False),
+    Column("digest", Text, index=True),  # this and the next are known once it is validated
+    Column("architecture", Text, index=True),
+    Column("pipeline_class", Text),
     Column("source", JSONB, nullable=False),
-    Column("assets", JSONB, nullable=False),
+    Column("assets", JSONB),
     Column("state", Text, nullable=False, server_default="draft"),
-    Column("report", JSONB),  # what validation found
+    Column("report", JSONB),  # what validation is doing, or found
+    Column("created_by", Text),  # a key's id
     Column("revision", Integer, nullable=False, server_default="1"),
     _time("created_at"),
 )
@@ -185,6 +186,28 @@ adapters = Table(
     _time("created_at"),
     _time("updated_at"),
     CheckConstraint("managed_by IN ('catalog', 'lab')", name="managed_by"),
+)
+
+writes = Table(
+    "writes",  # answers by Idempotency-Key, so that a repeated request is answered and not repeated
+    metadata,
+    Column("organization", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),  # digest of method, address and body
+    Column("status", Integer),
+    Column("body", JSONB),
+    Column("etag", Text),
+    _time("created_at"),
+    Index("writes_created_at_idx", "created_at"),
+)
+
+uploads = Table(
+    "uploads",  # bytes lie in files beside the database; how much of each arrived is the file's length
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization", ForeignKey("organizations.name"), nullable=False, index=True),
+    Column("files", JSONB, nullable=False),  # announced: path, size_bytes, sha256
+    _time("created_at"),
 )
 
 changes = Table(
