@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from loaders import assembly, protocol, running
+from loaders import assembly, merging, protocol, running
 from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.errors import HostError, LoaderError
@@ -167,7 +167,12 @@ class Engine:
             job.items = (*job.ready.components, *found)
             job.scales = tuple(use.scale for use in uses)
             job.payloads = self._shelf.acquire(job.items)
+            job.merge = merging.plan(job.ready, job.items, job.payloads, job.scales)
+            if job.merge is not None:
+                self._shelf.book(job.merge.digest, job.merge.size_bytes, own=job.pinned)
+                job.merge_booked = True
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
+            self._shelf.release(job.pinned)
             self._fail(job, error)
             return
         job.ready_at = time.monotonic()
@@ -195,7 +200,7 @@ class Engine:
                 if job.started_at is not None:
                     self._run(job)
             finally:
-                self._shelf.release([item.digest for item in job.items])
+                self._shelf.release(job.pinned)
                 self._idle_since = time.monotonic()
 
     def _run(self, job: Job) -> None:
