@@ -95,7 +95,7 @@ def rows(market: Plan, day: int, seed: int) -> Iterator[tuple[object, ...]]:
         seconds = rng.choice(24, count, p=HOURS / HOURS.sum()) * 3600 + rng.uniform(0, 3600, count)
         cold = rng.random(count) < 1 / (1 + count**0.7)
         load = np.where(cold, rng.lognormal(np.log(14), 0.6, count), 0.0)
-        wait = load + rng.exponential(0.4, count)
+        wait = rng.exponential(0.4, count)
         run = offer.run_seconds * rng.lognormal(0, 0.3, count)
         for at, customer, *timing in zip(seconds, customers, wait, load, run, strict=True):
             yield _row(rng, offer, midnight + dt.timedelta(seconds=float(at)), int(customer), timing)
@@ -113,7 +113,7 @@ def _row(
         partitions.uuid7(int(at.timestamp() * 1000), number),
         f"demo-customer-{customer + 1:03}", "demo", offer.slug, f"sha256:demo-{offer.slug}", adapters,
         POOL, "fal", "failed" if failed else "succeeded", "out_of_memory" if failed else None, 1,
-        f"demo-host-{number % 24:02}", at, at + dt.timedelta(seconds=wait + run), wait, load, run,
+        f"demo-host-{number % 24:02}", at, at + dt.timedelta(seconds=wait + load + run), wait, load, run,
         0 if offer.is_video else made, 0.0 if offer.is_video else made * 1.048576, 5.0 * made * offer.is_video,
         "video" if offer.is_video else "image", made, Decimal(offer.price) * made, "USD",
     )  # fmt: skip

@@ -15,8 +15,9 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import edge, partitions, postgres
+from registry import edge, partitions, postgres, rollups
 from registry.catalog import Caller
+from registry.dashboard import pages as dashboard_pages
 from registry.database import Database
 from registry.settings import Settings
 from registry.web import opening, signin
@@ -28,6 +29,7 @@ from router.core import Core
 from router.dispatcher import Dispatcher
 from router.errors import UnauthorizedError
 from router.files import FileStore
+from router.observatory import Observatory
 from router.queue import Queue
 from router.snapshot import Catalogue
 from router.storefront import pages
@@ -44,6 +46,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     db: Database
     house: House
     front: pages.Front
+    dashboard: dashboard_pages.Dashboard
     seat: links.Seat
     dispatcher: Dispatcher
 
@@ -73,6 +76,7 @@ def create_app(settings: Settings) -> Litestar:
         links.router(lambda: gateway().seat),
         signin.router(lambda: gateway().front.door),
         pages.router(lambda: gateway().front),
+        dashboard_pages.router(lambda: gateway().dashboard),
         _health(gateway),
     ]
     return Litestar(
@@ -100,11 +104,18 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
         )
         queue = Queue(db, origin)
         core = Core(catalogue=catalogue, queue=queue, board=board, dispatcher=dispatcher)
-        async with _background(core.follow(dsn), _keep_house_for_ever(db)):
+        async with _background(core.follow(dsn), _keep_house_for_ever(db), rollups.keep(db)):
+            front = _front(settings, catalogue, core)
             yield Gateway(
                 db=db,
                 house=House(core=core, files=files, public_url=settings.public_url),
-                front=_front(settings, catalogue, core),
+                front=front,
+                dashboard=dashboard_pages.Dashboard(
+                    db=db,
+                    door=front.door,
+                    observatory=Observatory(dispatcher, catalogue, queue),
+                    stopping=core.stopping,
+                ),
                 seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
                 dispatcher=dispatcher,
             )

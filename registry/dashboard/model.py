@@ -106,9 +106,9 @@ def _split(days: Sequence[Row]) -> Panel:
     rows = [
         (
             row["day"],
-            *(row[name] / 1000 / max(row["requests"], 1) for name in ("queue_ms", "load_ms", "run_ms")),
+            *(row[name] / 1000 / max(row["requests"], 1) for name in ("wait_ms", "load_ms", "run_ms")),
         )
-        for row in (dict(row) | {"queue_ms": max(row["wait_ms"] - row["load_ms"], 0)} for row in days)
+        for row in days
     ]
     return Panel(
         id="latency",
