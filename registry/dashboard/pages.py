@@ -53,7 +53,7 @@ class Dashboard(msgspec.Struct, frozen=True, kw_only=True):
     pages: Pages = msgspec.field(
         default_factory=lambda: Pages(HERE, shown=panels.shown, address=panels.address)
     )
-    statistics: statistics.Cache = msgspec.field(default_factory=statistics.Cache)
+    kept: statistics.Cache = msgspec.field(default_factory=statistics.Cache)
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
@@ -115,13 +115,13 @@ def router(dashboard: Callable[[], Dashboard]) -> Router:
 
 
 async def _models(dashboard: Dashboard, visit: Visit) -> Page:
-    return await models.page(visit.figures, await dashboard.statistics.get(visit.figures))
+    return await models.page(visit.figures, await dashboard.kept.get(visit.figures))
 
 
 async def _model(dashboard: Dashboard, visit: Visit, slug: str) -> Page | None:
     if visit.view.role == "lab" and slug not in visit.view.slugs:
         return None
-    return await model.page(visit.figures, await dashboard.statistics.get(visit.figures), slug)
+    return await model.page(visit.figures, await dashboard.kept.get(visit.figures), slug)
 
 
 async def _launches(dashboard: Dashboard, visit: Visit) -> Page:
