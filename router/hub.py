@@ -40,7 +40,7 @@ class Hub:
         await term.queue.release(term.pool)
         self._orphans = {entry.id: entry for entry in await term.queue.running(term.pool)}
         self._orphaned_at = time.time()
-        term.backlog.set()
+        await term.take_up()  # a host may come back with what was handed back a moment ago
 
     def give_up_orphans(self, now: float) -> None:
         """Hosts that did not come back in time are gone."""
@@ -75,10 +75,10 @@ class Hub:
             if attempt.host_id != link.host_id:
                 continue
             if attempt.cancelled:
-                term.free(attempt)
+                term.ends.free(attempt)
             elif attempt.sent:
                 # Staged work is no suspect: only what the host had begun counts as having killed it.
-                term.give_back(attempt, "host_lost", is_fault=attempt.phase is not None)
+                term.ends.give_back(attempt, "host_lost", is_fault=attempt.phase is not None)
             else:
                 attempt.lost = True
         term.wake.set()
@@ -94,7 +94,7 @@ class Hub:
                 self._fold(Reported(host_id=link.host_id, message=message))
                 for key in message.returned:
                     if (attempt := self._attempt(link, key)) is not None:
-                        self._term.give_back(attempt, "host_draining", is_fault=False)
+                        self._term.ends.give_back(attempt, "host_draining", is_fault=False)
             case protocol.Hello():
                 link.close()
             case _:
@@ -129,8 +129,8 @@ class Hub:
     def end(self, attempt: Attempt, report: Done | Failed) -> None:
         term, entry = self._term, attempt.entry
         if attempt.cancelled:
-            term.free(attempt)
-            term.settle(attempt.host_id, attempt.key)
+            term.ends.free(attempt)
+            term.ends.settle(attempt.host_id, attempt.key)
         elif not attempt.sent:
             attempt.early = report
         elif isinstance(report, Done):
@@ -138,20 +138,20 @@ class Hub:
                 outcome = attempt.succeed(report, time.time())
             except DamagedOutputError as error:
                 log.warning("damaged output", host=attempt.host_id, error=str(error))
-                term.give_back(attempt, "damaged_output", is_fault=True)
+                term.ends.give_back(attempt, "damaged_output", is_fault=True)
                 return
             placement.finished(
                 term.placement, attempt.run_seconds, attempt.work, attempt.host_id, report.timings.run
             )
-            term.free(attempt)
-            term.finish(entry, attempt.key, outcome)
+            term.ends.free(attempt)
+            term.ends.finish(entry, attempt.key, outcome)
         elif report.kind == "host":
-            term.give_back(attempt, f"host_fault: {report.error}: {report.message}", is_fault=True)
+            term.ends.give_back(attempt, f"host_fault: {report.error}: {report.message}", is_fault=True)
         elif report.kind == "cancelled":  # though nobody here asked for it
-            term.give_back(attempt, "host_cancelled", is_fault=False)
+            term.ends.give_back(attempt, "host_cancelled", is_fault=False)
         else:
-            term.free(attempt)
-            term.finish(entry, attempt.key, attempt.fail(failure_of(report), report.timings))
+            term.ends.free(attempt)
+            term.ends.finish(entry, attempt.key, attempt.fail(failure_of(report), report.timings))
 
     # who comes back
 
@@ -195,7 +195,7 @@ class Hub:
             return
         attempt.sent = True
         if attempt.lost:
-            term.give_back(attempt, "host_lost", is_fault=False)
+            term.ends.give_back(attempt, "host_lost", is_fault=False)
         elif attempt.early is not None:
             self.end(attempt, attempt.early)
 
@@ -205,7 +205,7 @@ class Hub:
         key = AttemptKey(entry.id, entry.attempt)
         work = self._term.work_of(entry)
         attempt = Attempt(entry, key, entry.host_id or "", work, 0.0, time.time(), sent=True)
-        self._term.give_back(attempt, reason, is_fault=True)
+        self._term.ends.give_back(attempt, reason, is_fault=True)
 
     def _attempt(self, link: Link, key: AttemptKey) -> Attempt | None:
         attempt = self._term.attempts.get(RequestId(key.request_id))

@@ -13,24 +13,24 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
 import structlog
 
 from loaders import protocol
 from loaders.protocol import AttemptKey
 from router import placement
-from router.attempts import Attempt, set_aside
+from router.attempts import Attempt
 from router.board import Board
 from router.demand import Demand, RunTimes, units_of
+from router.ends import Ends
 from router.fairness import Fairness
 from router.files import FileStore
 from router.fleet import Fleet
-from router.hosts import Assigned, Reported
+from router.hosts import Assigned
 from router.links import Link
 from router.queue import Queue
 from router.requests import Failure, Outcome, RequestId, State, Status
 from router.residency import Bundle
-from router.rows import Assignment, Ended, Ending, Entry, Explanation, Return
+from router.rows import Assignment, Entry, Explanation
 from router.snapshot import Catalogue
 from router.waiting import Waiting, Work
 
@@ -38,7 +38,6 @@ log = structlog.get_logger("marquee.dispatcher")
 
 DECISIONS_AT_ONCE = 16  # before other tasks get the loop
 WINDOW = 20_000  # waiting requests in memory; the rest stays in the table
-MAX_HOST_FAULTS = 3  # after so many hosts died or failed under a request it is set aside
 TICK_SECONDS = 0.5
 
 
@@ -62,9 +61,10 @@ class Term:
         self.wake = asyncio.Event()
         self.backlog = asyncio.Event()  # the table may hold waiting requests that are not in memory
         self.closed = False
+        self.ends = Ends(self)
         self._order: list[RequestId] = []
         self._deadlines: list[tuple[float, RequestId]] = []
-        self._faulty: dict[RequestId, frozenset[str]] = {}  # hosts that failed under a waiting request
+        self.faulty: dict[RequestId, frozenset[str]] = {}  # hosts that failed under a waiting request
         self._tasks: set[asyncio.Task[None]] = set()
 
     # what callers ask
@@ -103,7 +103,7 @@ class Term:
             return
         missing = self.describe_to_fleet(entry)
         if missing is not None:
-            self.finish(entry, None, Outcome(state=State.FAILED, failure=missing, attempt=entry.attempt))
+            self.ends.finish(entry, None, Outcome(state=State.FAILED, failure=missing, attempt=entry.attempt))
             return
         self.waiting[entry.id] = entry
         bisect.insort(self._order, entry.id)
@@ -115,7 +115,7 @@ class Term:
 
     def work_of(self, entry: Entry) -> Work:
         request = entry.request
-        faulty = self._faulty.get(entry.id, frozenset())
+        faulty = self.faulty.get(entry.id, frozenset())
         return Work(
             id=request.id,
             organization=request.organization,
@@ -171,15 +171,20 @@ class Term:
     async def _take_up_for_ever(self) -> None:
         while True:
             await self.backlog.wait()
-            room = WINDOW - len(self.waiting)
-            if room < WINDOW // 10:
+            if WINDOW - len(self.waiting) < WINDOW // 10:
                 await asyncio.sleep(TICK_SECONDS)
-                continue
-            entries = await self.queue.take_up(self.pool, room)
-            if len(entries) < room:
-                self.backlog.clear()
-            for entry in entries:
-                self.offer(entry)
+            else:
+                await self.take_up()
+
+    async def take_up(self) -> None:
+        """As much of the table's backlog as there is room for."""
+        self.backlog.clear()  # before we look: what is submitted meanwhile sets it again
+        room = WINDOW - len(self.waiting)
+        entries = await self.queue.take_up(self.pool, room)
+        if len(entries) == room:
+            self.backlog.set()
+        for entry in entries:
+            self.offer(entry)
 
     def place(self, now: float) -> bool:
         """Some decisions; False when there is nothing more to decide."""
@@ -211,12 +216,12 @@ class Term:
 
     def _assigned(self, attempt: Attempt, decision: placement.Decision, moved: bool) -> None:  # noqa: FBT001  a future's result
         if attempt.cancelled:
-            self.free(attempt)
+            self.ends.free(attempt)
         elif not moved:
-            self.free(attempt)
-            self.spawn(self._look_again(attempt.entry.id))
+            self.ends.free(attempt)
+            self.spawn(self.ends.look_again(attempt.entry.id))
         elif attempt.lost:
-            self.give_back(attempt, "host_lost", is_fault=False)
+            self.ends.give_back(attempt, "host_lost", is_fault=False)
         else:
             attempt.sent = True
             self._send(attempt, decision)
@@ -249,83 +254,6 @@ class Term:
         )
         link.send(*messages)
 
-    # ends
-
-    def free(self, attempt: Attempt) -> None:
-        """The attempt is over as far as memory goes: its host has room again."""
-        if self.attempts.get(attempt.entry.id) is attempt:
-            del self.attempts[attempt.entry.id]
-        attempt.discard()
-        gone = protocol.Failed(attempt=attempt.key, kind="cancelled", error="", message="")
-        placement.fold(self.placement, Reported(host_id=attempt.host_id, message=gone), time.time())
-        self.wake.set()
-
-    def give_back(self, attempt: Attempt, reason: str, *, is_fault: bool) -> None:
-        """The attempt ended without an outcome: its request waits again, or is set aside."""
-        self.free(attempt)
-        faults = attempt.entry.host_faults + is_fault
-        if faults >= MAX_HOST_FAULTS:
-            self.finish(attempt.entry, attempt.key, attempt.fail(set_aside(faults, reason)))
-            return
-        entry = msgspec.structs.replace(attempt.entry, attempt=attempt.key.number, host_faults=faults)
-        if is_fault:
-            self._faulty[entry.id] = self._faulty.get(entry.id, frozenset()) | {attempt.host_id}
-        row = Return(id=entry.id, number=attempt.key.number, reason=reason, faults=faults)
-        self.then(self.queue.requeue(row), functools.partial(self._returned, entry))
-
-    def _returned(self, entry: Entry, moved: bool) -> None:  # noqa: FBT001  a future's result
-        if moved:
-            self.offer(entry)
-        else:
-            self.spawn(self._look_again(entry.id))
-
-    def finish(self, entry: Entry, key: AttemptKey | None, outcome: Outcome) -> None:
-        """Store the end, then tell whoever waits, and the host that made it."""
-        self._faulty.pop(entry.id, None)
-        variant = self.catalogue.now.variants.get(entry.request.slug)
-        ending = Ending(
-            entry=entry,
-            number=None if key is None else key.number,
-            outcome=outcome,
-            price=None if variant is None else variant.price,
-        )
-        self.then(self.queue.finish(ending), functools.partial(self._finished, ending))
-
-    def _finished(self, ending: Ending, ended: Ended | None) -> None:
-        outcome, request = ending.outcome, ending.entry.request
-        if ended is None:
-            self.spawn(self._look_again(request.id))
-        else:
-            self.board.settle(
-                Status(
-                    request=request,
-                    state=outcome.state,
-                    attempt=outcome.attempt,
-                    started_at=ended.started_at,
-                    finished_at=ended.finished_at,
-                    outcome=outcome,
-                )
-            )
-        if ending.number is not None:
-            self.settle(outcome.host_id, AttemptKey(request.id, ending.number))
-
-    def settle(self, host_id: str | None, key: AttemptKey) -> None:
-        """The host may forget the attempt and its outputs."""
-        if (link := self.links.get(host_id or "")) is not None:
-            link.send(protocol.Settled(attempt=key))
-
-    async def _look_again(self, request_id: RequestId) -> None:
-        """A move did not happen as asked: another process moved it, or our first answer was lost on the way."""
-        status = await self.queue.status(request_id)
-        if status is None or request_id in self.attempts or request_id in self.waiting:
-            return
-        if status.state.is_final:
-            self.board.settle(status)
-        else:
-            log.warning("a request moved by itself", request=request_id, state=status.state)
-            await self.queue.untake([request_id])
-            self.backlog.set()
-
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request_id = heapq.heappop(self._deadlines)
@@ -336,7 +264,9 @@ class Term:
                 failure = Failure(
                     kind="deadline", error="request_timeout", message="it did not start before its deadline"
                 )
-                self.finish(entry, None, Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt))
+                self.ends.finish(
+                    entry, None, Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt)
+                )
 
     # tasks
 

@@ -126,6 +126,15 @@ class Live:
         headers = {} if key is None else {"Authorization": f"Key {key}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20.0, trust_env=False)
 
+    async def until(self, url: str, state: str) -> dict[str, Any]:
+        """The first status object that says so."""
+        async with asyncio.timeout(30):
+            while True:
+                status: dict[str, Any] = (await self.client.get(url)).json()
+                if status["status"] == state:
+                    return status
+                await asyncio.sleep(0.01)
+
     def host(self, host_id: str = "host-1", **options: Any) -> FakeHost:
         return FakeHost(self.url, self.host_key, host_id, **options)
 
@@ -145,8 +154,10 @@ async def furnish(dsn: str) -> tuple[str, str, str]:
 
 
 @contextlib.asynccontextmanager
-async def serving(dsn: str, home: Path, tokens: tuple[str, str, str], **options: Any) -> AsyncIterator[Live]:
-    """Stops like SIGTERM at the end."""
+async def serving(
+    dsn: str, home: Path, tokens: tuple[str, str, str], *, standby: bool = False, **options: Any
+) -> AsyncIterator[Live]:
+    """Ready when it dispatches or, with `standby`, stands by. Stops like SIGTERM at the end."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -158,7 +169,8 @@ async def serving(dsn: str, home: Path, tokens: tuple[str, str, str], **options:
         assert not task.done(), "the gateway did not start"
         await asyncio.sleep(0.01)
     live = Live(f"http://127.0.0.1:{port}", server, *tokens)
-    while live.gateway.dispatcher.hub is None:
+    dispatcher = live.gateway.dispatcher
+    while not (dispatcher.standing_by if standby else dispatcher.hub):
         await asyncio.sleep(0.01)
     try:
         yield live
