@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from registry.catalog import Digest, Price
-from router.pricing import Candidate
+from registry.catalog import Price
 from router.requests import Outcome, Record, Request, RequestId, State, Status
 
 
@@ -26,21 +25,13 @@ class Entry(Record, frozen=True, kw_only=True):
         return self.request.id
 
 
-class Explanation(Record, frozen=True, kw_only=True):
-    """Why an attempt went where it went, kept with it."""
-
-    reason: str
-    candidates: tuple[Candidate, ...]  # cheapest first
-    evicts: tuple[Digest, ...] = ()
-
-
 class Assignment(Record, frozen=True, kw_only=True):
     """One attempt that shall be written before it is sent."""
 
     id: RequestId
     number: int
     host_id: str
-    decision: Explanation | None = None
+    decision: Mapping[str, Any] | None = None
 
 
 class Return(Record, frozen=True, kw_only=True):
@@ -85,7 +76,7 @@ class AttemptRow(Record, frozen=True, kw_only=True):
     assigned_at: datetime
     ended_at: datetime | None = None
     ended: str | None = None
-    decision: Explanation | None = None
+    decision: Any = None
 
 
 def from_submission(request: Request, *, taken: bool) -> dict[str, Any]:

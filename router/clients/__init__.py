@@ -1,1 +1,0 @@
-"""One façade per client family, all over one core. A door translates shapes and errors, nothing more."""
