@@ -87,3 +87,11 @@ class Assembly:
         shutil.rmtree(folder, ignore_errors=True)
         fresh.replace(folder)
         return folder
+
+
+def warm_up() -> None:
+    """Imports what every pipeline needs; seconds the first time."""
+    import accelerate  # noqa: F401
+    import diffusers  # noqa: F401
+    import transformers  # noqa: F401
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: F401

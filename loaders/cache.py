@@ -59,6 +59,10 @@ class WeightCache:
         return int(self._accounts.currsize)
 
     @property
+    def pinned(self) -> frozenset[Digest]:
+        return frozenset(self._pins)
+
+    @property
     def pinned_bytes(self) -> int:
         return sum(self._accounts[digest].size_bytes for digest in self._pins)
 

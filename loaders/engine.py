@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from loaders import protocol, running
-from loaders.assembly import Assembly
+from loaders import assembly, merging, protocol, running
 from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.errors import HostError, LoaderError
@@ -27,6 +26,10 @@ Event = protocol.Residency | protocol.Started | protocol.Progress | protocol.Fai
 Listener = Callable[[Event], None]  # called from the engine's threads; must not block
 
 
+class WarmUp:
+    """An order to the mover thread."""
+
+
 class Engine:
     """Describe, submit, cancel; hear of it by the listener. Close it when done."""
 
@@ -37,17 +40,17 @@ class Engine:
         device: Device,
         store: Store,
         budgets: Mapping[Tier, int],
-        listener: Listener,
+        listener: Listener = lambda event: None,
     ) -> None:
         self.device = device
-        self.descriptions = Descriptions(home)
+        self._descriptions = Descriptions(home)
         self._listener = listener
         self._store = store
-        self._assembly = Assembly(home, store, device)
-        self._shelf = Shelf(budgets, on_change=listener, drop_files=self._drop_files)
+        self._assembly = assembly.Assembly(home, store, device)
+        self._shelf = Shelf(budgets, on_change=self._tell, drop_files=self._drop_files)
         self._jobs: dict[AttemptKey, Job] = {}
         self._lock = threading.Lock()
-        self._to_move: queue.SimpleQueue[Job | protocol.Stage | None] = queue.SimpleQueue()
+        self._to_move: queue.SimpleQueue[Job | protocol.Stage | WarmUp | None] = queue.SimpleQueue()
         self._to_run: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._idle_since = time.monotonic()
         self._remember_disk()
@@ -58,8 +61,16 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
+    def listen(self, listener: Listener) -> None:
+        """Reports go there from now on."""
+        self._listener = listener
+
+    def warm_up(self) -> None:
+        """Imports the heavy libraries on the mover thread, so that the first request does not wait for them."""
+        self._to_move.put(WarmUp())
+
     def describe(self, description: protocol.DescribeVersion | protocol.DescribeAdapter) -> None:
-        self.descriptions.add(description)
+        self._descriptions.add(description)
 
     def submit(self, assign: protocol.Assign) -> None:
         """Accepted at once; what becomes of it, the listener hears."""
@@ -91,6 +102,10 @@ class Engine:
     def held(self) -> tuple[protocol.Held, ...]:
         return self._shelf.held()
 
+    def known(self) -> tuple[Digest, ...]:
+        """Versions and adapters that need no description any more."""
+        return self._descriptions.known()
+
     def drain(self) -> tuple[AttemptKey, ...]:
         """Hands back what has not begun, without a report, and lets the running one finish."""
         with self._lock:
@@ -110,23 +125,28 @@ class Engine:
         self._shelf.check_integrity()
 
     def _remember_disk(self) -> None:
-        for digest, files in self.descriptions.weight_files():
+        for digest, files in self._descriptions.weight_files():
             if all(self._store.locate(file.sha256) for file in files):
                 with contextlib.suppress(HostError):  # a smaller budget than last time
                     self._shelf.remember_on_disk(digest, sum(file.size_bytes for file in files))
 
     def _drop_files(self, digest: Digest) -> None:
-        files = dict(self.descriptions.weight_files())
+        files = dict(self._descriptions.weight_files())
         shared = {file.sha256 for other, theirs in files.items() if other != digest for file in theirs}
         for file in files.get(digest, ()):
             if file.sha256 not in shared:
                 self._store.drop(file.sha256)
 
+    def _tell(self, event: Event) -> None:
+        self._listener(event)
+
     # the mover thread
 
     def _move_all(self) -> None:
         while (order := self._to_move.get()) is not None:
-            if isinstance(order, protocol.Stage):
+            if isinstance(order, WarmUp):
+                assembly.warm_up()
+            elif isinstance(order, protocol.Stage):
                 self._stage(order)
             else:
                 self._prepare(order)
@@ -136,18 +156,23 @@ class Engine:
         if job.returned:
             return
         if len(self.running()) == 1:
-            self._listener(protocol.Started(attempt=job.attempt, phase="loading"))
+            self._tell(protocol.Started(attempt=job.attempt, phase="loading"))
         try:
             job.check_cancelled()
-            manifest, defaults = self.descriptions.version(job.assign.version)
+            manifest, defaults = self._descriptions.version(job.assign.version)
             job.defaults = defaults
             job.ready = self._assembly.ready(manifest, defaults)
             uses = [use for use in job.assign.adapters if use.scale]
-            found = self._assembly.adapters(job.ready, [self.descriptions.adapter(u.digest) for u in uses])
+            found = self._assembly.adapters(job.ready, [self._descriptions.adapter(u.digest) for u in uses])
             job.items = (*job.ready.components, *found)
             job.scales = tuple(use.scale for use in uses)
             job.payloads = self._shelf.acquire(job.items)
+            job.merge = merging.plan(job.ready, job.items, job.payloads, job.scales)
+            if job.merge is not None:
+                self._shelf.book(job.merge.digest, job.merge.size_bytes, own=job.pinned)
+                job.merge_booked = True
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
+            self._shelf.release(job.pinned)
             self._fail(job, error)
             return
         job.ready_at = time.monotonic()
@@ -156,9 +181,9 @@ class Engine:
     def _stage(self, order: protocol.Stage) -> None:
         """A prewarm that does not fit or fails is only a missed chance: the run itself will say why."""
         with contextlib.suppress(LoaderError, OSError):
-            manifest, defaults = self.descriptions.version(order.version)
+            manifest, defaults = self._descriptions.version(order.version)
             ready = self._assembly.ready(manifest, defaults)
-            found = self._assembly.adapters(ready, [self.descriptions.adapter(d) for d in order.adapters])
+            found = self._assembly.adapters(ready, [self._descriptions.adapter(d) for d in order.adapters])
             wanted: tuple[Item, ...] = (*ready.components, *found)
             self._shelf.acquire(wanted)
             self._shelf.release([item.digest for item in wanted])
@@ -175,25 +200,25 @@ class Engine:
                 if job.started_at is not None:
                     self._run(job)
             finally:
-                self._shelf.release([item.digest for item in job.items])
+                self._shelf.release(job.pinned)
                 self._idle_since = time.monotonic()
 
     def _run(self, job: Job) -> None:
-        self._listener(protocol.Started(attempt=job.attempt, phase="running"))
+        self._tell(protocol.Started(attempt=job.attempt, phase="running"))
         try:
             finished = running.run(
-                job, self._shelf, self.device, idle_since=self._idle_since, report=self._listener
+                job, self._shelf, self.device, idle_since=self._idle_since, report=self._tell
             )
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
             self._fail(job, error)
             return
         self._forget(job)
-        self._listener(finished)
+        self._tell(finished)
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._forget(job)
         if not job.returned:
-            self._listener(running.failure(job, error, idle_since=self._idle_since))
+            self._tell(running.failure(job, error, idle_since=self._idle_since))
 
     def _forget(self, job: Job) -> None:
         with self._lock:

@@ -13,9 +13,11 @@ LoaderError
 └── HostError               this host cannot; another may
     ├── SourceDownError         the source does not answer
     ├── DiskFullError           no room on disk, nothing left to evict
+    ├── DiskFailedError         the disk does not read or write
     ├── NoRoomError             budgets too small for what is pinned and wanted
     ├── OutOfMemoryError        the device ran out during a run, also after evicting
-    └── HungError               a step took far too long; the process gives up
+    ├── HungError               a step took far too long; the process gives up
+    └── KeyRefusedError         the router does not know this host's key
 """
 
 from typing import ClassVar, Literal
@@ -105,11 +107,21 @@ class SourceDownError(HostError):
 
     name = "source_down"
 
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds  # what the source asked for
+
 
 class DiskFullError(HostError):
     """There is no room on disk and nothing left that may be evicted."""
 
     name = "disk_full"
+
+
+class DiskFailedError(HostError):
+    """The disk under the store refuses to read or write. An operator has to look at this machine."""
+
+    name = "disk_failed"
 
 
 class NoRoomError(HostError):
@@ -137,3 +149,9 @@ class HungError(HostError):
     """A run made no step for far too long."""
 
     name = "device_hung"
+
+
+class KeyRefusedError(HostError):
+    """The router does not accept this host's key. Make one with the scope `host`."""
+
+    name = "key_refused"

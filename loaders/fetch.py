@@ -1,95 +1,230 @@
-"""Where bytes come from: opens a file of a version's source as a stream, at an offset.
+"""Where bytes come from: the origins of a version's file, each opened as a stream of a range.
 
-IO, no disk of its own. Foreign errors are translated here: what the source lacks is
-`WeightsMissingError`, what it refuses `WeightsGatedError`, what does not answer `SourceDownError`. It believes
-nothing: digests are checked by `store`.
+IO, no disk of its own. Foreign errors are translated here: what an origin lacks is `WeightsMissingError`,
+another file under the same name `WeightsDamagedError`, and what does not answer `SourceDownError`. It believes nothing else: digests are checked by `download`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import functools
+import hashlib
+import hmac
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
 
-from loaders.errors import SourceDownError, WeightsGatedError, WeightsMissingError
+from loaders.errors import SourceDownError, WeightsDamagedError, WeightsMissingError
 from registry.catalog import FileRef, Source
 
-CHUNK_BYTES = 1 << 20
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+PEER_TIMEOUT = httpx.Timeout(10.0, connect=2.0)  # a peer is only a short cut
+OVERLOADED = frozenset({408, 425, 429})
+BUCKET_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss"})
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """A stream and where it really starts: 0 when the source cannot continue in the middle."""
+    """A stream and where it really starts: 0 when the origin cannot begin in the middle."""
 
     offset: int
     chunks: Iterator[bytes]
 
 
+class Origin(Protocol):
+    """One place that may have a file."""
+
+    @property
+    def name(self) -> str: ...
+    def open(self, start: int, stop: int) -> AbstractContextManager[Opened]:
+        """Raises the named errors above, also in the middle of the stream."""
+        ...
+
+
 class Remote(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a host may ask beyond its own disk."""
 
-    hub_endpoint: str | None = None  # None: the library's own default
-    hub_token: str | None = None
+    hub_endpoint: str | None = None  # None: the library's own default, which reads HF_ENDPOINT
+    hub_token: str | None = None  # None: the library's own, which reads HF_TOKEN and its login
     router_url: str | None = None
     host_key: str | None = None
+    peers: tuple[str, ...] = ()  # addresses of hosts of the pool that serve their blobs
+
+
+class Address(msgspec.Struct, frozen=True):
+    url: str
+    headers: Mapping[str, str] = {}
 
 
 def local_path(source: Source, file: FileRef) -> Path:
-    root = Path(source.location)
-    return root / source.subfolder / file.path if source.subfolder else root / file.path
+    """Raises `WeightsMissingError` when the path leads out of the source's folder."""
+    parts = PurePosixPath(file.path).parts
+    if not parts or ".." in parts or PurePosixPath(file.path).is_absolute():
+        raise WeightsMissingError(f"{file.path} leads out of {source.location}")
+    return Path(source.location, source.subfolder or "", *parts)
 
 
 @contextmanager
-def opened(remote: Remote, source: Source, file: FileRef, offset: int) -> Iterator[Opened]:
-    """Raises the named errors above, also in the middle of the stream."""
-    try:
-        with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
-            url, headers = _address(remote, source, file)
-            if offset:
-                headers["Range"] = f"bytes={offset}-"
-            with client.stream("GET", url, headers=headers) as response:
-                _check(response, source, file)
-                starts_at = offset if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
-                yield Opened(starts_at, response.iter_raw(CHUNK_BYTES))
-    except httpx.HTTPError as error:
-        raise SourceDownError(f"{source.location} does not deliver {file.path}: {error}") from error
+def origins(remote: Remote, source: Source, file: FileRef) -> Iterator[list[Origin]]:
+    """Nearest first: hosts of the pool, then the source itself, or the router for what only it can read."""
+    with httpx.Client(timeout=TIMEOUT, follow_redirects=True, verify=_certificates()) as client:
+        peers = [
+            Web(client, peer, file, _peer_address(peer, remote, file), PEER_TIMEOUT) for peer in remote.peers
+        ]
+        yield [*peers, _origin(client, remote, source, file)]
 
 
-def _address(remote: Remote, source: Source, file: FileRef) -> tuple[str, dict[str, str]]:
+def peer_token(host_key: str | None) -> str:
+    """What hosts of a pool show each other: proves the key without showing it."""
+    return hmac.new((host_key or "").encode(), b"marquee blobs", hashlib.sha256).hexdigest()
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Costs 30 ms to make: once for all, not for every small file."""
+    return httpx.create_ssl_context()
+
+
+def _origin(client: httpx.Client, remote: Remote, source: Source, file: FileRef) -> Origin:
     if source.kind == "hub":
-        return _hub_address(remote, source, file)
+        return Hub(client, remote, source, file)
+    if source.kind == "url" and urlsplit(source.location).scheme in BUCKET_SCHEMES:
+        from loaders.buckets import Bucket
+
+        return Bucket(source.location, _inner_path(source, file), file)
     if source.kind == "url":
-        return f"{source.location.rstrip('/')}/{file.path}", {}
+        return Web(client, source.location, file, Address(_file_url(source, file)))
     if remote.router_url is None:
         raise WeightsMissingError(f"{file.path} is not at {source.location}, and there is no router to ask")
     headers = {"Authorization": f"Bearer {remote.host_key}"} if remote.host_key else {}
-    return f"{remote.router_url.rstrip('/')}/blobs/{file.sha256}", headers
+    return Web(client, remote.router_url, file, Address(_blob_url(remote.router_url, file), headers))
 
 
-def _hub_address(remote: Remote, source: Source, file: FileRef) -> tuple[str, dict[str, str]]:
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
-
-    url = hf_hub_url(
-        source.location,
-        file.path,
-        subfolder=source.subfolder,
-        revision=source.revision,
-        endpoint=remote.hub_endpoint,
-    )
-    headers = build_hf_headers(token=remote.hub_token or False, library_name="marquee")
-    return url, {**headers, "Accept-Encoding": "identity"}
+def _peer_address(peer: str, remote: Remote, file: FileRef) -> Address:
+    return Address(_blob_url(peer, file), {"Authorization": f"Bearer {peer_token(remote.host_key)}"})
 
 
-def _check(response: httpx.Response, source: Source, file: FileRef) -> None:
-    status = response.status_code
-    if status in {401, 403} and source.kind == "hub":
-        raise WeightsGatedError(
-            f"the Hub does not let this host read {file.path} of {source.location}:"
-            " accept its licence and set a token, or check the name"
+def _blob_url(base: str, file: FileRef) -> str:
+    return f"{base.rstrip('/')}/blobs/{file.sha256}"
+
+
+def _file_url(source: Source, file: FileRef) -> str:
+    """The location is a folder's address, or the file's own (then its query may sign it)."""
+    address = urlsplit(source.location)
+    if address.path.endswith(f"/{quote(file.path)}"):
+        return source.location
+    return address._replace(path=f"{address.path.rstrip('/')}/{quote(_inner_path(source, file))}").geturl()
+
+
+def _inner_path(source: Source, file: FileRef) -> str:
+    return f"{source.subfolder}/{file.path}" if source.subfolder else file.path
+
+
+class Web:
+    """A file at an address that may understand ranges."""
+
+    def __init__(
+        self,
+        client: httpx.Client,
+        name: str,
+        file: FileRef,
+        address: Address | None = None,
+        timeout: httpx.Timeout = TIMEOUT,
+    ) -> None:
+        self.name = name
+        self._timeout = timeout
+        self._client = client
+        self._file = file
+        self._known = address
+
+    @contextmanager
+    def open(self, start: int, stop: int) -> Iterator[Opened]:
+        address = self.address()
+        asked = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{stop - 1}"}
+        try:
+            with self._client.stream(
+                "GET", address.url, headers={**address.headers, **asked}, timeout=self._timeout
+            ) as response:
+                self._check(response)
+                yield Opened(_offset(response), response.iter_raw())
+        except httpx.HTTPError as error:
+            raise SourceDownError(f"{self.name} does not deliver {self._file.path}: {error!r}") from error
+        except httpx.InvalidURL as error:
+            raise WeightsMissingError(f"{self.name} is not an address: {error}") from error
+
+    def address(self) -> Address:
+        assert self._known is not None
+        return self._known
+
+    def refused(self, status: int) -> Exception:
+        return WeightsMissingError(f"{self.name} does not give {self._file.path} (status {status})")
+
+    def _check(self, response: httpx.Response) -> None:
+        status, path = response.status_code, self._file.path
+        if status in OVERLOADED or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise SourceDownError(
+                f"{self.name} answered {status} for {path}",
+                retry_after_seconds=_retry_after(response.headers),
+            )
+        if status in {401, 403, 404, 410}:
+            raise self.refused(status)
+        if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise WeightsDamagedError(
+                f"{path} at {self.name} is shorter than its {self._file.size_bytes} bytes"
+            )
+        if status not in {200, 206}:
+            raise SourceDownError(f"{self.name} answered {status} for {path}")
+        total_bytes = _total_bytes(response)
+        if total_bytes is not None:
+            check_size(self.name, self._file, total_bytes)
+
+
+class Hub(Web):
+    """A file of a repository at a commit: found, signed for and refused by `huggingface_hub`, read in ranges here."""
+
+    def __init__(self, client: httpx.Client, remote: Remote, source: Source, file: FileRef) -> None:
+        super().__init__(client, f"{source.location} on the Hub", file)
+        self._remote = remote
+        self._source = source
+
+    def address(self) -> Address:
+        """Asked for once; again after the signed address was refused. Threads may ask twice: no harm."""
+        known = self._known
+        if known is None:
+            from loaders.hub import resolve
+
+            known = self._known = resolve(self._remote, self._source, self._file)
+        return known
+
+    def refused(self, status: int) -> Exception:
+        self._known = None  # signed addresses expire; the next try says what is really the matter
+        return SourceDownError(f"the address that the Hub gave for {self._file.path} answered {status}")
+
+
+def check_size(name: str, file: FileRef, total_bytes: int) -> None:
+    if total_bytes != file.size_bytes:
+        raise WeightsDamagedError(
+            f"{file.path} at {name} has {total_bytes} bytes; {file.size_bytes} were announced: it changed there"
         )
-    if status in {401, 403, 404, 410}:
-        raise WeightsMissingError(f"{source.location} has no {file.path} (status {status})")
-    if not response.is_success:
-        raise SourceDownError(f"{source.location} answered {status} for {file.path}")
+
+
+def _offset(response: httpx.Response) -> int:
+    if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        return 0
+    begins = response.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+    return int(begins) if begins.isdecimal() else 0
+
+
+def _total_bytes(response: httpx.Response) -> int | None:
+    if response.status_code == httpx.codes.PARTIAL_CONTENT:
+        total = response.headers.get("content-range", "").rpartition("/")[2]
+        return int(total) if total.isdecimal() else None
+    return None  # a whole answer that is too short or too long shows while it is read
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; the date form is rare and left to the ordinary backoff."""
+    value = headers.get("retry-after", "")
+    return float(value) if value.isdecimal() else None

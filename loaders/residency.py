@@ -8,7 +8,7 @@ refuses to know pipelines: how an item becomes a payload is the item's own busin
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from loaders import tiers
 from loaders.cache import WeightCache
@@ -16,6 +16,7 @@ from loaders.errors import NoRoomError
 from loaders.protocol import Held, Residency, Tier
 from registry.catalog import Digest
 
+T = TypeVar("T")
 WAIT_SECONDS = 600.0  # for room that other runs have pinned
 
 
@@ -83,23 +84,37 @@ class Shelf:
                     for tier, digest in booked:
                         self.tiers[tier].release(digest)
 
-    def hold(self, digest: Digest, size_bytes: int, make: Callable[[], Any]) -> Any:
-        """A payload made on the device itself (merged weights): kept like the rest, pinned until `release`."""
+    def book(self, digest: Digest, size_bytes: int, *, own: Sequence[Digest]) -> None:
+        """Room on the device for a payload made there (merged weights), pinned until `release`. Raises `NoRoomError`.
+
+        Waits while pins other than `own` leave no room.
+        """
         cache = self.tiers["device"]
         with self._changed:
-            if digest not in cache:
-                for victim in cache.victims(size_bytes):
-                    self._leave(victim, "device")
-                self._payloads["device"][digest] = make()
-                cache.add(digest, size_bytes)
-            cache.touch(digest)
+            victims = self._patiently(
+                lambda: () if digest in cache else cache.victims(size_bytes), frozenset(own)
+            )
+            for victim in victims:
+                self._leave(victim, "device")
+            cache.add(digest, size_bytes)
             cache.pin(digest)
-            return self._payloads["device"][digest]
+
+    def fill(self, digest: Digest, make: Callable[[], Any]) -> Any:
+        """The booked payload, made when it is not there from an earlier run."""
+        payloads = self._payloads["device"]
+        if digest not in payloads:
+            made = make()
+            with self._changed:
+                payloads[digest] = made
+        return payloads[digest]
 
     def release(self, digests: Sequence[Digest]) -> None:
+        cache = self.tiers["device"]
         with self._changed:
             for digest in digests:
-                self.tiers["device"].release(digest)
+                cache.release(digest)
+                if not cache.is_pinned(digest) and digest not in self._payloads["device"]:
+                    cache.discard(digest)  # booked, never made
             self._changed.notify_all()
 
     def evict_idle(self) -> int:
@@ -138,7 +153,8 @@ class Shelf:
             for tier, cache in self.tiers.items():
                 cache.check_integrity()
                 if tier != "disk":
-                    assert set(cache) == set(self._payloads[tier])
+                    assert set(self._payloads[tier]) <= set(cache)
+                    assert all(cache.is_pinned(d) for d in cache if d not in self._payloads[tier])
 
     def _reach(
         self,
@@ -164,15 +180,9 @@ class Shelf:
         self, wanted: Sequence[tiers.Want], target: Tier, booked: list[tuple[Tier, Digest]]
     ) -> list[tiers.Move]:
         """Evicts, books each arrival, and pins what is wanted in every tier. Waits for room that others pin."""
-        deadline = time.monotonic() + WAIT_SECONDS
         with self._changed:
-            while True:
-                try:
-                    moves = tiers.plan(wanted, self.tiers, target=target)
-                    break
-                except NoRoomError as error:
-                    if not error.pinned_bytes or not self._changed.wait(deadline - time.monotonic()):
-                        raise
+            own = frozenset(want.digest for want in wanted)
+            moves = self._patiently(lambda: tiers.plan(wanted, self.tiers, target=target), own)
             for move in moves:
                 if move.kind == "evict":
                     self._leave(move.digest, move.tier)
@@ -185,6 +195,20 @@ class Shelf:
                         cache.pin(want.digest)
                         booked.append((tier, want.digest))
         return [move for move in moves if move.kind != "evict"]
+
+    def _patiently(self, decide: Callable[[], T], own: frozenset[Digest]) -> T:
+        """Under the lock: decides again whenever something was released, until there is room.
+
+        Raises `NoRoomError` when only `own` pins are in the way: nobody will release them.
+        """
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                return decide()
+            except NoRoomError as error:
+                pinned = next(cache.pinned for cache in self.tiers.values() if cache.tier == error.tier)
+                if pinned <= own or not self._changed.wait(deadline - time.monotonic()):
+                    raise
 
     def _unbook(self, moves: Sequence[tiers.Move], booked: list[tuple[Tier, Digest]]) -> None:
         with self._changed:

@@ -6,21 +6,21 @@ are the shelf's to evict. Out of memory is answered once by evicting everything 
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
-from loaders import adapters, protocol
+from loaders import protocol
 from loaders.assembly import Ready
 from loaders.device import Device
 from loaders.errors import CancelledError, LoaderError, OutOfMemoryError
-from loaders.layout import ALIGNMENT_BYTES
+from loaders.merging import Merge
 from loaders.pipelines import arguments, built, outputs
 from loaders.protocol import AttemptKey
 from loaders.residency import Item, Shelf
-from registry.catalog import Digest, digest_of
+from registry.catalog import Digest
 
 PROGRESS_SECONDS = 0.1  # between two reports of progress
 
@@ -51,12 +51,20 @@ class Job:
         self.items: tuple[Item, ...] = ()
         self.scales: tuple[float, ...] = ()
         self.payloads: list[Any] = []
+        self.merge: Merge | None = None
+        self.merge_booked = False
         self.ready_at: float | None = None
         self.started_at: float | None = None
 
     @property
     def attempt(self) -> AttemptKey:
         return self.assign.attempt
+
+    @property
+    def pinned(self) -> list[Digest]:
+        """What the shelf keeps for this job until it ends."""
+        merged = [self.merge.digest] if self.merge is not None and self.merge_booked else []
+        return [item.digest for item in self.items[: len(self.payloads)]] + merged
 
     def check_cancelled(self) -> None:
         if self.cancelled.is_set():
@@ -108,46 +116,20 @@ def failure(job: Job, error: Exception, *, idle_since: float) -> protocol.Failed
 
 @contextmanager
 def _bound(job: Job, shelf: Shelf) -> Iterator[None]:
-    """The version's weights in its modules, LoRAs merged. Afterwards the modules hold nothing."""
+    """The version's weights in its modules, merged where LoRAs touch them. Afterwards the modules hold nothing."""
     ready = _ready(job)
-    components = ready.manifest.components
-    payloads = {component.name: job.payloads[i] for i, component in enumerate(components)}
-    loras = job.payloads[len(components) :]
     slots = ready.built.slots
-    merged: Digest | None = None
+    roles = [component.name for component in ready.manifest.components]
     try:
-        for role, payload in payloads.items():
+        for role, payload in zip(roles, job.payloads, strict=False):
             slots[role].point(payload.views)
-        if loras:
-            merged = _merge(job, shelf, payloads, loras)
+        if job.merge is not None:
+            for (role, name), view in shelf.fill(job.merge.digest, job.merge.make).items():
+                slots[role].point({name: view})
         yield
     finally:
-        for role in payloads:
+        for role in roles:
             slots[role].unbind()
-        if merged is not None:
-            shelf.release([merged])
-
-
-def _merge(job: Job, shelf: Shelf, payloads: Mapping[str, Any], loras: Sequence[adapters.Lora]) -> Digest:
-    """Points the touched slots at merged copies, made now or kept from an earlier run; the digest they are held by."""
-    count = len(payloads)
-    digests = [item.digest for item in job.items]
-    uses = sorted(zip(digests[count:], job.scales, loras, strict=True), key=lambda use: use[:2])
-    touched = adapters.touched(loras)
-    originals = {
-        (role, name): payloads[role].views[name] for role, names in touched.items() for name in names
-    }
-    digest = digest_of(
-        {
-            "merged": [digests[i] for i, role in enumerate(payloads) if role in touched],
-            "adapters": [[adapter, scale] for adapter, scale, _ in uses],
-        }
-    )
-    size_bytes = sum(-(-t.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for t in originals.values())
-    views = shelf.hold(digest, size_bytes, lambda: adapters.merged(originals, [(u[2], u[1]) for u in uses]))
-    for role, names in touched.items():
-        _ready(job).built.slots[role].point({name: views[role, name] for name in names})
-    return digest
 
 
 def _ready(job: Job) -> Ready:

@@ -1,149 +1,226 @@
 """The disk tier: files by the sha256 of their bytes, under `home/blobs/sha256/`.
 
-IO. A blob is verified while it arrives and visible only when whole (atomic rename); a kill leaves a part that the
-next try continues. Two processes that want one blob wait for each other on a file lock. A file that the host can
-already read stays where it is: it is verified once and remembered by its stamp (inode, size, times), so that a
-change makes it unknown again. It refuses to know what the files mean.
+IO. A blob is verified while it arrives and visible only when whole; a kill leaves a part that the next try
+continues. A file that the host can already read stays where it is. What is verified is remembered by its stamp
+(inode, size, times), so that a change makes it unknown again. Several threads and processes may share a home: one
+of them fetches, and nothing that any of them holds is evicted. It refuses to know what the files mean.
 """
 
-import errno
-import fcntl
 import hashlib
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from loaders import fetch
-from loaders.errors import DiskFullError, SourceDownError, WeightsDamagedError
+from loaders import download, fetch
+from loaders.errors import DiskFullError, WeightsDamagedError
+from loaders.leases import Leases
+from loaders.pace import Pace
+from loaders.partial import MAP_SUFFIX, Partial, discard, named
 from registry.catalog import FileRef, Source
 
-ATTEMPTS = 4
-BACKOFF_SECONDS = 0.5
+ROOM = "0" * 64  # the turn for making room; no blob has this digest
 
 
-class _Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified file that is not ours, and how it looked when it was verified."""
+class _Note(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified file, and how it looked when it was verified. Its own mtime is when it was last wanted."""
 
     path: str
     stamp: tuple[int, int, int, int]
 
 
 class Store:
-    """Blobs of one home. Safe to use from several threads and processes."""
+    """Blobs of one home."""
 
-    def __init__(self, home: Path, *, remote: fetch.Remote | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        remote: fetch.Remote | None = None,
+        budget_bytes: int | None = None,
+        pace: Pace | None = None,
+        terms: download.Terms | None = None,
+    ) -> None:
         self._home = home
         self._remote = remote or fetch.Remote()
-        for folder in ("blobs/sha256", "references", "partial", "locks"):
+        self._budget_bytes = budget_bytes
+        self._pace = pace or Pace()
+        self._terms = terms or download.Terms()
+        for folder in ("blobs/sha256", "verified", "partial", "locks"):
             (home / folder).mkdir(parents=True, exist_ok=True)
+        self._leases = Leases(home / "locks")
 
     def locate(self, sha256: str) -> Path | None:
         """Where the verified bytes are on this disk, if they are."""
-        blob = self._blob(sha256)
-        return blob if blob.exists() else self._referenced(sha256)
-
-    def ensure(self, file: FileRef, source: Source) -> Path:
-        """The verified bytes, fetched when missing. Raises the named errors of `fetch` and this module."""
-        found = self.locate(file.sha256)
-        if found is not None:
-            return found
-        with self._single_flight(file.sha256):
-            found = self.locate(file.sha256) or self._adopt(file, source)
-            return found or self._download(file, source)
-
-    def drop(self, sha256: str) -> None:
-        """Forgets a blob; referenced files are left alone."""
-        self._blob(sha256).unlink(missing_ok=True)
-
-    def used_bytes(self) -> int:
-        return sum(path.stat().st_size for path in (self._home / "blobs").rglob("*") if path.is_file())
-
-    def _blob(self, sha256: str) -> Path:
-        return self._home / "blobs" / "sha256" / sha256[:2] / sha256
-
-    def _referenced(self, sha256: str) -> Path | None:
         try:
-            note = msgspec.json.decode((self._home / "references" / sha256).read_bytes(), type=_Reference)
+            note = msgspec.json.decode(self._note(sha256).read_bytes(), type=_Note)
             path = Path(note.path)
             return path if _stamp(path) == note.stamp else None
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def _adopt(self, file: FileRef, source: Source) -> Path | None:
+    def ensure(self, file: FileRef, source: Source) -> Path:
+        """The verified bytes, fetched when missing, and held until `drop` or `release`.
+
+        Raises the named errors of `fetch`, `DiskFullError` and `DiskFailedError`.
+        """
+        self._leases.hold(file.sha256)
+        found = self.locate(file.sha256)
+        if found is not None:
+            os.utime(self._note(file.sha256))
+            return found
+        try:
+            with self._leases.turn(file.sha256):
+                return (
+                    self.locate(file.sha256)
+                    or self._recovered(file)
+                    or self._adopted(file, source)
+                    or self._downloaded(file, source)
+                )
+        except BaseException:
+            self._leases.release(file.sha256)
+            raise
+
+    def release(self, sha256: str) -> None:
+        """Not in use by this process any more: it may be evicted for something else."""
+        self._leases.release(sha256)
+
+    def drop(self, sha256: str) -> None:
+        """Forgets a blob, unless another process holds it. Files that were only adopted are left alone."""
+        self._leases.release(sha256)
+        self._evict(sha256)
+
+    def used_bytes(self) -> int:
+        """Blobs and the room taken for those on their way."""
+        return sum(size_bytes for _, size_bytes, _ in self._occupants())
+
+    def know_peers(self, addresses: Iterable[str]) -> None:
+        """Hosts of the pool to ask first from now on."""
+        self._remote = msgspec.structs.replace(self._remote, peers=tuple(addresses))
+
+    def close(self) -> None:
+        """Gives up what this process holds."""
+        self._leases.close()
+
+    def _blob(self, sha256: str) -> Path:
+        return self._home / "blobs" / "sha256" / sha256[:2] / sha256
+
+    def _note(self, sha256: str) -> Path:
+        return self._home / "verified" / sha256
+
+    def _part(self, sha256: str) -> Path:
+        return self._home / "partial" / sha256
+
+    def _recovered(self, file: FileRef) -> Path | None:
+        """A blob that changed since, or that a kill left without its note: believed again only for its digest."""
+        blob = self._blob(file.sha256)
+        try:
+            return self._verified(blob, file)
+        except FileNotFoundError:
+            return None
+        except (OSError, WeightsDamagedError):
+            blob.unlink(missing_ok=True)
+            return None
+
+    def _adopted(self, file: FileRef, source: Source) -> Path | None:
         """Verifies a file this host can read and remembers it. None when there is no such file here."""
         if source.kind != "path":
             return None
-        path = fetch.local_path(source, file).absolute()
         try:
-            before = _stamp(path)
-            _check_digest(_digest_of(path), path.stat().st_size, file)
-            if _stamp(path) != before:
-                raise WeightsDamagedError(f"{file.path} changed while it was verified")
+            return self._verified(fetch.local_path(source, file).absolute(), file)
         except OSError:
             return None
-        note = msgspec.json.encode(_Reference(path=str(path), stamp=before))
-        _write_whole(self._home / "references" / file.sha256, note)
+
+    def _verified(self, path: Path, file: FileRef) -> Path:
+        before = _stamp(path)
+        fetch.check_size(str(path.parent), file, path.stat().st_size)
+        actual = _digest_of(path)
+        if actual != file.sha256:
+            raise WeightsDamagedError(
+                f"{file.path} at {path.parent} has the digest {actual[:12]}…, not {file.sha256[:12]}…"
+            )
+        if _stamp(path) != before:
+            raise WeightsDamagedError(f"{file.path} changed while it was verified")
+        with named(file.path):
+            _write_whole(self._note(file.sha256), msgspec.json.encode(_Note(path=str(path), stamp=before)))
         return path
 
-    def _download(self, file: FileRef, source: Source) -> Path:
-        part = self._home / "partial" / file.sha256
-        for attempt in range(ATTEMPTS):
+    def _downloaded(self, file: FileRef, source: Source) -> Path:
+        with fetch.origins(self._remote, source, file) as origins:
+            partial = self._reserved(file)
             try:
-                self._continue_download(part, file, source)
-                break
-            except SourceDownError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(BACKOFF_SECONDS * 2**attempt)
-        blob = self._blob(file.sha256)
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(blob)
+                download.fill(partial, origins, file, self._terms, self._pace)
+                blob = self._blob(file.sha256)
+                partial.publish(blob)
+            except (WeightsDamagedError, DiskFullError):
+                discard(partial.path)
+                raise
+            finally:
+                partial.close()
+        with named(file.path):
+            note = _Note(path=str(blob.absolute()), stamp=_stamp(blob))
+            _write_whole(self._note(file.sha256), msgspec.json.encode(note))
         return blob
 
-    def _continue_download(self, part: Path, file: FileRef, source: Source) -> None:
-        have_bytes = part.stat().st_size if part.exists() else 0
-        if have_bytes > file.size_bytes:
-            part.unlink()
-            have_bytes = 0
-        try:
-            if have_bytes < file.size_bytes or not file.size_bytes:
-                self._stream(part, file, source, have_bytes)
-            _check_digest(_digest_of(part), part.stat().st_size, file)
-        except WeightsDamagedError:
-            part.unlink(missing_ok=True)
-            raise
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise DiskFullError(f"no room on disk for {file.path} ({file.size_bytes} bytes)") from error
-            raise
+    # room
 
-    def _stream(self, part: Path, file: FileRef, source: Source, have_bytes: int) -> None:
-        with (
-            fetch.opened(self._remote, source, file, have_bytes) as stream,
-            part.open("r+b" if part.exists() else "wb") as out,
-        ):
-            out.truncate(stream.offset)
-            out.seek(stream.offset)
-            written = stream.offset
-            for chunk in stream.chunks:
-                written += len(chunk)
-                if written > file.size_bytes:
-                    raise WeightsDamagedError(f"{file.path} is longer than its {file.size_bytes} bytes")
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        if written < file.size_bytes:
-            raise SourceDownError(f"{source.location} stopped {file.path} after {written} bytes")
+    def _reserved(self, file: FileRef) -> Partial:
+        """The partial file with its room on disk, after evicting what nobody holds, longest unwanted first."""
+        with self._leases.turn(ROOM):
+            idle = self._idle(file.sha256)
+            self._fit(file, idle)
+            while True:
+                try:
+                    part = self._part(file.sha256)
+                    return Partial(part, file.size_bytes, self._terms.block_bytes, file.path)
+                except DiskFullError:
+                    discard(self._part(file.sha256))
+                    if not any(self._evict(sha256) for sha256 in idle):
+                        raise
 
-    @contextmanager
-    def _single_flight(self, sha256: str) -> Iterator[None]:
-        with (self._home / "locks" / sha256).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _fit(self, file: FileRef, idle: Iterator[str]) -> None:
+        if self._budget_bytes is None:
+            return
+        others = sum(size for sha256, size, _ in self._occupants() if sha256 != file.sha256)
+        while others + file.size_bytes > self._budget_bytes:
+            freed = next((freed for freed in map(self._evict, idle) if freed), 0)
+            if not freed:
+                raise DiskFullError(
+                    f"{file.path} needs {file.size_bytes} bytes; of {self._budget_bytes} on disk {others} are in use"
+                )
+            others -= freed
+
+    def _occupants(self) -> Iterator[tuple[str, int, float]]:
+        """Digest, bytes on disk, when last wanted; blobs and parts."""
+        blobs = (self._home / "blobs" / "sha256").glob("*/*")
+        parts = (path for path in (self._home / "partial").iterdir() if path.suffix != MAP_SUFFIX)
+        for path in (*blobs, *parts):
+            try:
+                wanted = self._note(path.name) if self._note(path.name).exists() else path
+                yield path.name, path.stat().st_size, wanted.stat().st_mtime
+            except FileNotFoundError:
+                continue  # another process was faster
+
+    def _idle(self, wanted: str) -> Iterator[str]:
+        oldest_first = sorted(self._occupants(), key=lambda occupant: occupant[2])
+        return (sha256 for sha256, _, _ in oldest_first if sha256 != wanted)
+
+    def _evict(self, sha256: str) -> int:
+        """Bytes freed; 0 when somebody holds or fetches it."""
+        with self._leases.unless_used(sha256) as unused:
+            if not unused:
+                return 0
+            freed = 0
+            for path in (self._blob(sha256), self._part(sha256)):
+                try:
+                    freed += path.stat().st_size
+                    discard(path)
+                except FileNotFoundError:
+                    continue
+            return (
+                freed  # the note stays: it may speak of an adopted file, and without its file it says nothing
+            )
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int]:
@@ -156,15 +233,7 @@ def _digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_digest(actual: str, size_bytes: int, file: FileRef) -> None:
-    if actual != file.sha256:
-        raise WeightsDamagedError(
-            f"{file.path} has the digest {actual[:12]}… ({size_bytes} bytes), not {file.sha256[:12]}…"
-            f" ({file.size_bytes} bytes)"
-        )
-
-
 def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     temporary.write_bytes(data)
     temporary.replace(path)

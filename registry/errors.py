@@ -11,8 +11,37 @@ RegistryError
 │   ├── CatalogFileError          catalog.yaml is wrong; names the YAML path and the line
 │   ├── FolderError               a folder is not a diffusers pipeline or adapter
 │   └── InUseError                what should be removed is still called
-├── WeightsError                  a weights file is refused (`weights` draws its subtree)
-└── UnknownKeyError               no key has this id
+├── WeightsError                  a weights file is refused
+│   ├── NotSafetensorsError            the bytes are of another format (pickle, zip, tar, GGUF, HTML…), whatever the name
+│   ├── TruncatedError                 the file ends before its header or its data does
+│   ├── HeaderTooLongError             the header's stated length is beyond the limit
+│   ├── HeaderTooShortError            …or cannot hold even `{}`
+│   ├── HeaderEncodingError            the header is not UTF-8, or does not begin with `{`
+│   ├── HeaderJsonError                the header is not one JSON object
+│   ├── DuplicateNameError             one tensor name stands twice
+│   ├── MetadataError                  `__metadata__` is not a map of strings to strings
+│   ├── TensorNameError                a name is empty, too long, or holds control characters
+│   ├── TensorFieldsError              a tensor lacks a field or has a strange one
+│   ├── DtypeError                     the dtype is not one we know
+│   ├── ShapeError                     the shape is not a short list of small integers
+│   ├── OffsetsError                   the offsets are not two growing integers inside the data
+│   ├── SizeMismatchError              shape and dtype do not give the span of the offsets
+│   ├── OverlapError                   two tensors share bytes
+│   ├── GapError                       bytes belong to no tensor
+│   ├── TrailingBytesError             bytes follow the last tensor
+│   ├── TooManyTensorsError            more tensors than any model has
+│   └── DigestMismatchError            the bytes are not those that were announced
+├── UnknownKeyError               no key has this id
+└── PublishingError               an operation of a lab is refused
+    ├── AccessError                    the key lacks the scope, or the name belongs to somebody else
+    ├── UnknownSubjectError            nothing of this name, or nothing the caller may see
+    ├── TakenError                     the name is taken
+    ├── StaleError                     somebody changed it meanwhile: If-Match does not match
+    ├── MissingHeaderError             a write came without Idempotency-Key, or an edit without If-Match
+    ├── ReusedKeyError                 an Idempotency-Key came back with another request
+    ├── IllegalMoveError               a version's state does not lead there
+    ├── InvalidRequestError            the request's contents make no sense; names the field
+    └── UploadError                    a chunk does not continue where the file ended
 """
 
 from collections.abc import Sequence
@@ -95,9 +124,148 @@ class WeightsError(RegistryError):
     """Root of the refusals of weights files."""
 
 
+class NotSafetensorsError(WeightsError):
+    """The content is of another format. Convert the weights with safetensors and publish those."""
+
+
+class TruncatedError(WeightsError):
+    """The file is shorter than it says. Upload it again."""
+
+
+class HeaderTooLongError(WeightsError):
+    """The header's stated length is beyond what the format allows."""
+
+
+class HeaderTooShortError(WeightsError):
+    """The header's stated length cannot hold an object."""
+
+
+class HeaderEncodingError(WeightsError):
+    """The header is not text that begins with an opening brace."""
+
+
+class HeaderJsonError(WeightsError):
+    """The header is not one JSON object."""
+
+
+class DuplicateNameError(WeightsError):
+    """Two entries have one name; readers would disagree on which counts."""
+
+
+class MetadataError(WeightsError):
+    """The metadata is not a map of strings."""
+
+
+class TensorNameError(WeightsError):
+    """A tensor's name cannot be a parameter's."""
+
+
+class TensorFieldsError(WeightsError):
+    """A tensor's entry is not exactly dtype, shape and data_offsets."""
+
+
+class DtypeError(WeightsError):
+    """A dtype that no reader here knows."""
+
+
+class ShapeError(WeightsError):
+    """A shape that no tensor can have."""
+
+
+class OffsetsError(WeightsError):
+    """Offsets that do not name a span of the data."""
+
+
+class SizeMismatchError(WeightsError):
+    """Shape and dtype need another number of bytes than the offsets span."""
+
+
+class OverlapError(WeightsError):
+    """Two tensors claim the same bytes."""
+
+
+class GapError(WeightsError):
+    """Bytes that no tensor claims, where something could hide."""
+
+
+class TrailingBytesError(WeightsError):
+    """Bytes after the last tensor, where something could hide."""
+
+
+class TooManyTensorsError(WeightsError):
+    """More tensors than any model has: made to exhaust memory."""
+
+
+class DigestMismatchError(WeightsError):
+    """The bytes are not those that were announced."""
+
+    def __init__(self, path: str, expected: str, actual: str) -> None:
+        super().__init__(f"{path}: announced sha256 {expected}, received {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
 class UnknownKeyError(RegistryError):
     """No key has this id, or it belongs to another organization."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"no key {key_id}")
         self.key_id = key_id
+
+
+class PublishingError(RegistryError):
+    """Root of the refusals of what labs and operators ask for."""
+
+
+class AccessError(PublishingError):
+    """The key lacks a scope, or the name belongs to another organization. Use another key or another name."""
+
+
+class UnknownSubjectError(PublishingError):
+    """Nothing of this name exists, or nothing that the caller may see."""
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(f"no {kind} {name}")
+        self.kind = kind
+        self.name = name
+
+
+class TakenError(PublishingError):
+    """The name is taken. Choose another, or edit what is there."""
+
+
+class StaleError(PublishingError):
+    """The subject changed since it was read. Read it again, then repeat with its new ETag."""
+
+
+class MissingHeaderError(PublishingError):
+    """The request lacks a header that makes it safe to repeat or to run beside others."""
+
+
+class ReusedKeyError(PublishingError):
+    """An Idempotency-Key names one request for good. Choose a new key for a new request."""
+
+
+class IllegalMoveError(PublishingError):
+    """A version's state does not lead where it should go."""
+
+    def __init__(self, before: str, after: str) -> None:
+        super().__init__(f"a version that is {before} cannot become {after}")
+        self.before = before
+        self.after = after
+
+
+class InvalidRequestError(PublishingError):
+    """The request's contents make no sense; `field` says where."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+
+
+class UploadError(PublishingError):
+    """A chunk does not begin where the file ends; `offset_bytes` says where to go on."""
+
+    def __init__(self, reason: str, offset_bytes: int) -> None:
+        super().__init__(reason)
+        self.offset_bytes = offset_bytes

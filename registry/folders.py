@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from registry import weights
 from registry.catalog import AdapterManifest, Component, FileRef, Manifest, Source, Variant
-from registry.errors import FolderError, WeightsError
+from registry.errors import FolderError, TruncatedError, WeightsError
 
 CHUNK_BYTES = 8 << 20
 SIDE_FOLDERS = ("scheduler", "tokenizer", "feature_extractor", "image_processor", "processor")
@@ -77,7 +77,7 @@ def read_index(file: Path) -> weights.Index:
             stream.seek(weights.LENGTH_BYTES)
             header = stream.read(length)
             if len(header) < length:
-                raise weights.TruncatedError("the file ends inside its header")
+                raise TruncatedError("the file ends inside its header")
             return weights.check(header, file.stat().st_size)
         except WeightsError as error:
             error.add_note(str(file))

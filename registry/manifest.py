@@ -4,8 +4,8 @@ Families carry defaults that their variants may override. Paths stay as written;
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import yaml
@@ -31,6 +31,7 @@ RESERVED_SEGMENTS = frozenset({"requests"})  # the queue's addresses are cut the
 UNKNOWN_FIELD = re.compile("unknown field `(.+)`")
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Path = tuple[str, ...]
+Documented = Callable[[Literal["endpoint", "pipeline"], str], Mapping[str, Any] | None]
 Spec = TypeVar("Spec", bound="Entry")
 
 
@@ -49,7 +50,11 @@ class Common(Entry, frozen=True, kw_only=True):
     task: str | None = None
     tags: tuple[str, ...] | None = None
     licence: str | None = None
-    input: str | Mapping[str, Any] | None = None  # a name from `schemas`, or the schema itself
+    input: str | Mapping[str, Any] | None = None  # a name from `schemas`, the schema itself, or `documented`
+    hub: str | None = None  # `owner/repo` or `owner/repo@revision`
+    partner: str | Partner | None = (
+        None  # a provider that knows it by our slug, or also the provider's own name
+    )
     price: Price | None = None
     pipeline: str | None = None
     defaults: Mapping[str, Any] | None = None
@@ -59,9 +64,7 @@ class Common(Entry, frozen=True, kw_only=True):
 class VariantSpec(Common, frozen=True, kw_only=True):
     name: str | None = None
     path: str | None = None
-    hub: str | None = None  # `owner/repo` or `owner/repo@revision`
     subfolder: str | None = None
-    partner: Partner | None = None
 
 
 class ModelSpec(Common, frozen=True, kw_only=True):
@@ -83,6 +86,7 @@ class AdapterSpec(Entry, frozen=True, kw_only=True):
 
 
 class FileSpec(Entry, frozen=True, kw_only=True):
+    templates: Any = None  # a place for YAML anchors
     organizations: Mapping[str, Any] = {}
     schemas: Mapping[str, Mapping[str, Any]] = {}
     models: Mapping[str, Any] = {}
@@ -108,20 +112,24 @@ class _StrictLoader(Loader):  # type: ignore[misc]
         return super().construct_mapping(node, deep)
 
 
-def parse(text: str) -> Catalog:
-    """Raises `CatalogFileError`."""
+def _nothing(kind: str, name: str) -> None:
+    """Documents nothing."""
+
+
+def parse(text: str, documented: Documented = _nothing) -> Catalog:
+    """Raises `CatalogFileError`. `documented` answers for entries that say `input: documented`."""
     try:
         data = yaml.load(text, _StrictLoader)  # noqa: S506  derived from the safe loader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise CatalogFileError(f"not YAML: {error.problem}", line=line) from error
     try:
-        return _catalog(data or {})
+        return _catalog(data or {}, documented)
     except _Refusal as refusal:
         raise CatalogFileError(refusal.reason, path=refusal.path, line=_line(text, refusal.path)) from refusal
 
 
-def _catalog(data: Any) -> Catalog:
+def _catalog(data: Any, documented: Documented) -> Catalog:
     file = _convert(data, FileSpec, ())
     organizations = [
         Organization(
@@ -141,9 +149,8 @@ def _catalog(data: Any) -> Catalog:
             place = (*path, "variants", slug)
             if slug in variants:
                 raise _Refusal("this slug stands twice", place)
-            variants[Slug(slug)] = _variant(
-                slug, _convert(entry or {}, VariantSpec, place), spec, name, file.schemas, place
-            )
+            own = _inherit(_convert(entry or {}, VariantSpec, place), spec)
+            variants[Slug(slug)] = _variant(slug, own, name, _Schemas(file.schemas, documented), place)
     adapters = tuple(
         _adapter(slug, _convert(value, AdapterSpec, ("adapters", slug)), variants, ("adapters", slug))
         for slug, value in file.adapters.items()
@@ -159,38 +166,67 @@ def _catalog(data: Any) -> Catalog:
     )
 
 
-def _variant(
-    slug: str,
-    spec: VariantSpec,
-    family: ModelSpec,
-    model: str,
-    schemas: Mapping[str, Mapping[str, Any]],
-    path: Path,
-) -> Variant:
+def _inherit(spec: VariantSpec, family: ModelSpec) -> VariantSpec:
+    """What the variant leaves out, its family says; a source of its own replaces the family's of any kind."""
+    handed = {name: getattr(family, name) for name in Common.__struct_fields__ if getattr(spec, name) is None}
+    if spec.path is not None or spec.hub is not None or spec.partner is not None:
+        handed |= {"hub": spec.hub, "partner": spec.partner}
+    if spec.partner is not None:
+        handed["pipeline"] = spec.pipeline
+    handed["description"] = spec.description  # a family's is about the family
+    handed["defaults"] = {**(family.defaults or {}), **(spec.defaults or {})}
+    return msgspec.structs.replace(spec, **handed)
+
+
+def _variant(slug: str, spec: VariantSpec, model: str, schemas: "_Schemas", path: Path) -> Variant:
     _check_slug(slug, path)
-    task = spec.task or family.task
-    if task is None:
+    if spec.task is None:
         raise _Refusal("neither the variant nor its family names a task", path)
     given = [name for name in ("path", "hub", "partner") if getattr(spec, name) is not None]
     if len(given) > 1:
         raise _Refusal(f"one of path, hub and partner, not {' and '.join(given)}", path)
-    chosen = spec.input if spec.input is not None else family.input
+    partner = Partner(provider=spec.partner, endpoint=slug) if isinstance(spec.partner, str) else spec.partner
     return Variant(
         slug=Slug(slug),
         model=model,
-        task=task,
-        input_schema=_schema(chosen, schemas, path),
+        task=spec.task,
+        input_schema=schemas.find(spec, partner, path),
         name=spec.name,
         description=spec.description,
-        tags=(spec.tags if spec.tags is not None else family.tags) or (),
-        licence=spec.licence or family.licence,
-        price=spec.price or family.price,
-        partner=spec.partner,
+        tags=spec.tags or (),
+        licence=spec.licence,
+        price=spec.price,
+        partner=partner,
         source=_source(spec),
-        pipeline_class=spec.pipeline or (family.pipeline if spec.partner is None else None),
-        provenance=spec.provenance or family.provenance,
-        defaults={**(family.defaults or {}), **(spec.defaults or {})},
+        pipeline_class=spec.pipeline,
+        provenance=spec.provenance,
+        defaults=spec.defaults or {},
     )
+
+
+class _Schemas(NamedTuple):
+    """Where input schemas come from: the file's own by name, documented ones by what the variant is."""
+
+    named: Mapping[str, Mapping[str, Any]]
+    documented: "Documented"
+
+    def find(self, spec: VariantSpec, partner: Partner | None, path: Path) -> Mapping[str, Any]:
+        match spec.input:
+            case None:
+                raise _Refusal("neither the variant nor its family says what input it takes", path)
+            case "documented":
+                found = self.documented("endpoint", partner.endpoint) if partner else None
+                if partner is None and spec.pipeline is not None:
+                    found = self.documented("pipeline", spec.pipeline)
+                if found is None:
+                    raise _Refusal("no documented input is known for it", (*path, "input"))
+                return found
+            case str() as name:
+                if name not in self.named:
+                    raise _Refusal(f"no schema named {name!r} under schemas", (*path, "input"))
+                return self.named[name]
+            case schema:
+                return schema
 
 
 def _adapter(slug: str, spec: AdapterSpec, variants: Mapping[Slug, Variant], path: Path) -> AdapterEntry:
@@ -222,17 +258,6 @@ def _source(spec: VariantSpec | AdapterSpec) -> Source | None:
         repo, _, revision = spec.hub.partition("@")
         return Source(kind="hub", location=repo, revision=revision or None, subfolder=subfolder)
     return None
-
-
-def _schema(chosen: Any, schemas: Mapping[str, Mapping[str, Any]], path: Path) -> Mapping[str, Any]:
-    if chosen is None:
-        raise _Refusal("neither the variant nor its family says what input it takes", path)
-    if isinstance(chosen, str):
-        if chosen not in schemas:
-            raise _Refusal(f"no schema named {chosen!r} under schemas", (*path, "input"))
-        return schemas[chosen]
-    found: Mapping[str, Any] = chosen
-    return found
 
 
 def _check_slug(slug: str, path: Path) -> None:

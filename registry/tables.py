@@ -1,15 +1,19 @@
 """The one `MetaData` and the registry's tables; `router.tables` adds the queue's. Pure declarations.
 
-Each table has one writing module: `store` the catalogue and its history, `keys` the keys, `usage` the ledger.
+Each table has one writing module: `store` the catalogue and its history, `keys` the keys, `usage` the ledger,
+`rollups` its sums.
 """
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Float,
     ForeignKey,
@@ -20,6 +24,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Numeric,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -40,6 +45,7 @@ metadata = MetaData(
 NOW = text("now()")
 NO_TEXTS = text("'{}'::text[]")
 NO_FIELDS = text("'{}'::jsonb")
+TRANSACTION = text("((pg_current_xact_id())::text)::bigint")
 
 
 def _time(name: str, *, nullable: bool = False) -> Column[datetime]:
@@ -122,13 +128,14 @@ versions = Table(
     metadata,
     Column("variant", ForeignKey("variants.slug", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("digest", Text, nullable=False, index=True),
-    Column("architecture", Text, nullable=False, index=True),
-    Column("pipeline_class", Text, nullable=False),
+    Column("digest", Text, index=True),  # this and the next are known once it is validated
+    Column("architecture", Text, index=True),
+    Column("pipeline_class", Text),
     Column("source", JSONB, nullable=False),
-    Column("assets", JSONB, nullable=False),
+    Column("assets", JSONB),
     Column("state", Text, nullable=False, server_default="draft"),
-    Column("report", JSONB),  # what validation found
+    Column("report", JSONB),  # what validation is doing, or found
+    Column("created_by", Text),  # a key's id
     Column("revision", Integer, nullable=False, server_default="1"),
     _time("created_at"),
 )
@@ -181,6 +188,28 @@ adapters = Table(
     CheckConstraint("managed_by IN ('catalog', 'lab')", name="managed_by"),
 )
 
+writes = Table(
+    "writes",  # answers by Idempotency-Key, so that a repeated request is answered and not repeated
+    metadata,
+    Column("organization", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),  # digest of method, address and body
+    Column("status", Integer),
+    Column("body", JSONB),
+    Column("etag", Text),
+    _time("created_at"),
+    Index("writes_created_at_idx", "created_at"),
+)
+
+uploads = Table(
+    "uploads",  # bytes lie in files beside the database; how much of each arrived is the file's length
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization", ForeignKey("organizations.name"), nullable=False, index=True),
+    Column("files", JSONB, nullable=False),  # announced: path, size_bytes, sha256
+    _time("created_at"),
+)
+
 changes = Table(
     "changes",
     metadata,
@@ -225,6 +254,68 @@ usage_records = Table(
     Column("currency", Text),
     Index("usage_records_organization_finished_at_idx", "organization", "finished_at"),
     Index("usage_records_slug_finished_at_idx", "slug", "finished_at"),
+    Column("txid", BigInteger, server_default=TRANSACTION),  # who wrote the row; `rollups` folds by it
     Index("usage_records_finished_at_idx", "finished_at"),
+    Index("usage_records_txid_idx", "txid", postgresql_using="brin"),
     postgresql_partition_by="RANGE (request_id)",
+)
+
+MEASURES = (
+    "requests",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "wait_ms",
+    "load_ms",
+    "run_ms",
+    "images",
+    "pixels",
+    "video_ms",
+)
+
+
+def _rollup(name: str, *keys: Column[Any]) -> Table:
+    """Sums of the ledger in whole numbers, so that folding piece by piece and all at once agree to the row."""
+    measures = [Column(measure, BigInteger, nullable=False) for measure in MEASURES]
+    return Table(name, metadata, *keys, *measures, Column("amount", Numeric, nullable=False))
+
+
+def _dimensions() -> tuple[Column[Any], ...]:
+    texts = [Column(name, Text, primary_key=True) for name in ("slug", "organization", "version", "pool")]
+    return (
+        *texts,
+        Column("adapters", ARRAY(Text), primary_key=True),
+        Column("currency", Text, primary_key=True),
+    )
+
+
+usage_hours = _rollup(
+    "usage_hours", Column("hour", DateTime(timezone=True), primary_key=True), *_dimensions()
+)
+usage_days = _rollup("usage_days", Column("day", Date, primary_key=True), *_dimensions())
+scope_days = _rollup(  # `scope` is empty for everything, `s:` and a slug, or `o:` and an organization
+    "scope_days", Column("scope", Text, primary_key=True), Column("day", Date, primary_key=True)
+)
+Index("usage_hours_slug_hour_idx", usage_hours.c.slug, usage_hours.c.hour)
+Index("usage_days_slug_day_idx", usage_days.c.slug, usage_days.c.day)
+Index("usage_days_organization_day_idx", usage_days.c.organization, usage_days.c.day)
+Index("scope_days_day_idx", scope_days.c.day)
+
+latency_days = Table(  # how many succeeded requests fell into which bucket of seconds
+    "latency_days",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),  # wait, load, run
+    Column("day", Date, primary_key=True),
+    Column("bucket", SmallInteger, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+)
+
+rollup_state = Table(
+    "rollup_state",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("folded_below", BigInteger, nullable=False),  # every ledger row of an older transaction is folded
+    _time("folded_at"),
+    CheckConstraint("one", name="one"),
 )

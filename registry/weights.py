@@ -1,26 +1,4 @@
-"""A safetensors header, checked whole before any byte behind it is believed; every refusal is its own error. Pure.
-
-WeightsError
-├── NotSafetensorsError            the bytes are of another format (pickle, zip, tar, GGUF, HTML…), whatever the name
-├── TruncatedError                 the file ends before its header or its data does
-├── HeaderTooLongError             the header's stated length is beyond the limit
-├── HeaderTooShortError            …or cannot hold even `{}`
-├── HeaderEncodingError            the header is not UTF-8, or does not begin with `{`
-├── HeaderJsonError                the header is not one JSON object
-├── DuplicateNameError             one tensor name stands twice
-├── MetadataError                  `__metadata__` is not a map of strings to strings
-├── TensorNameError                a name is empty, too long, or holds control characters
-├── TensorFieldsError              a tensor lacks a field or has a strange one
-├── DtypeError                     the dtype is not one we know
-├── ShapeError                     the shape is not a short list of small integers
-├── OffsetsError                   the offsets are not two growing integers inside the data
-├── SizeMismatchError              shape and dtype do not give the span of the offsets
-├── OverlapError                   two tensors share bytes
-├── GapError                       bytes belong to no tensor
-├── TrailingBytesError             bytes follow the last tensor
-├── TooManyTensorsError            more tensors than any model has
-└── DigestMismatchError            the bytes are not those that were announced
-"""
+"""A safetensors header, checked whole before any byte behind it is believed; every refusal is its own error. Pure."""
 
 import json
 import re
@@ -29,7 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from registry.catalog import Record
-from registry.errors import WeightsError
+from registry.errors import (
+    DtypeError,
+    DuplicateNameError,
+    GapError,
+    HeaderEncodingError,
+    HeaderJsonError,
+    HeaderTooLongError,
+    HeaderTooShortError,
+    MetadataError,
+    NotSafetensorsError,
+    OffsetsError,
+    OverlapError,
+    ShapeError,
+    SizeMismatchError,
+    TensorFieldsError,
+    TensorNameError,
+    TooManyTensorsError,
+    TrailingBytesError,
+    TruncatedError,
+)
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -68,87 +65,6 @@ FOREIGN_WORDS = (
 TAR_MAGIC = slice(257, 262)
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SNIFF_BYTES = 512
-
-
-class NotSafetensorsError(WeightsError):
-    """The content is of another format. Convert the weights with safetensors and publish those."""
-
-
-class TruncatedError(WeightsError):
-    """The file is shorter than it says. Upload it again."""
-
-
-class HeaderTooLongError(WeightsError):
-    """The header's stated length is beyond what the format allows."""
-
-
-class HeaderTooShortError(WeightsError):
-    """The header's stated length cannot hold an object."""
-
-
-class HeaderEncodingError(WeightsError):
-    """The header is not text that begins with an opening brace."""
-
-
-class HeaderJsonError(WeightsError):
-    """The header is not one JSON object."""
-
-
-class DuplicateNameError(WeightsError):
-    """Two entries have one name; readers would disagree on which counts."""
-
-
-class MetadataError(WeightsError):
-    """The metadata is not a map of strings."""
-
-
-class TensorNameError(WeightsError):
-    """A tensor's name cannot be a parameter's."""
-
-
-class TensorFieldsError(WeightsError):
-    """A tensor's entry is not exactly dtype, shape and data_offsets."""
-
-
-class DtypeError(WeightsError):
-    """A dtype that no reader here knows."""
-
-
-class ShapeError(WeightsError):
-    """A shape that no tensor can have."""
-
-
-class OffsetsError(WeightsError):
-    """Offsets that do not name a span of the data."""
-
-
-class SizeMismatchError(WeightsError):
-    """Shape and dtype need another number of bytes than the offsets span."""
-
-
-class OverlapError(WeightsError):
-    """Two tensors claim the same bytes."""
-
-
-class GapError(WeightsError):
-    """Bytes that no tensor claims, where something could hide."""
-
-
-class TrailingBytesError(WeightsError):
-    """Bytes after the last tensor, where something could hide."""
-
-
-class TooManyTensorsError(WeightsError):
-    """More tensors than any model has: made to exhaust memory."""
-
-
-class DigestMismatchError(WeightsError):
-    """The bytes are not those that were announced."""
-
-    def __init__(self, path: str, expected: str, actual: str) -> None:
-        super().__init__(f"{path}: announced sha256 {expected}, received {actual}")
-        self.expected = expected
-        self.actual = actual
 
 
 class Tensor(Record, frozen=True, kw_only=True):
@@ -191,10 +107,12 @@ def dominant_dtype(indexes: list[Index]) -> str | None:
 
 def header_length(start: bytes) -> int:
     """How many bytes of header follow the first eight. Raises when no safetensors file begins so."""
-    _refuse_foreign(start)
+    length = int.from_bytes(start[:LENGTH_BYTES], "little")
+    looks_right = length <= MAX_HEADER_BYTES and start[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
+    if not looks_right:  # a right length may begin with the bytes of a two-letter magic
+        _refuse_foreign(start)
     if len(start) < LENGTH_BYTES:
         raise TruncatedError(f"{len(start)} bytes are no safetensors file")
-    length = int.from_bytes(start[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise HeaderTooLongError(
             f"the header is said to be {length} bytes long; {MAX_HEADER_BYTES} are allowed"

@@ -10,6 +10,7 @@ COMMANDS = {
     "up": "router.up:up",
     "catalog": "registry.cli:catalog",
     "key": "registry.cli:key",
+    "demo-data": "registry.usage_cli:demo_data",
     "host": "loaders.cli:host",
     "load": "loaders.cli:load",
 }

@@ -13,6 +13,7 @@ RouterError
 ├── UnknownFileError             nothing in the file store under this id
 ├── OverloadedError              come back after `retry_after_seconds`
 ├── QueueUnavailableError        the database does not answer; nothing was accepted
+├── StoppingError                this gateway stops; the request goes on without it
 ├── LinkRefusedError             a host's hello does not fit: protocol or pool
 ├── StartUpError                `marquee up` cannot start: a busy port, a home in use, a child that dies
 └── IntegrityError               memory and tables disagree; the dispatcher folds anew
@@ -49,12 +50,13 @@ class UnknownSlugError(RouterError):
 
 
 class UnavailableError(RouterError):
-    """`slug` is known but cannot be called, for `reason`."""
+    """`slug` is known but cannot be called, for `reason`; `is_gone`: and never will be again."""
 
-    def __init__(self, slug: str, reason: str) -> None:
+    def __init__(self, slug: str, reason: str, *, is_gone: bool = False) -> None:
         super().__init__(f"{slug} cannot be called: {reason}")
         self.slug = slug
         self.reason = reason
+        self.is_gone = is_gone
 
 
 class Issue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -121,6 +123,14 @@ class OverloadedError(RouterError):
 
 class QueueUnavailableError(RouterError):
     """The database does not answer, so nothing was accepted; submit again."""
+
+
+class StoppingError(RouterError):
+    """The gateway stops while the caller waits; the request goes on: ask for it by `request_id`."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"this gateway is stopping; request {request_id} goes on, ask for it again")
+        self.request_id = request_id
 
 
 class LinkRefusedError(RouterError):

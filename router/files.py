@@ -45,6 +45,10 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     def media_type(self) -> str:
         return MEDIA_TYPES.get(self.path.suffix[1:], OPAQUE)
 
+    @property
+    def is_opaque(self) -> bool:
+        return self.media_type == OPAQUE
+
 
 class FileStore:
     """Files under one root folder."""

@@ -56,19 +56,19 @@ class Queue:
         """
         return await self._submits.add((request, taken))
 
-    async def assign(self, assignment: Assignment) -> bool:
+    def assign(self, assignment: Assignment) -> asyncio.Future[bool]:
         """False when the request no longer waits for this number; send nothing then."""
-        return await self._assigns.add(assignment)
+        return self._assigns.add(assignment)
 
-    async def requeue(self, item: Return) -> bool:
-        return await self._returns.add(item)
+    def requeue(self, item: Return) -> asyncio.Future[bool]:
+        return self._returns.add(item)
 
-    async def adopt(self, item: Adoption) -> bool:
-        return await self._adoptions.add(item)
+    def adopt(self, item: Adoption) -> asyncio.Future[bool]:
+        return self._adoptions.add(item)
 
-    async def finish(self, ending: Ending) -> Ended | None:
+    def finish(self, ending: Ending) -> asyncio.Future[Ended | None]:
         """Outcome and usage record in one transaction; None when the report came too late to matter."""
-        return await self._endings.add(ending)
+        return self._endings.add(ending)
 
     async def status(self, request_id: RequestId) -> Status | None:
         return await self._reads.add(request_id)
@@ -80,6 +80,10 @@ class Queue:
     async def release(self, pool: str) -> None:
         """A dispatcher begins: what its predecessor had in memory and did not start is free again."""
         await self._fetch("release", pool=pool)
+
+    async def untake(self, ids: Sequence[RequestId]) -> None:
+        """No dispatcher has these in memory after all."""
+        await self._fetch("untake", ids=list(ids))
 
     async def running(self, pool: str) -> list[Entry]:
         return [rows.to_entry(row) for row in await self._fetch("running", pool=pool)]

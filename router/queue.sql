@@ -31,6 +31,10 @@ RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input
 -- A dispatcher begins: whatever its predecessor had in memory and did not start is free again.
 UPDATE requests SET taken = false WHERE pool = %(pool)s AND state = 'queued' AND taken;
 
+-- name: untake
+-- No dispatcher has these in memory after all.
+UPDATE requests SET taken = false WHERE id = ANY(%(ids)s::uuid[]) AND state = 'queued' AND taken;
+
 -- name: running
 -- What the tables say is on hosts; hosts that come back say the same, or it is requeued.
 SELECT id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from registry.catalog import Price
+from registry.catalog import Digest, Price
+from router.pricing import Candidate
 from router.requests import Outcome, Record, Request, RequestId, State, Status
 
 
@@ -25,13 +26,21 @@ class Entry(Record, frozen=True, kw_only=True):
         return self.request.id
 
 
+class Explanation(Record, frozen=True, kw_only=True):
+    """Why an attempt went where it went, kept with it."""
+
+    reason: str
+    candidates: tuple[Candidate, ...]  # cheapest first
+    evicts: tuple[Digest, ...] = ()
+
+
 class Assignment(Record, frozen=True, kw_only=True):
     """One attempt that shall be written before it is sent."""
 
     id: RequestId
     number: int
     host_id: str
-    decision: Mapping[str, Any] | None = None
+    decision: Explanation | None = None
 
 
 class Return(Record, frozen=True, kw_only=True):
@@ -76,7 +85,7 @@ class AttemptRow(Record, frozen=True, kw_only=True):
     assigned_at: datetime
     ended_at: datetime | None = None
     ended: str | None = None
-    decision: Any = None
+    decision: Explanation | None = None
 
 
 def from_submission(request: Request, *, taken: bool) -> dict[str, Any]:

@@ -73,6 +73,12 @@ def dsn(cluster: Path) -> Iterator[str]:
     yield from _fresh(cluster, TEMPLATE)
 
 
+@pytest.fixture(scope="module")
+def module_dsn(cluster: Path) -> Iterator[str]:
+    """A migrated database that the tests of one file share."""
+    yield from _fresh(cluster, TEMPLATE)
+
+
 def _fresh(cluster: Path, template: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     admin = postgres.dsn(cluster)

@@ -29,6 +29,7 @@ class Fault:
     status: int = 503
     after_bytes: int = 0  # cut, truncate: bytes that still arrive
     times: int = 1
+    on_head: bool = False  # status: already where the client asks for metadata
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Hub:
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
     endpoint: str = ""
+    ranges: bool = True  # without: answers every range with the whole file, as some plain servers do
 
     def start(self) -> "Hub":
         hub = self
@@ -78,9 +80,9 @@ class Hub:
     def fail(self, path: str, fault: Fault) -> None:
         self.faults[path].append(fault)
 
-    def take_fault(self, path: str) -> Fault | None:
+    def take_fault(self, path: str, *, on_head: bool = False) -> Fault | None:
         waiting = self.faults.get(path)
-        if not waiting:
+        if not waiting or waiting[0].on_head != on_head:
             return None
         waiting[0].times -= 1
         return waiting.pop(0) if waiting[0].times <= 0 else waiting[0]
@@ -161,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = repository.files.get(match["path"])
         if data is None:
             return self.refuse(404, "EntryNotFound", "Entry not found")
+        if (fault := self.hub.take_fault(match["path"], on_head=True)) is not None:
+            return self.refuse(fault.status, None, HTTPStatus(fault.status).phrase)
         if not is_lfs(data):
             return self.file(path, send_body=send_body)
         headers = self.identity(repository, data) | {
@@ -182,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "status":
             return self.refuse(fault.status, None, HTTPStatus(fault.status).phrase)
         headers, status, start = self.identity(repository, data), 200, 0
-        if asked := RANGE.fullmatch(self.headers.get("Range") or ""):
+        asked = RANGE.fullmatch(self.headers.get("Range") or "")
+        if asked and self.hub.ranges:
             start, end = int(asked[1]), int(asked[2]) if asked[2] else len(data) - 1
             if start >= len(data):
                 return self.send(416, b"", {"Content-Range": f"bytes */{len(data)}"})

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from loaders.errors import ArchitectureError, InputError
 from loaders.pipelines import arguments, modules
 from registry.catalog import Component, Manifest
@@ -48,7 +50,7 @@ class Built:
         from diffusers.utils import logging
 
         logging.disable_progress_bar()
-        given = {role: slots.module for role, slots in self.slots.items()}
+        given = {**_absent(folder), **{role: slots.module for role, slots in self.slots.items()}}
         try:
             made = self.pipeline_class.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, **given
@@ -59,6 +61,12 @@ class Built:
             ) from error
         made.set_progress_bar_config(disable=True)
         return made
+
+
+def _absent(folder: Path) -> dict[str, None]:
+    """Parts that the index says are left out: some classes insist on being told so."""
+    index = msgspec.json.decode((folder / "model_index.json").read_bytes(), type=dict[str, Any])
+    return {role: None for role, value in index.items() if value == [None, None]}
 
 
 def run(pipeline: Any, call: arguments.Call, *, on_step: OnStep) -> Any:

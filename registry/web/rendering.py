@@ -29,7 +29,7 @@ HEADERS: Mapping[str, str] = {
 class Pages:
     """The template environment over one or more folders; later folders may extend the shared base."""
 
-    def __init__(self, *folders: Path) -> None:
+    def __init__(self, *folders: Path, **helpers: Any) -> None:
         roots = (*folders, SHARED)
         self._environment = Environment(
             loader=FileSystemLoader([root / "templates" for root in roots]),
@@ -38,6 +38,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._environment.globals.update(helpers)
         self._environment.globals["stamp"] = stamp([root / "static" for root in roots])
 
     def text(self, template: str, **values: Any) -> str:

@@ -1,6 +1,5 @@
 """The engine on tiny random pipelines: right weights, exact swaps, nothing left behind. No database, no network."""
 
-import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,63 +7,9 @@ from typing import Any
 import pytest
 
 from loaders import adapters, protocol
-from loaders.device import Device
-from loaders.engine import Engine, Event
-from loaders.protocol import AdapterUse, AttemptKey
-from loaders.running import Finished
-from loaders.store import Store
 from registry import folders
-from registry.catalog import AdapterManifest, Manifest
 from tests import architectures
-
-INPUT = {"prompt": "a cat", "seed": 3, "num_inference_steps": 2, "image_size": {"width": 64, "height": 64}}
-
-
-class Bench:
-    """An engine with its reports in a queue."""
-
-    def __init__(self, home: Path, device_bytes: int) -> None:
-        self.events: queue.Queue[Event] = queue.Queue()
-        self.engine = Engine(
-            home,
-            device=Device("cpu"),
-            store=Store(home),
-            budgets={"device": device_bytes, "disk": 1 << 40},
-            listener=self.events.put,
-        )
-        self._count = 0
-
-    def submit(
-        self, manifest: Manifest, adapters: dict[AdapterManifest, float] | None = None, **values: Any
-    ) -> AttemptKey:
-        self._count += 1
-        self.engine.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
-        for adapter in adapters or {}:
-            self.engine.describe(protocol.DescribeAdapter(digest=adapter.digest, manifest=adapter))
-        key = AttemptKey(f"request-{self._count}", 1)
-        self.engine.submit(
-            protocol.Assign(
-                attempt=key,
-                version=manifest.digest,
-                adapters=tuple(AdapterUse(a.digest, scale) for a, scale in (adapters or {}).items()),
-                input={**INPUT, **values},
-            )
-        )
-        return key
-
-    def outcome(self) -> Finished | protocol.Failed:
-        while True:
-            event = self.events.get(timeout=120)
-            if isinstance(event, Finished | protocol.Failed):
-                return event
-
-    def picture(
-        self, manifest: Manifest, adapters: dict[AdapterManifest, float] | None = None, **values: Any
-    ) -> bytes:
-        self.submit(manifest, adapters, **values)
-        outcome = self.outcome()
-        assert isinstance(outcome, Finished), outcome
-        return outcome.outputs[0]
+from tests.bench import Bench
 
 
 @pytest.fixture

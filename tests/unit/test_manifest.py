@@ -94,3 +94,36 @@ def test_what_is_wrong_is_named_with_its_place(before: str, after: str, message:
     with pytest.raises(CatalogFileError) as caught:
         manifest.parse(GOOD.replace(before, after, 1))
     assert str(caught.value) == message
+
+
+DOCUMENTED = """
+models:
+  acme/toys:
+    task: text-to-image
+    input: documented
+    hub: acme/toys
+    partner: null
+    variants:
+      acme/toys: {pipeline: FluxPipeline}
+      acme/toys/far: {partner: fal}
+"""
+
+
+def test_documented_inputs_follow_from_what_a_variant_is() -> None:
+    asked = []
+
+    def documented(kind: str, name: str) -> dict[str, str]:
+        asked.append((kind, name))
+        return {"title": name}
+
+    here, far = manifest.parse(DOCUMENTED, documented).variants
+    assert asked == [("pipeline", "FluxPipeline"), ("endpoint", "acme/toys/far")]
+    assert (here.source, here.partner) == (Source(kind="hub", location="acme/toys"), None)
+    assert (far.source, far.partner) == (None, Partner(provider="fal", endpoint="acme/toys/far"))
+
+
+def test_an_undocumented_input_is_named() -> None:
+    with pytest.raises(
+        CatalogFileError, match=r"acme/toys → input \(line 9\): no documented input is known for it"
+    ):
+        manifest.parse(DOCUMENTED)

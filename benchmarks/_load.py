@@ -1,0 +1,73 @@
+"""A lean HTTP/1.1 load generator: as many keep-alive connections as calls at once, no library between. Benchmarks only."""
+
+import asyncio
+import time
+
+
+class _Caller(asyncio.Protocol):
+    """One connection: sends its request again as soon as it is answered, until the time is over."""
+
+    def __init__(self, request: bytes, until: float, done: "asyncio.Future[None]") -> None:
+        self.seconds: list[float] = []
+        self.refused = 0
+        self._request = request
+        self._until = until
+        self._done = done
+        self._buffer = b""
+        self._began = 0.0
+
+    def connection_made(self, transport) -> None:
+        self._transport = transport
+        self._send()
+
+    def _send(self) -> None:
+        self._began = time.perf_counter()
+        if self._began > self._until:
+            self._transport.close()
+            self._done.set_result(None)
+        else:
+            self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, body = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        at = head.lower().index(b"content-length:") + 15
+        if len(body) < int(head[at : head.find(b"\r\n", at) if b"\r\n" in head[at:] else None]):
+            return
+        self._buffer = b""
+        if head.startswith(b"HTTP/1.1 200"):
+            self.seconds.append(time.perf_counter() - self._began)
+        else:
+            self.refused += 1
+        self._send()
+
+    def connection_lost(self, error) -> None:
+        if not self._done.done():
+            self._done.set_exception(error or ConnectionError("closed early"))
+
+
+async def run(
+    host: str, port: int, request: bytes, *, at_once: int, seconds: float
+) -> tuple[list[float], int, float]:
+    """Latencies of what was answered 200, how many were not, and the seconds it took."""
+    loop = asyncio.get_running_loop()
+    began = time.perf_counter()
+    callers, ends = [], []
+    for _ in range(at_once):
+        end = loop.create_future()
+        caller = _Caller(request, began + seconds, end)
+        await loop.create_connection(lambda caller=caller: caller, host, port)
+        callers.append(caller)
+        ends.append(end)
+    await asyncio.gather(*ends)
+    took = time.perf_counter() - began
+    return [s for c in callers for s in c.seconds], sum(c.refused for c in callers), took
+
+
+def post(path: str, key: str, body: bytes) -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nAuthorization: Key {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body

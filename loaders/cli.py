@@ -1,0 +1,114 @@
+"""The commands `marquee host` and `marquee load`. Process edge: parses, calls one function, prints."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from loaders.errors import LoaderError
+from registry.errors import RegistryError
+from registry.settings import Settings
+
+device_option = click.option("--device", help="auto, cpu or cuda:0 (default auto).")
+
+
+@click.command()
+@click.option("--url", required=True, help="The router's address: https://models.example.com")
+@click.option("--key", help="A key with the scope `host` (or MARQUEE_HOST_KEY).")
+@click.option("--home", type=click.Path(path_type=Path), help="Weights and state (default .marquee).")
+@device_option
+@click.option("--pool", help="The pool to join (default local).")
+@click.option("--zone", help="Failure domain: rack, building, data centre.")
+@click.option("--name", help="How the dashboard calls this host (default: the machine's name).")
+def host(
+    url: str,
+    key: str | None,
+    home: Path | None,
+    device: str | None,
+    pool: str | None,
+    zone: str | None,
+    name: str | None,
+) -> None:
+    """Join this machine's device to a pool and serve until stopped."""
+    from loaders import host as process
+    from loaders.link import Address
+
+    settings = Settings.from_environment(os.environ, home=home, host_key=key, device=device, pool=pool)
+    if settings.host_key is None:
+        raise click.UsageError("a key is needed: --key or MARQUEE_HOST_KEY")
+    address = Address(url=url, key=settings.host_key)
+    try:
+        asyncio.run(process.run(address, settings, name=name, zone=zone))
+    except LoaderError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@click.argument("model", metavar="SLUG|PATH|REPO")
+@click.option("--prompt", required=True)
+@click.option(
+    "--lora", "loras", multiple=True, metavar="FILE|SLUG[:SCALE]", help="May be given several times."
+)
+@click.option("--negative-prompt")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--steps", type=int, help="Denoising steps.")
+@click.option("--guidance", type=float)
+@click.option("--size", metavar="WIDTHxHEIGHT")
+@click.option("--count", type=int, default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the outputs.")
+@click.option("--catalog", type=click.Path(path_type=Path), default=Path("catalog.yaml"), show_default=True)
+@click.option("--home", type=click.Path(path_type=Path), help="Weights and state (default .marquee).")
+@device_option
+def load(
+    model: str,
+    prompt: str,
+    loras: tuple[str, ...],
+    negative_prompt: str | None,
+    seed: int,
+    steps: int | None,
+    guidance: float | None,
+    size: str | None,
+    count: int,
+    out: Path,
+    catalog: Path,
+    home: Path | None,
+    device: str | None,
+) -> None:
+    """Run one model here, without a server."""
+    from loaders.library import Loader
+
+    settings = Settings.from_environment(os.environ, home=home, device=device)
+    values = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "image_size": size,
+        "num_images": count,
+    }
+    try:
+        with Loader(settings, catalog=catalog, on_step=_show_step) as loader:
+            result = loader.run(model, loras=[_scaled(lora) for lora in loras], **values)
+    except (LoaderError, RegistryError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(err=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for output in result.outputs:
+        path = out / f"{seed}-{output.sha256[:12]}.{output.suffix}"
+        path.write_bytes(output.data)
+        click.echo(f"{path}  ({output.content_type}, {output.size_bytes} bytes)")
+    click.echo(f"load {result.load_seconds:.2f} s, run {result.run_seconds:.2f} s", err=True)
+
+
+def _show_step(step: int, steps: int) -> None:
+    click.echo(f"\rstep {step} of {steps}", err=True, nl=False)
+
+
+def _scaled(text: str) -> tuple[str, float]:
+    name, colon, scale = text.rpartition(":")
+    try:
+        return (name, float(scale)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0

@@ -1,0 +1,160 @@
+"""Brings one blob into its partial file: ranged, parallel, resumed, verified while it arrives.
+
+IO: one thread per connection writes segments, the calling thread computes the digest behind them. A connection
+that ends early is continued where it stopped; an origin without ranges is read in one stream; an origin that fails
+for good makes room for the next. It refuses to know where blobs live and who else wants one.
+"""
+
+import queue
+import random
+import threading
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from loaders.errors import LoaderError, SourceDownError, WeightsDamagedError
+from loaders.fetch import Opened, Origin
+from loaders.pace import Pace
+from loaders.partial import Partial, Segment
+from registry.catalog import FileRef
+
+MAX_WAIT_SECONDS = 60.0  # longest obedience to Retry-After
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a download is cut up and how stubborn it is."""
+
+    block_bytes: int = 4 << 20  # what a kill can lose per connection
+    segment_bytes: int = 32 << 20  # asked for in one request
+    connections: int = 8
+    attempts: int = 5  # in a row without a block of progress
+    backoff_seconds: float = 0.5
+
+
+class NoRangesError(SourceDownError):
+    """The origin only gives whole files."""
+
+
+def fill(partial: Partial, origins: Sequence[Origin], file: FileRef, terms: Terms, pace: Pace) -> None:
+    """Returns when every byte is there and verified. Raises the last origin's error."""
+    for origin in origins[:-1]:
+        try:
+            _fill_from(partial, origin, file, terms, pace)
+        except (LoaderError, OSError):
+            continue  # a nearer origin is only a short cut
+        return
+    _fill_from(partial, origins[-1], file, terms, pace)
+
+
+def _fill_from(partial: Partial, origin: Origin, file: FileRef, terms: Terms, pace: Pace) -> None:
+    """A wrong digest is tried once more from nothing: the wrong bytes may be an earlier try's or a bad cache's."""
+    for _ in range(2):
+        actual = _bring(partial, origin, terms, pace)
+        if actual == file.sha256:
+            return
+        partial.forget()
+    raise WeightsDamagedError(
+        f"{file.path} from {origin.name} has the digest {actual[:12]}…, not {file.sha256[:12]}…"
+    )
+
+
+def _bring(partial: Partial, origin: Origin, terms: Terms, pace: Pace) -> str:
+    segments = list(partial.missing(terms.segment_bytes))
+    try:
+        return _Crew(partial, origin, terms, pace).bring(segments)
+    except NoRangesError:
+        rest = Segment(next(partial.missing(terms.segment_bytes)).start, partial.size_bytes)
+        return _Crew(partial, origin, terms, pace, may_skip=True).bring([rest])
+
+
+class _Crew:
+    """Threads that bring segments of one blob from one origin. Used once.
+
+    Daemon threads, so that a process that is told to stop does not wait for a download: it resumes.
+    """
+
+    def __init__(
+        self, partial: Partial, origin: Origin, terms: Terms, pace: Pace, *, may_skip: bool = False
+    ) -> None:
+        self._may_skip = may_skip  # read past what is known, where the origin only gives whole files
+        self._partial = partial
+        self._origin = origin
+        self._terms = terms
+        self._pace = pace
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._todo: queue.SimpleQueue[Segment] = queue.SimpleQueue()
+
+    def bring(self, segments: Sequence[Segment]) -> str:
+        """The digest of the whole blob. Raises what made the first thread give up."""
+        for segment in segments:
+            self._todo.put(segment)
+        threads = [
+            threading.Thread(target=self._work, name="download", daemon=True)
+            for _ in range(min(self._terms.connections, len(segments)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            digest = self._partial.digest(carry_on=lambda: not self._stop.is_set())
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+        if digest is None:
+            raise self._failure or AssertionError("stopped without a failure")
+        return digest
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._bring(self._todo.get_nowait())
+        except queue.Empty:
+            return
+        except BaseException as error:  # noqa: BLE001 (handed to the thread that waits)
+            self._failure = self._failure or error
+            self._stop.set()
+            self._partial.wake()
+
+    def _bring(self, segment: Segment) -> None:
+        position, failures = segment.start, 0
+        while position < segment.stop and not self._stop.is_set():
+            reached, error = self._stream(position, segment.stop)
+            failures = 0 if reached - position >= self._terms.block_bytes else failures + 1
+            position = reached
+            if position < segment.stop and not self._stop.is_set():
+                error = error or SourceDownError(f"{self._origin.name} stopped after {position} bytes")
+                if failures >= self._terms.attempts:
+                    raise error
+                self._stop.wait(self._wait_seconds(error, failures))
+
+    def _stream(self, position: int, stop: int) -> tuple[int, SourceDownError | None]:
+        """How far it came, and what ended it early where that was an error."""
+        try:
+            with self._origin.open(position, stop) as opened:
+                for chunk in self._from(position, opened):
+                    self._pace.take(len(chunk), self._stop)
+                    if self._stop.is_set():
+                        break
+                    position = self._partial.write(position, chunk[: stop - position])
+                    if position >= stop:
+                        break
+        except NoRangesError:
+            raise
+        except SourceDownError as error:
+            return position, error
+        return position, None
+
+    def _from(self, position: int, opened: Opened) -> Iterator[bytes]:
+        skip_bytes = position - opened.offset
+        if skip_bytes and not self._may_skip:
+            raise NoRangesError(f"{self._origin.name} cannot begin in the middle")
+        for chunk in opened.chunks:
+            yield chunk[skip_bytes:]
+            skip_bytes = max(skip_bytes - len(chunk), 0)
+
+    def _wait_seconds(self, error: SourceDownError, failures: int) -> float:
+        if error.retry_after_seconds is not None:
+            return min(error.retry_after_seconds, MAX_WAIT_SECONDS)
+        exponential: float = self._terms.backoff_seconds * 2 ** max(failures - 1, 0)
+        return exponential * random.uniform(0.5, 1.5)  # noqa: S311 (spreads the tries of many hosts)

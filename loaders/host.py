@@ -1,0 +1,150 @@
+"""The host process: one device's engine and its link to the router, from start to drain.
+
+Process edge: signals, identity under `home`, budgets from what the machine has. It refuses to share a home with
+another host.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import platform
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from loaders import protocol
+from loaders.device import Device
+from loaders.engine import Engine
+from loaders.errors import HostError
+from loaders.fetch import Remote
+from loaders.link import Address, Link
+from loaders.protocol import Tier
+from loaders.store import Store
+from registry.settings import Settings
+
+log = structlog.get_logger("marquee.host")
+
+MEMORY_SHARE = 0.6  # of what is free at start; activations and the page cache need the rest
+DEVICE_SHARE = 0.85
+DISK_SHARE = 0.9
+PRIOR_SPEEDS = protocol.Speeds(disk_to_memory=1e9, memory_to_device=10e9, network_to_disk=100e6)
+DRAIN_SECONDS = 30.0
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What stays the same over restarts, in `home/host.json`."""
+
+    host_id: str
+
+
+def budgets_for(device: Device, home: Path, settings: Settings) -> dict[Tier, int]:
+    """Bytes per tier; what the settings leave open is taken from what is free now."""
+    disk_bytes = settings.disk_budget_bytes or int(shutil.disk_usage(home).free * DISK_SHARE)
+    if device.is_cpu:
+        free_bytes = int(device.free_bytes() * MEMORY_SHARE)
+        chosen = settings.device_budget_bytes or settings.memory_budget_bytes or free_bytes
+        return {"disk": disk_bytes, "device": chosen}
+    return {
+        "disk": disk_bytes,
+        "memory": settings.memory_budget_bytes or int(Device("cpu").free_bytes() * MEMORY_SHARE),
+        "device": settings.device_budget_bytes or int(device.free_bytes() * DEVICE_SHARE),
+    }
+
+
+async def run(
+    address: Address, settings: Settings, *, name: str | None = None, zone: str | None = None
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Raises `HostError`."""
+    home = settings.home
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, stop.set)
+    with own(home):
+        device = await asyncio.to_thread(Device, settings.device)
+        budgets = budgets_for(device, home, settings)
+        hello = _hello(settings, device, budgets, name=name or platform.node(), zone=zone)
+        remote = Remote(
+            hub_endpoint=settings.hub_endpoint,
+            hub_token=settings.hub_token,
+            router_url=address.url,
+            host_key=address.key,
+        )
+        with _engine(home, device, Store(home, remote=remote), budgets) as engine:
+            link = Link(address, engine, hello=hello, loop=loop)
+            engine.listen(link.heard)
+            await _until_stopped(link, stop)
+
+
+async def _until_stopped(link: Link, stop: asyncio.Event) -> None:
+    serving = asyncio.create_task(link.run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        log.info("draining")
+        await link.drain(DRAIN_SECONDS)
+    finally:
+        for task in (serving, stopping):
+            task.cancel()
+        await asyncio.gather(serving, stopping, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def own(home: Path) -> Iterator[None]:
+    """Holds the home's lock. Raises `HostError` when another host has it."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "host.lock").open("a")
+    except OSError as error:
+        raise HostError(f"cannot use {home}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HostError(f"another host uses {home}") from error
+        yield
+
+
+@contextlib.contextmanager
+def _engine(home: Path, device: Device, store: Store, budgets: Mapping[Tier, int]) -> Iterator[Engine]:
+    engine = Engine(home, device=device, store=store, budgets=budgets)
+    engine.warm_up()
+    try:
+        yield engine
+    finally:
+        engine.close(timeout_seconds=1.0)
+
+
+def _hello(
+    settings: Settings, device: Device, budgets: Mapping[Tier, int], *, name: str, zone: str | None
+) -> protocol.Hello:
+    return protocol.Hello(
+        protocol=protocol.PROTOCOL_VERSION,
+        host_id=_identity(settings.home).host_id,
+        name=name,
+        device=device.title,
+        pool=settings.pool,
+        zone=zone,
+        speed=1.0,
+        budgets=budgets,
+        speeds=PRIOR_SPEEDS,
+        held=(),
+        running=(),
+        finished=(),
+    )
+
+
+def _identity(home: Path) -> Identity:
+    path = home / "host.json"
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    made = Identity(host_id=uuid.uuid4().hex)
+    path.write_bytes(msgspec.json.encode(made))
+    return made

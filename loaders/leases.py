@@ -1,0 +1,74 @@
+"""Who uses and who fetches which blob, known to every process on the machine.
+
+IO. Record locks on one file per purpose, one byte per blob (its digest is the offset): the kernel drops them when a
+process dies, however it dies, and a thousand of them cost one open file. Linux only (open-file-description locks).
+It refuses to know where blobs are.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FLOCK = "hhqqi4x"  # type, whence, start, length, pid
+OFFSET_DIGITS = 15  # 60 bits of the digest: offsets are signed 64-bit numbers
+
+
+class Leases:
+    """Shared leases for users, exclusive turns for whoever fetches or evicts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._uses = folder / "uses"
+        self._turns = folder / "turns"
+        self._turns.touch()
+        self._mine = _open(self._uses)
+
+    def hold(self, sha256: str) -> None:
+        """From now on nobody evicts it, until `release` or the end of this process. Idempotent."""
+        _lock(self._mine, fcntl.F_RDLCK, sha256)
+
+    def release(self, sha256: str) -> None:
+        _lock(self._mine, fcntl.F_UNLCK, sha256)
+
+    @contextmanager
+    def unless_used(self, sha256: str) -> Iterator[bool]:
+        """True while nobody uses it, this process included; nobody can begin to inside the block."""
+        with _opened(self._uses) as descriptor:
+            yield _lock(descriptor, fcntl.F_WRLCK, sha256, wait=False)
+
+    @contextmanager
+    def turn(self, sha256: str) -> Iterator[None]:
+        """One at a time, over threads and processes. Waits."""
+        with _opened(self._turns) as descriptor:
+            _lock(descriptor, fcntl.F_WRLCK, sha256)
+            yield
+
+    def close(self) -> None:
+        """Gives up every lease."""
+        os.close(self._mine)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A description of its own, so that threads of one process exclude each other as well."""
+    descriptor = _open(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int, sha256: str, *, wait: bool = True) -> bool:
+    start = int(sha256[:OFFSET_DIGITS], 16)
+    request = struct.pack(FLOCK, kind, os.SEEK_SET, start, 1, 0)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, request)
+    except BlockingIOError:
+        return False
+    return True

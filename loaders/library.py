@@ -1,0 +1,208 @@
+"""The loaders without a router: `with Loader() as loader: loader.run("path/or/repo", prompt="…")`.
+
+IO: an engine of its own, described from a folder, a Hub repository, or a catalogue file's entry. Blocking, for
+programs and the command line; a host process uses the engine itself.
+"""
+
+import queue
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from loaders import adapters, host, protocol
+from loaders.device import Device
+from loaders.engine import Engine, Event
+from loaders.errors import InputError, LoaderError, WeightsGatedError, WeightsMissingError
+from loaders.fetch import Remote
+from loaders.protocol import AdapterUse, AttemptKey
+from loaders.running import Finished
+from loaders.store import Store
+from registry import folders, manifest
+from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source
+from registry.errors import FolderError
+from registry.settings import Settings
+
+SUFFIXES = {"image/png": "png", "video/mp4": "mp4", "audio/wav": "wav"}
+HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture, clip or sound."""
+
+    content_type: str
+    sha256: str
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+    @property
+    def suffix(self) -> str:
+        return SUFFIXES.get(self.content_type, "bin")
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run gave, and where its seconds went."""
+
+    outputs: tuple[Output, ...]
+    answers: dict[str, Any]
+    load_seconds: float
+    run_seconds: float
+
+
+class FailedRunError(LoaderError):
+    """A run failed; `failure` is the report a router would have got."""
+
+    def __init__(self, failure: protocol.Failed) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.location = failure.location
+
+
+class Loader:
+    """One device, many models. Models are folders, Hub repositories or slugs of the catalogue file."""
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        catalog: Path | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._settings = settings or Settings()
+        self._catalog_file = catalog
+        self._on_step = on_step
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        home = self._settings.home / "loader"
+        home.mkdir(parents=True, exist_ok=True)
+        device = Device(self._settings.device)
+        remote = Remote(hub_endpoint=self._settings.hub_endpoint, hub_token=self._settings.hub_token)
+        self.engine = Engine(
+            home,
+            device=device,
+            store=Store(home, remote=remote),
+            budgets=host.budgets_for(device, home, self._settings),
+        )
+        self.engine.listen(self._events.put)
+        self._manifests: dict[str, Manifest] = {}
+        self._count = 0
+
+    def run(
+        self, model: str | Path, *, loras: Sequence[tuple[str | Path, float]] = (), **values: Any
+    ) -> Result:
+        """Raises `FailedRunError`, and `LoaderError` when the model or a LoRA is nowhere to be found."""
+        found = self.manifest(model)
+        self.engine.describe(protocol.DescribeVersion(digest=found.digest, manifest=found))
+        uses = []
+        for lora, scale in loras:
+            adapter = self.adapter(lora, found)
+            self.engine.describe(protocol.DescribeAdapter(digest=adapter.digest, manifest=adapter))
+            uses.append(AdapterUse(adapter.digest, scale))
+        self._count += 1
+        attempt = AttemptKey(f"local-{self._count}", 1)
+        given = {name: value for name, value in values.items() if value is not None}
+        self.engine.submit(
+            protocol.Assign(attempt=attempt, version=found.digest, adapters=tuple(uses), input=given)
+        )
+        return self._await(attempt)
+
+    def manifest(self, model: str | Path) -> Manifest:
+        """Of a folder, a slug of the catalogue file, or a repository."""
+        name = str(model)
+        if name not in self._manifests:
+            self._manifests[name] = self._resolve(name)
+        return self._manifests[name]
+
+    def adapter(self, lora: str | Path, base: Manifest) -> AdapterManifest:
+        path = Path(lora)
+        if path.is_dir():
+            path = path / folders.ADAPTER_FILE
+        if path.is_file():
+            return adapters.describe(path, architecture=base.architecture)
+        entry = next((a for a in self._catalog().adapters if a.slug == Slug(str(lora))), None)
+        if entry is not None:
+            file = self._folder_of(entry.source) / (entry.weight_name or folders.ADAPTER_FILE)
+            return adapters.describe(file, architecture=base.architecture)
+        raise InputError(f"there is no LoRA {lora}", "loras")
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _await(self, attempt: AttemptKey) -> Result:
+        while True:
+            event = self._events.get()
+            if isinstance(event, protocol.Progress) and self._on_step is not None:
+                self._on_step(event.step, event.steps)
+            if isinstance(event, protocol.Failed) and event.attempt == attempt:
+                raise FailedRunError(event)
+            if isinstance(event, Finished) and event.attempt == attempt:
+                return _result(event)
+
+    def _resolve(self, name: str) -> Manifest:
+        try:
+            if Path(name).is_dir():
+                return folders.read_pipeline(Path(name))
+            variant = next((v for v in self._catalog().variants if v.slug == Slug(name)), None)
+            if variant is not None and variant.source is not None:
+                return folders.read_pipeline(self._folder_of(variant.source))
+            return folders.read_pipeline(self._download(Source(kind="hub", location=name)))
+        except FolderError as error:
+            raise WeightsMissingError(f"{name}: {error}") from error
+
+    def _catalog(self) -> Catalog:
+        if self._catalog_file is None or not self._catalog_file.is_file():
+            return Catalog()
+        return manifest.parse(self._catalog_file.read_text())
+
+    def _folder_of(self, source: Source) -> Path:
+        if source.kind == "path":
+            assert self._catalog_file is not None, "sources come from the catalogue file"
+            return self._catalog_file.resolve().parent / source.location / (source.subfolder or "")
+        return self._download(source)
+
+    def _download(self, source: Source) -> Path:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
+
+        try:
+            folder = snapshot_download(
+                source.location,
+                revision=source.revision,
+                endpoint=self._settings.hub_endpoint,
+                token=self._settings.hub_token,
+                cache_dir=self._settings.home / "hub",
+                allow_patterns=list(HUB_PATTERNS),
+            )
+        except GatedRepoError as error:
+            raise WeightsGatedError(f"{source.location} asks for an accepted licence and a token") from error
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise WeightsMissingError(
+                f"{source.location} is no folder, no slug of the catalogue, and no repository that the Hub gives us: {error}"
+            ) from error
+        return Path(folder) / (source.subfolder or "")
+
+
+def _result(finished: Finished) -> Result:
+    outputs = tuple(
+        Output(content_type=file.content_type, sha256=file.sha256, data=data)
+        for file, data in zip(finished.done.outputs, finished.outputs, strict=True)
+    )
+    timings = finished.done.timings
+    return Result(
+        outputs=outputs,
+        answers=dict(finished.done.result),
+        load_seconds=timings.load,
+        run_seconds=timings.run,
+    )

@@ -1,0 +1,240 @@
+"""The host's side of the link: one WebSocket to the pool's router, opened again whenever it is lost.
+
+IO, asyncio. It carries assignments to the engine and reports back, keeps every finished attempt with its outputs
+until the router says `Settled`, and says them again on a new link. All its state is touched on the event loop
+alone. It refuses to know what a run is.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import structlog
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from loaders import protocol
+from loaders.engine import Event
+from loaders.errors import KeyRefusedError
+from loaders.protocol import AttemptKey
+from loaders.running import Finished
+from registry.catalog import Digest
+
+log = structlog.get_logger("marquee.link")
+
+PATH = "/hosts/link"
+FIRST_BACKOFF_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 5.0
+PING_SECONDS = 5.0  # a router that answers no ping for this long is gone
+OPEN_SECONDS = 10.0
+UNAUTHORIZED = 4401
+MAX_MESSAGE_BYTES = 64 << 20  # a manifest of a hundred thousand files
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Worker(Protocol):
+    """What the link drives: `loaders.engine.Engine`, or a fake that needs no torch."""
+
+    def describe(self, description: protocol.DescribeVersion | protocol.DescribeAdapter) -> None: ...
+    def submit(self, assign: protocol.Assign) -> None: ...
+    def cancel(self, attempt: AttemptKey) -> None: ...
+    def stage(self, stage: protocol.Stage) -> None: ...
+    def drop(self, digests: tuple[Digest, ...]) -> None: ...
+    def drain(self) -> tuple[AttemptKey, ...]: ...
+    def held(self) -> tuple[protocol.Held, ...]: ...
+    def known(self) -> tuple[Digest, ...]: ...
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """The router, and how a host signs in to it."""
+
+    url: str  # http(s)://host:port, as customers know it
+    key: str
+
+    @property
+    def socket_url(self) -> str:
+        parts = urlsplit(self.url)
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + PATH, "", ""))
+
+    @property
+    def is_local(self) -> bool:
+        return urlsplit(self.url).hostname in LOOPBACK
+
+
+class Link:
+    """Call `heard` from any thread with the engine's events; await `run` on the loop."""
+
+    def __init__(
+        self, address: Address, worker: Worker, *, hello: protocol.Hello, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._address = address
+        self._worker = worker
+        self._hello = hello  # who we are; what we hold and run is filled in for each link
+        self._loop = loop
+        self._accepted: set[AttemptKey] = set()
+        self._unsettled: dict[AttemptKey, Finished | protocol.Failed] = {}
+        self._abandoned: set[AttemptKey] = set()
+        self._outbox: asyncio.Queue[bytes] | None = None  # None: there is no link
+        self._welcomed = False
+        self._draining = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    def heard(self, event: Event) -> None:
+        """The engine's listener; any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+            self._loop.call_soon_threadsafe(self._fold, event)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `KeyRefusedError` when the router refuses the key."""
+        backoff_seconds = FIRST_BACKOFF_SECONDS
+        while True:
+            try:
+                async with self._connection() as socket:
+                    await self._serve(socket)
+            except InvalidStatus as error:
+                if error.response.status_code in {401, 403}:
+                    raise KeyRefusedError("the router does not accept this host's key") from error
+                log.warning("link refused", status=error.response.status_code)
+            except ConnectionClosed as error:
+                if error.rcvd is not None and error.rcvd.code == UNAUTHORIZED:
+                    raise KeyRefusedError(error.rcvd.reason) from error
+                log.warning("link lost", error=str(error))
+            except (OSError, TimeoutError, WebSocketException, protocol.ProtocolError) as error:
+                log.warning(
+                    "no link", error=str(error) or type(error).__name__, retry_seconds=backoff_seconds
+                )
+            if self._welcomed:
+                self._welcomed, backoff_seconds = False, FIRST_BACKOFF_SECONDS
+            await asyncio.sleep(backoff_seconds)
+            backoff_seconds = min(backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """No more work: hands back what has not begun, waits until the rest is settled or time is up."""
+        self._draining = True
+        returned = self._worker.drain()
+        self._accepted.difference_update(returned)
+        self._send(protocol.Draining(returned=returned))
+        self._note_quiet()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), timeout_seconds)
+
+    def _connection(self) -> connect:
+        return connect(
+            self._address.socket_url,
+            additional_headers={"Authorization": f"Bearer {self._address.key}"},
+            compression=None,  # outputs are compressed already
+            max_size=MAX_MESSAGE_BYTES,
+            open_timeout=OPEN_SECONDS,
+            ping_interval=PING_SECONDS,
+            ping_timeout=PING_SECONDS,
+            proxy=None if self._address.is_local else True,
+        )
+
+    async def _serve(self, socket: ClientConnection) -> None:
+        outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._outbox = outbox
+        self._greet()
+        writer = asyncio.create_task(self._write(socket, outbox))
+        try:
+            async for frame in socket:
+                if isinstance(frame, bytes):
+                    self._obey(protocol.decode_to_host(frame))
+            log.info("link closed", code=socket.close_code, reason=socket.close_reason)
+        finally:
+            self._outbox = None
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self, socket: ClientConnection, outbox: asyncio.Queue[bytes]) -> None:
+        with contextlib.suppress(WebSocketException):  # the reader sees the loss as well
+            while True:
+                await socket.send(await outbox.get())
+
+    def _greet(self) -> None:
+        """Who we are, then whatever the router has not settled."""
+        self._send(
+            msgspec.structs.replace(
+                self._hello,
+                held=self._worker.held(),
+                running=tuple(self._accepted),
+                finished=tuple(self._unsettled),
+                known=self._worker.known(),
+            )
+        )
+        for report in self._unsettled.values():
+            self._report(report)
+        if self._draining:
+            self._send(protocol.Draining())
+
+    def _obey(self, message: protocol.ToHost) -> None:
+        match message:
+            case protocol.Welcome(abandon=abandon):
+                log.info("linked", pool=message.pool)
+                self._welcomed = True
+                self._abandon(abandon)
+            case protocol.DescribeVersion() | protocol.DescribeAdapter():
+                self._worker.describe(message)
+            case protocol.Assign():
+                self._accept(message)
+            case protocol.Cancel(attempt=attempt):
+                self._worker.cancel(attempt)
+            case protocol.Settled(attempt=attempt):
+                self._unsettled.pop(attempt, None)
+                self._note_quiet()
+            case protocol.Stage():
+                self._worker.stage(message)
+            case protocol.Drop(digests=digests):
+                self._worker.drop(digests)
+
+    def _accept(self, assign: protocol.Assign) -> None:
+        if self._draining:
+            self._send(protocol.Draining(returned=(assign.attempt,)))
+        elif assign.attempt not in self._accepted and assign.attempt not in self._unsettled:
+            self._accepted.add(assign.attempt)
+            self._quiet.clear()
+            self._worker.submit(assign)
+
+    def _abandon(self, attempts: Sequence[AttemptKey]) -> None:
+        for attempt in attempts:
+            if self._unsettled.pop(attempt, None) is None and attempt in self._accepted:
+                self._abandoned.add(attempt)
+                self._worker.cancel(attempt)
+        self._note_quiet()
+
+    def _fold(self, event: Event) -> None:
+        if isinstance(event, Finished | protocol.Failed):
+            self._accepted.discard(event.attempt)
+            if event.attempt in self._abandoned:
+                self._abandoned.discard(event.attempt)
+            else:
+                self._unsettled[event.attempt] = event
+                self._report(event)
+            self._note_quiet()
+        elif isinstance(event, protocol.Residency) or event.attempt not in self._abandoned:
+            self._send(event)
+
+    def _report(self, report: Finished | protocol.Failed) -> None:
+        if isinstance(report, protocol.Failed):
+            self._send(report)
+            return
+        for index, data in enumerate(report.outputs):
+            for start in range(0, len(data), protocol.OUTPUT_CHUNK_BYTES):
+                piece = data[start : start + protocol.OUTPUT_CHUNK_BYTES]
+                self._send(protocol.OutputChunk(attempt=report.attempt, index=index, data=piece))
+        self._send(report.done)
+
+    def _send(self, message: protocol.Message) -> None:
+        """Without a link nothing is lost: the next hello says what matters."""
+        if self._outbox is not None:
+            self._outbox.put_nowait(protocol.encode(message))
+
+    def _note_quiet(self) -> None:
+        if self._accepted or self._unsettled:
+            self._quiet.clear()
+        else:
+            self._quiet.set()

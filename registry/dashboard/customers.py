@@ -1,0 +1,71 @@
+"""Customers: what each uses and spends, how concentrated, and whether they come back. Reads through `figures`."""
+
+from collections.abc import Sequence
+
+from registry import cohorts
+from registry.dashboard.figures import Figures, Row
+from registry.dashboard.panels import Column, Page, Panel, Tile
+
+SHOWN = 100
+MONTHS = 13
+
+
+async def page(figures: Figures) -> Page:
+    found = await figures.rows("customers")
+    active = await figures.rows("active_months")
+    requests = sum(row["requests"] for row in found)
+    shares = [row["requests"] / requests for row in found] if requests else []
+    tiles = (
+        Tile(name="Customers", value=len(found)),
+        Tile(name="Share of the ten largest", value=sum(shares[:10]) if shares else None, kind="share"),
+        Tile(name="Models used by the hundred largest", value=_mean_models(found), kind="number"),
+        Tile(name="Spend, USD", value=sum(row["amount"] for row in found), kind="money"),
+    )
+    return Page(
+        title="Customers",
+        tiles=tiles if len(found) > 1 else tiles[-1:],
+        panels=(_table(found), _retention(active)),
+    )
+
+
+def _mean_models(found: Sequence[Row]) -> float | None:
+    largest = [row["models"] for row in found[:100]]
+    return sum(largest) / len(largest) if largest else None
+
+
+def _table(found: Sequence[Row]) -> Panel:
+    columns = (
+        Column(name="customer", kind="text"),
+        Column(name="requests"),
+        Column(name="spend, USD", kind="money"),
+        Column(name="models used"),
+        Column(name="share of its favourite", kind="share"),
+        Column(name="favourite", kind="model"),
+    )
+    names = ("organization", "requests", "amount", "models", "top_share", "top_model")
+    rows = [tuple(row[name] for name in names) for row in found[:SHOWN]]
+    note = f"The {SHOWN} largest of {len(found)}." if len(found) > SHOWN else ""
+    return Panel(id="customers", title="Usage by customer", columns=columns, rows=rows, note=note, wide=True)
+
+
+def _retention(active: Sequence[Row]) -> Panel:
+    months = {row["organization"]: list(row["months"]) for row in active}
+    kept = cohorts.retention(months)
+    sizes = {first: sum(min(found) == first for found in months.values()) for first in kept}
+    longest = min(MONTHS, max((len(shares) for shares in kept.values()), default=0))
+    rows = [
+        (f"{first // 12}-{first % 12 + 1:02} ({sizes[first]})", *[*shares, *[None] * longest][:longest])
+        for first, shares in kept.items()
+    ]
+    return Panel(
+        id="retention",
+        title="Who came back",
+        note="By month of the first call: the share that called again so many months later.",
+        columns=(
+            Column(name="first call", kind="text"),
+            *(Column(name=f"+{n}", kind="share") for n in range(longest)),
+        ),
+        rows=rows,
+        heat=True,
+        wide=True,
+    )

@@ -1,0 +1,116 @@
+"""Reads the rollups for one view and one period; gives plain rows and daily arrays. IO, reads only."""
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from registry import rollups
+from registry.catalog import Record
+from registry.dashboard.views import View
+from registry.database import Database, load_queries
+from registry.decay import Array
+
+QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
+PERIODS = (7, 30, 90, 365)  # days
+STATISTICS_DAYS = 365
+Row = Mapping[str, Any]
+
+
+class Period(Record, frozen=True, kw_only=True):
+    """Whole UTC days, both ends included."""
+
+    until: dt.date
+    days: int
+
+    @property
+    def since(self) -> dt.date:
+        return self.until - dt.timedelta(days=self.days - 1)
+
+    @property
+    def before(self) -> "Period":
+        return Period(until=self.since - dt.timedelta(days=1), days=self.days)
+
+    @property
+    def dates(self) -> list[dt.date]:
+        return [self.since + dt.timedelta(days=offset) for offset in range(self.days)]
+
+
+class Demand(Record, frozen=True, kw_only=True):
+    """One variant's requests per whole day of the last year, ending yesterday: float64, shape (365,)."""
+
+    slug: str
+    requests: Array
+    recent: int  # of the last thirty days
+
+    @property
+    def first(self) -> int:
+        return int(np.flatnonzero(self.requests)[0]) if self.requests.any() else len(self.requests)
+
+
+class Figures:
+    """The queries of one page, limited by its view."""
+
+    def __init__(self, db: Database, view: View, period: Period) -> None:
+        self.db = db
+        self.view = view
+        self.period = period
+
+    async def rows(self, name: str, period: Period | None = None, **more: object) -> list[Row]:
+        chosen = period or self.period
+        query = QUERIES[name].replace("{variant_days}", QUERIES["variant_days"])
+        parameters = self.view.limits | {"since": chosen.since, "until": chosen.until} | more
+        async with self.db.pool.connection() as connection:
+            found = await connection.execute(query, parameters)
+            return list(await found.fetchall())
+
+    async def latencies(
+        self, period: Period | None = None, scopes: Sequence[str] | None = None
+    ) -> "Latencies":
+        limits = {} if scopes is None else {"scopes": list(scopes)}
+        return Latencies(await self.rows("latencies", period, **limits))
+
+    async def demand(self) -> list[Demand]:
+        """Every variant of the view; the statistics always look at a year that ended yesterday."""
+        year = Period(until=self.period.until - dt.timedelta(days=1), days=STATISTICS_DAYS)
+        return [
+            Demand(
+                slug=row["slug"], requests=_spread(row["days"], row["requests"]), recent=row["recent"] or 0
+            )
+            for row in await self.rows("series", year)
+        ]
+
+    @property
+    def first_weekday(self) -> int:
+        """Of the arrays that `demand` gives."""
+        return (self.period.until - dt.timedelta(days=STATISTICS_DAYS)).weekday()
+
+    @property
+    def statistics_since(self) -> dt.date:
+        return self.period.until - dt.timedelta(days=STATISTICS_DAYS)
+
+
+def _spread(days: Sequence[int], amounts: Sequence[float]) -> Array:
+    series = np.zeros(STATISTICS_DAYS)
+    series[np.asarray(days, dtype=np.int64)] = amounts
+    return series
+
+
+class Latencies:
+    """Buckets of seconds, summed over any part of their days."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._buckets: dict[tuple[str, dt.date], dict[int, int]] = defaultdict(dict)
+        for row in rows:
+            self._buckets[row["kind"], row["day"]][row["bucket"]] = row["requests"]
+
+    def quantile(self, kind: str, share: float, day: dt.date | None = None) -> float | None:
+        total: dict[int, int] = defaultdict(int)
+        for (of_kind, of_day), buckets in self._buckets.items():
+            if of_kind == kind and day in {None, of_day}:
+                for bucket, requests in buckets.items():
+                    total[bucket] += requests
+        return rollups.quantile(list(total.items()), share)

@@ -1,0 +1,73 @@
+"""Launches: the calendar of windows, how ready the fleet is for them, and first hours against earlier launches."""
+
+from collections.abc import Sequence
+
+from registry.dashboard.figures import Figures, Row
+from registry.dashboard.live import FleetState
+from registry.dashboard.model import windows_panel
+from registry.dashboard.panels import Chart, Column, Page, Panel
+
+COMPARED = 6
+HOURS = 72
+
+
+async def page(figures: Figures, fleet: FleetState | None) -> Page:
+    releases = await figures.rows("releases", slug=None)
+    firsts = await figures.rows("first_days")
+    curves = {row["slug"]: await figures.rows("first_hours", slug=row["slug"]) for row in firsts[:COMPARED]}
+    planned = [row for row in releases if row["window"].get("prewarm_from") and not row["withdrawn_at"]]
+    return Page(
+        title="Launches",
+        panels=(
+            windows_panel(releases, with_model=True),
+            _readiness(planned, fleet),
+            _first_hours(curves),
+            _begun(firsts),
+        ),
+    )
+
+
+def _readiness(planned: Sequence[Row], fleet: FleetState | None) -> Panel:
+    """How many hosts hold the variant's weights on their device, against how many were asked for."""
+    warm = fleet.warm if fleet else {}
+    rows = [
+        (row["variant"], row["window"].get("prewarm_replicas", 0), warm.get(row["variant"], 0))
+        for row in planned
+    ]
+    columns = (
+        Column(name="model", kind="model"),
+        Column(name="replicas wanted"),
+        Column(name="hosts warm now"),
+    )
+    return Panel(
+        id="readiness", title="Prewarming", columns=columns, rows=rows, empty="No launch asks for prewarming."
+    )
+
+
+def _first_hours(curves: dict[str, list[Row]]) -> Panel:
+    total = {slug: _running(rows) for slug, rows in curves.items()}
+    rows = [(hour, *(total[slug][hour] for slug in total)) for hour in range(HOURS)] if total else []
+    return Panel(
+        id="hours",
+        title="First hours, the latest launches side by side",
+        note="Requests so far, by hours since the first.",
+        columns=(Column(name="hour"), *(Column(name=slug) for slug in total)),
+        rows=rows,
+        chart=Chart(kind="survival"),
+        wide=True,
+    )
+
+
+def _running(rows: Sequence[Row]) -> list[int]:
+    by_hour = {row["age_hours"]: row["requests"] for row in rows}
+    reached, curve = 0, []
+    for hour in range(HOURS):
+        reached += by_hour.get(hour, 0)
+        curve.append(reached)
+    return curve
+
+
+def _begun(firsts: Sequence[Row]) -> Panel:
+    columns = (Column(name="model", kind="model"), Column(name="first request", kind="day"))
+    rows = [(row["slug"], row["day"]) for row in firsts[:50]]
+    return Panel(id="begun", title="Latest to begin in these days", columns=columns, rows=rows)

@@ -1,0 +1,117 @@
+-- name: variant_days
+-- Requests, failures, seconds and money per variant and day, as far as the view reaches.
+SELECT substr(scope, 3) AS slug, day, requests, failed, wait_ms, load_ms, run_ms, amount
+FROM scope_days
+WHERE %(organization)s::text IS NULL AND left(scope, 2) = 's:' AND day BETWEEN %(since)s AND %(until)s
+    AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
+UNION ALL
+SELECT slug, day, sum(requests), sum(failed), sum(wait_ms), sum(load_ms), sum(run_ms), sum(amount)
+FROM usage_days
+WHERE organization = %(organization)s AND day BETWEEN %(since)s AND %(until)s
+GROUP BY slug, day
+
+-- name: owned
+-- The variants of a lab.
+SELECT slug FROM variants WHERE owner = %(owner)s ORDER BY slug
+
+-- name: days
+-- Sums per day over everything the view holds.
+SELECT day, sum(requests)::bigint AS requests, sum(succeeded)::bigint AS succeeded, sum(failed)::bigint AS failed,
+    sum(wait_ms)::bigint AS wait_ms, sum(load_ms)::bigint AS load_ms, sum(run_ms)::bigint AS run_ms,
+    sum(amount) AS amount
+FROM scope_days WHERE scope = ANY(%(scopes)s) AND day BETWEEN %(since)s AND %(until)s
+GROUP BY day ORDER BY day
+
+-- name: latencies
+-- Requests per day, kind and bucket of seconds.
+SELECT day, kind, bucket, sum(requests)::bigint AS requests
+FROM latency_days WHERE scope = ANY(%(scopes)s) AND day BETWEEN %(since)s AND %(until)s
+GROUP BY day, kind, bucket
+
+-- name: movers
+-- Each variant's requests in the period and in the one before.
+SELECT slug, sum(requests) FILTER (WHERE day > %(middle)s)::bigint AS requests,
+    sum(requests) FILTER (WHERE day <= %(middle)s)::bigint AS before,
+    sum(amount) FILTER (WHERE day > %(middle)s) AS amount
+FROM ({variant_days}) AS d GROUP BY slug
+
+-- name: weeks
+-- Requests per variant and seven days, counted back from the last day.
+SELECT slug, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests
+FROM ({variant_days}) AS d GROUP BY 1, 2
+
+-- name: series
+-- Each variant's days and amounts as arrays, for the statistics.
+SELECT slug, array_agg(day - %(since)s::date ORDER BY day) AS days, array_agg(requests::float8 ORDER BY day) AS requests,
+    sum(requests) FILTER (WHERE day > %(until)s::date - 30)::bigint AS recent
+FROM ({variant_days}) AS d GROUP BY slug
+
+-- name: one_variant
+-- One variant's days.
+SELECT day, requests, failed, wait_ms, load_ms, run_ms, amount FROM ({variant_days}) AS d WHERE slug = %(slug)s ORDER BY day
+
+-- name: versions
+-- One variant's requests per week and version.
+SELECT version, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests
+FROM usage_days WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
+    AND (%(organization)s::text IS NULL OR organization = %(organization)s)
+GROUP BY 1, 2
+
+-- name: adapters
+-- The LoRAs that one variant was called with.
+SELECT coalesce(a.slug, u.adapter) AS adapter, sum(u.requests)::bigint AS requests
+FROM (
+    SELECT unnest(adapters) AS adapter, requests FROM usage_days
+    WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
+        AND (%(organization)s::text IS NULL OR organization = %(organization)s)
+) AS u LEFT JOIN adapters AS a ON a.digest = u.adapter
+GROUP BY 1 ORDER BY requests DESC, adapter LIMIT 20
+
+-- name: callers
+-- Who called one variant.
+SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount
+FROM usage_days WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
+GROUP BY 1 ORDER BY requests DESC, organization LIMIT 20
+
+-- name: releases
+-- Launch windows, newest first.
+SELECT r.variant, r.window, r.shares, r.created_at, r.withdrawn_at FROM releases AS r
+WHERE (%(slug)s::text IS NULL OR r.variant = %(slug)s)
+    AND (%(slugs)s::text[] IS NULL OR r.variant = ANY(%(slugs)s))
+ORDER BY r.id DESC LIMIT 200
+
+-- name: customers
+-- Per customer: requests, money, models used, and the share of the most used one.
+SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount, count(*) AS models,
+    max(requests)::float8 / sum(requests)::float8 AS top_share, (array_agg(slug ORDER BY requests DESC))[1] AS top_model
+FROM (
+    SELECT organization, slug, sum(requests) AS requests, sum(amount) AS amount FROM usage_days
+    WHERE day BETWEEN %(since)s AND %(until)s AND (%(organization)s::text IS NULL OR organization = %(organization)s)
+    GROUP BY 1, 2
+) AS d GROUP BY organization ORDER BY requests DESC, organization
+
+-- name: active_months
+-- In which months (running number) each customer called.
+SELECT substr(scope, 3) AS organization,
+    array_agg(DISTINCT (extract(year FROM day) * 12 + extract(month FROM day) - 1)::int) AS months
+FROM scope_days WHERE left(scope, 2) = 'o:' AND day <= %(until)s
+    AND (%(organization)s::text IS NULL OR scope = 'o:' || %(organization)s)
+GROUP BY 1
+
+-- name: first_days
+-- The first day of each variant's demand, newest first.
+SELECT slug, min(day) AS day FROM ({variant_days}) AS d GROUP BY slug ORDER BY 2 DESC, 1
+
+-- name: first_hours
+-- A variant's requests by hour since its first.
+SELECT (extract(epoch FROM hour - first.at) / 3600)::int AS age_hours, sum(requests)::bigint AS requests
+FROM usage_hours, (SELECT min(hour) AS at FROM usage_hours WHERE slug = %(slug)s) AS first
+WHERE slug = %(slug)s AND hour < first.at + interval '72 hours'
+GROUP BY 1 ORDER BY 1
+
+-- name: loading
+-- Per host: what loading cost in the last day. Straight from the ledger: one day of it.
+SELECT host_id, count(*) AS requests, count(*) FILTER (WHERE load_seconds > 0.001) AS cold,
+    sum(load_seconds) AS load_seconds, sum(run_seconds) AS run_seconds
+FROM usage_records WHERE finished_at > now() - interval '1 day' AND host_id IS NOT NULL
+GROUP BY host_id ORDER BY load_seconds DESC LIMIT 100

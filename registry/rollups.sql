@@ -1,0 +1,80 @@
+-- name: bounds
+-- The transactions whose rows are folded already, and the oldest one that may still be under way: rows of all
+-- transactions in between are committed for good, so each is folded exactly once, however late it came.
+SELECT (SELECT folded_below FROM rollup_state) AS low, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS high
+
+-- name: fold
+-- Adds the rows of transactions from low to high to every rollup, in one statement.
+WITH fresh AS MATERIALIZED (
+    SELECT
+        finished_at, slug, organization, version, pool, coalesce(currency, '') AS currency,
+        CASE WHEN cardinality(adapters) < 2 THEN adapters ELSE ARRAY(SELECT unnest(adapters) ORDER BY 1) END AS adapters,
+        (finished_at AT TIME ZONE 'UTC')::date AS day,
+        (state = 'succeeded')::int AS succeeded, (state = 'failed')::int AS failed, (state = 'cancelled')::int AS cancelled,
+        round(wait_seconds * 1000)::bigint AS wait_ms, round(load_seconds * 1000)::bigint AS load_ms,
+        round(run_seconds * 1000)::bigint AS run_ms, images, round(megapixels * 1000000)::bigint AS pixels,
+        round(video_seconds * 1000)::bigint AS video_ms, amount
+    FROM usage_records
+    WHERE (txid >= %(low)s AND txid < %(high)s) OR (%(all)s AND txid IS NULL)
+), hours AS (
+    INSERT INTO usage_hours
+    SELECT date_trunc('hour', finished_at, 'UTC'), slug, organization, version, pool, adapters, currency,
+        count(*), sum(succeeded), sum(failed), sum(cancelled), sum(wait_ms), sum(load_ms), sum(run_ms),
+        sum(images), sum(pixels), sum(video_ms), sum(amount)
+    FROM fresh GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ON CONFLICT (hour, slug, organization, version, pool, adapters, currency) DO UPDATE SET
+        requests = usage_hours.requests + excluded.requests, succeeded = usage_hours.succeeded + excluded.succeeded,
+        failed = usage_hours.failed + excluded.failed, cancelled = usage_hours.cancelled + excluded.cancelled,
+        wait_ms = usage_hours.wait_ms + excluded.wait_ms, load_ms = usage_hours.load_ms + excluded.load_ms,
+        run_ms = usage_hours.run_ms + excluded.run_ms, images = usage_hours.images + excluded.images,
+        pixels = usage_hours.pixels + excluded.pixels, video_ms = usage_hours.video_ms + excluded.video_ms,
+        amount = usage_hours.amount + excluded.amount
+), days AS (
+    INSERT INTO usage_days
+    SELECT day, slug, organization, version, pool, adapters, currency,
+        count(*), sum(succeeded), sum(failed), sum(cancelled), sum(wait_ms), sum(load_ms), sum(run_ms),
+        sum(images), sum(pixels), sum(video_ms), sum(amount)
+    FROM fresh GROUP BY 1, 2, 3, 4, 5, 6, 7
+    ON CONFLICT (day, slug, organization, version, pool, adapters, currency) DO UPDATE SET
+        requests = usage_days.requests + excluded.requests, succeeded = usage_days.succeeded + excluded.succeeded,
+        failed = usage_days.failed + excluded.failed, cancelled = usage_days.cancelled + excluded.cancelled,
+        wait_ms = usage_days.wait_ms + excluded.wait_ms, load_ms = usage_days.load_ms + excluded.load_ms,
+        run_ms = usage_days.run_ms + excluded.run_ms, images = usage_days.images + excluded.images,
+        pixels = usage_days.pixels + excluded.pixels, video_ms = usage_days.video_ms + excluded.video_ms,
+        amount = usage_days.amount + excluded.amount
+), scopes AS (
+    INSERT INTO scope_days
+    SELECT coalesce('s:' || slug, 'o:' || organization, ''), day,
+        count(*), sum(succeeded), sum(failed), sum(cancelled), sum(wait_ms), sum(load_ms), sum(run_ms),
+        sum(images), sum(pixels), sum(video_ms), sum(amount)
+    FROM fresh GROUP BY GROUPING SETS ((day), (day, slug), (day, organization))
+    ON CONFLICT (scope, day) DO UPDATE SET
+        requests = scope_days.requests + excluded.requests, succeeded = scope_days.succeeded + excluded.succeeded,
+        failed = scope_days.failed + excluded.failed, cancelled = scope_days.cancelled + excluded.cancelled,
+        wait_ms = scope_days.wait_ms + excluded.wait_ms, load_ms = scope_days.load_ms + excluded.load_ms,
+        run_ms = scope_days.run_ms + excluded.run_ms, images = scope_days.images + excluded.images,
+        pixels = scope_days.pixels + excluded.pixels, video_ms = scope_days.video_ms + excluded.video_ms,
+        amount = scope_days.amount + excluded.amount
+), latencies AS (
+    INSERT INTO latency_days
+    SELECT coalesce('s:' || slug, 'o:' || organization, ''), kind, day,
+        greatest(0, least(83, floor(4 * ln(greatest(ms, 1) / 10.0) / ln(2.0))))::smallint AS bucket, count(*)
+    FROM fresh, LATERAL (VALUES ('wait', wait_ms), ('load', load_ms), ('run', run_ms)) AS timing (kind, ms)
+    WHERE succeeded = 1
+    GROUP BY GROUPING SETS ((day, kind, bucket), (day, kind, bucket, slug), (day, kind, bucket, organization))
+    ON CONFLICT (scope, kind, day, bucket) DO UPDATE SET requests = latency_days.requests + excluded.requests
+)
+SELECT count(*) AS rows FROM fresh
+
+-- name: advance
+-- Remembers how far the ledger is folded.
+INSERT INTO rollup_state (folded_below) VALUES (%(high)s)
+ON CONFLICT (one) DO UPDATE SET folded_below = excluded.folded_below, folded_at = now()
+
+-- name: lock
+-- One fold at a time, whichever process does it.
+SELECT pg_advisory_xact_lock(7309464)
+
+-- name: empty
+-- Forgets every sum; the next fold takes the whole ledger.
+TRUNCATE usage_hours, usage_days, scope_days, latency_days, rollup_state

@@ -1,0 +1,189 @@
+"""The gateway's composition root: settings in, one Litestar application out. Process edge.
+
+It wires the doors, the links and the pages to one core, whose parts live as long as the application does.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import psycopg
+import structlog
+from litestar import Litestar, Response, get
+
+from registry import edge, partitions, postgres, rollups
+from registry.catalog import Caller
+from registry.dashboard import pages as dashboard_pages
+from registry.database import Database
+from registry.settings import Settings
+from registry.web import opening, signin
+from router import downloads, fates, links, tables
+from router.board import Board
+from router.clients import fal
+from router.clients.door import House
+from router.core import Core
+from router.dispatcher import Dispatcher
+from router.errors import UnauthorizedError
+from router.files import FileStore
+from router.observatory import Observatory
+from router.queue import Queue
+from router.snapshot import Catalogue
+from router.storefront import pages
+
+log = structlog.get_logger("marquee.gateway")
+
+PARTITIONED = (tables.requests.name, tables.attempts.name, "usage_records")
+HOUSEKEEPING_SECONDS = 3600.0
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True):
+    """All that lives as long as the application."""
+
+    db: Database
+    house: House
+    front: pages.Front
+    dashboard: dashboard_pages.Dashboard
+    seat: links.Seat
+    dispatcher: Dispatcher
+
+
+def create_app(settings: Settings) -> Litestar:
+    """`app.state.gateway` is there between start and end; `app.state.stop()` ends streams and waits."""
+    living: list[Gateway] = []
+
+    def gateway() -> Gateway:
+        return living[0]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with _open(settings) as opened:
+            living.append(opened)
+            app.state.gateway = opened
+            app.state.stop = opened.house.core.stopping.set
+            yield
+            opened.house.core.stopping.set()
+            living.clear()
+
+    plumbing = edge.plumbing(edge.Metrics())
+    handlers = [
+        fal.router(lambda: gateway().house),
+        fates.router(lambda: gateway().house),
+        downloads.router(lambda: gateway().house),
+        links.router(lambda: gateway().seat),
+        signin.router(lambda: gateway().front.door),
+        pages.router(lambda: gateway().front),
+        dashboard_pages.router(lambda: gateway().dashboard),
+        _health(gateway),
+    ]
+    return Litestar(
+        route_handlers=[*plumbing.pop("route_handlers"), *handlers],
+        lifespan=[lifespan],
+        openapi_config=None,
+        **plumbing,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open(settings: Settings) -> AsyncIterator[Gateway]:
+    dsn = settings.database_url
+    if dsn is None:
+        dsn = await asyncio.to_thread(postgres.ensure, settings.home)
+    async with contextlib.AsyncExitStack() as stack:
+        db = await stack.enter_async_context(Database.open(dsn))
+        await keep_house(db)
+        catalogue = await stack.enter_async_context(Catalogue.open(db))
+        files, board, origin = FileStore(settings.home / "files"), Board(), secrets.token_hex(8)
+        dispatcher = await stack.enter_async_context(
+            Dispatcher.open(
+                pool=settings.pool, db=db, files=files, board=board, catalogue=catalogue, origin=origin
+            )
+        )
+        queue = Queue(db, origin)
+        core = Core(catalogue=catalogue, queue=queue, board=board, dispatcher=dispatcher)
+        async with _background(core.follow(dsn), _keep_house_for_ever(db), rollups.keep(db)):
+            front = _front(settings, catalogue, core)
+            yield Gateway(
+                db=db,
+                house=House(core=core, files=files, public_url=settings.public_url),
+                front=front,
+                dashboard=dashboard_pages.Dashboard(
+                    db=db,
+                    door=front.door,
+                    observatory=Observatory(dispatcher, catalogue, queue),
+                    stopping=core.stopping,
+                ),
+                seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
+                dispatcher=dispatcher,
+            )
+        await queue.drain()
+
+
+def _front(settings: Settings, catalogue: Catalogue, core: Core) -> pages.Front:
+    async def verify(token: str) -> Caller | None:
+        with contextlib.suppress(UnauthorizedError):
+            return catalogue.now.caller(token, None)
+        return None
+
+    async def find(key_id: str) -> Caller | None:
+        return catalogue.now.caller_of(key_id)
+
+    door = opening.door(settings, verify=verify, find=find)
+    return pages.Front(door=door, catalogue=catalogue, calls=core, public_url=settings.public_url)
+
+
+@contextlib.asynccontextmanager
+async def _background(*work: Any) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(item) for item in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def keep_house(db: Database) -> None:
+    """Partitions for the days ahead."""
+    async with db.pool.connection() as connection:
+        await partitions.prepare(connection, PARTITIONED, datetime.now(UTC).date())
+
+
+async def _keep_house_for_ever(db: Database) -> None:
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        try:
+            await keep_house(db)
+        except psycopg.Error as error:
+            log.warning("housekeeping failed", error=str(error).strip())
+
+
+def _health(gateway: Any) -> Any:
+    @get("/healthz", include_in_schema=False)
+    async def healthz() -> Response[dict[str, Any]]:
+        """200 when the database answers and a dispatcher is active (here, or we stand by for it)."""
+        house: Gateway = gateway()
+        database = await _answers(house.db)
+        active = house.dispatcher.term is not None
+        healthy = database and (active or house.dispatcher.standing_by)
+        content = {
+            "status": "ok" if healthy else "unavailable",
+            "database": database,
+            "dispatcher": "active" if active else "standing by",
+            "hosts": house.dispatcher.hosts,
+        }
+        return Response(content, status_code=200 if healthy else 503)
+
+    return healthz
+
+
+async def _answers(db: Database) -> bool:
+    try:
+        async with asyncio.timeout(2.0), db.pool.connection() as connection:
+            await connection.execute("SELECT 1")
+    except (psycopg.Error, TimeoutError, OSError):
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""One attempt in a dispatcher's hands: where it runs, what arrived of its outputs, and the outcome they make.
+
+Drafts write to the file store (IO); the rest is pure. It refuses to decide what follows from a fault: `term` does.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from loaders.protocol import AttemptKey, Done, Failed, OutputChunk, Timings
+from router.files import Draft, FileStore
+from router.requests import Failure, Outcome, State, Status, StoredFile
+from router.rows import Entry
+from router.waiting import Work
+
+NO_TIMINGS = Timings()
+
+
+class DamagedOutputError(Exception):
+    """An output is not what the host said it sent; another attempt may do better."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """`sent` once its row is committed and its host knows of it; what ends it before that is remembered."""
+
+    entry: Entry
+    key: AttemptKey
+    host_id: str
+    work: Work
+    run_seconds: float  # expected
+    assigned_at: float  # unix seconds
+    sent: bool = False
+    lost: bool = False  # its host left before it was sent
+    cancelled: bool = False  # its row is final already
+    early: Done | Failed | None = None  # reported before an adoption was committed
+    phase: Literal["loading", "running"] | None = None
+    step: int | None = None
+    steps: int | None = None
+    drafts: dict[int, Draft] = field(default_factory=dict)
+
+    def status(self) -> Status:
+        return Status(
+            request=self.entry.request,
+            state=State.RUNNING,
+            phase=self.phase,
+            step=self.step,
+            steps=self.steps,
+            attempt=self.key.number,
+            started_at=datetime.fromtimestamp(self.assigned_at, UTC),
+        )
+
+    def receive(self, chunk: OutputChunk, store: FileStore) -> None:
+        draft = self.drafts.get(chunk.index)
+        if draft is None:
+            draft = self.drafts[chunk.index] = store.draft()
+        draft.write(chunk.data)
+
+    def discard(self) -> None:
+        for draft in self.drafts.values():
+            draft.discard()
+        self.drafts.clear()
+
+    def succeed(self, done: Done, now: float) -> Outcome:
+        """Gives the outputs their ids. Raises `DamagedOutputError` before any of them is kept."""
+        for output in done.outputs:
+            draft = self.drafts.get(output.index)
+            if draft is None or (draft.size_bytes, draft.sha256) != (output.size_bytes, output.sha256):
+                raise DamagedOutputError(f"output {output.index} is not what the host said it sent")
+        names = [name for name in StoredFile.__struct_fields__ if name != "id"]
+        files = tuple(
+            StoredFile(
+                id=self.drafts.pop(output.index).keep(output.content_type, now),
+                **{name: getattr(output, name) for name in names},
+            )
+            for output in done.outputs
+        )
+        return self._outcome(State.SUCCEEDED, done.timings, files=files, result=done.result)
+
+    def fail(self, failure: Failure, timings: Timings = NO_TIMINGS) -> Outcome:
+        state = State.CANCELLED if failure.kind == "cancelled" else State.FAILED
+        return self._outcome(state, timings, failure=failure)
+
+    def _outcome(self, state: State, timings: Timings, **fields: Any) -> Outcome:
+        waited = self.assigned_at - self.entry.request.created_at.timestamp()
+        outcome = Outcome(
+            state=state,
+            wait_seconds=max(0.0, waited) + timings.wait,
+            load_seconds=timings.load,
+            run_seconds=timings.run,
+            host_id=self.host_id,
+            attempt=self.key.number,
+        )
+        return msgspec.structs.replace(outcome, **fields)
+
+
+def failure_of(report: Failed) -> Failure:
+    """Without NUL characters, which Postgres does not store."""
+    return Failure(
+        kind=report.kind,
+        error=report.error.replace("\0", ""),
+        message=report.message.replace("\0", ""),
+        location=report.location,
+    )
+
+
+def set_aside(faults: int, reason: str) -> Failure:
+    """Why a request is not tried again."""
+    message = f"set aside after {faults} hosts failed while they ran it; the last: {reason}"
+    return Failure(kind="host", error="too_many_host_faults", message=message)

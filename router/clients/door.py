@@ -1,0 +1,63 @@
+"""What every door does alike: who calls, what the body says, where files are reached. Process edge."""
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import ClientException
+
+from registry.catalog import Caller, Scope
+from router.core import Core
+from router.errors import BodyTooLargeError, MalformedBodyError
+from router.files import FileStore
+from router.links import token_of
+from router.requests import StoredFile
+
+BODY_LIMIT_BYTES = 20 << 20  # pictures may come as data URIs; larger files are uploaded first
+AnyRequest = Request[Any, Any, Any]
+Headers = dict[str, str]
+
+
+class House(msgspec.Struct, frozen=True, kw_only=True):
+    """What all doors lead to; made once per process by its composition root."""
+
+    core: Core
+    files: FileStore
+    public_url: str | None = None  # None: whatever name the caller used
+
+    def caller(self, request: AnyRequest, scope: Scope = "run") -> Caller:
+        """Raises `UnauthorizedError`, `ForbiddenError`."""
+        return self.core.catalogue.now.caller(token_of(request.headers.get("authorization")), scope)
+
+    def origin(self, request: AnyRequest) -> str:
+        """Scheme and host by which this caller reaches us."""
+        if self.public_url is not None:
+            return self.public_url
+        return f"{request.scope['scheme']}://{request.headers.get('host', 'localhost')}"
+
+    def data_uri(self, file: StoredFile) -> str:
+        content = self.files.find(file.id).path.read_bytes()
+        return f"data:{file.content_type};base64,{base64.b64encode(content).decode()}"
+
+
+Home = Callable[[], House]  # the house exists once the app runs
+
+
+async def read_object(request: AnyRequest) -> Mapping[str, Any]:
+    """The body's JSON object; none at all counts as empty. Raises `BodyTooLargeError`, `MalformedBodyError`."""
+    try:
+        body = await request.body()
+    except ClientException as error:
+        if error.status_code == 413:
+            raise BodyTooLargeError(BODY_LIMIT_BYTES) from error
+        raise
+    if not body:
+        return {}
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise MalformedBodyError(f"the body is not a JSON object: {error}") from error
+    except RecursionError as error:
+        raise MalformedBodyError("the body is nested too deeply") from error

@@ -1,0 +1,181 @@
+"""The door for fal's clients: synchronous runs and the queue, in fal's shapes and status codes. Process edge.
+
+Status, result and cancel look a job up by its request id alone: clients drop all of a slug but owner and alias.
+A failed or cancelled job is COMPLETED; its result answers with the error's own status.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from litestar import Response, Router, get, post, put
+from litestar.params import FromPath
+from litestar.response import Stream
+
+from registry.catalog import Caller
+from router.clients import fal_shapes
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, read_object
+from router.errors import AlreadyFinishedError, UnknownRequestError, UnknownSlugError
+from router.requests import State, Status
+
+PREFIX = "/fal"
+REQUEST_ID = "x-fal-request-id"
+
+
+def router(home: Home) -> Router:
+    """`home` is asked on each call."""
+
+    @post("/run/{slug:path}", status_code=200)
+    async def run(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+        return await _run(home(), request, slug)
+
+    @post("/queue/{slug:path}", status_code=200)
+    async def submit(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+        return await _submit(home(), request, slug)
+
+    @get("/queue/{path:path}")
+    async def read(request: AnyRequest, path: FromPath[str]) -> Response[Any] | Stream:
+        job, action = _job(path)
+        house = home()
+        caller = house.caller(request)
+        match action:
+            case "status":
+                return await _status(house, request, caller, job)
+            case "status/stream":
+                return await _stream(house, request, caller, job)
+            case "" | "response":
+                return await _result(house, request, caller, job)
+            case _:
+                raise UnknownRequestError(job)
+
+    @put("/queue/{path:path}")
+    async def cancel(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
+        job, action = _job(path)
+        if action != "cancel":
+            raise UnknownRequestError(job)
+        return await _cancel(home(), home().caller(request), job)
+
+    return Router(
+        PREFIX,
+        route_handlers=[run, submit, read, cancel],
+        exception_handlers=fal_shapes.HANDLERS,
+        request_max_body_size=BODY_LIMIT_BYTES,
+        include_in_schema=False,
+    )
+
+
+async def _run(house: House, request: AnyRequest, path: str) -> Response[Any]:
+    caller = house.caller(request)
+    slug = _slug(house, path)
+    arguments = await read_object(request)
+    start_within = fal_shapes.start_within_seconds(request.headers)
+    status = await house.core.run(caller, slug, arguments, door="fal", start_within_seconds=start_within)
+    return _answer(house, request, status)
+
+
+async def _submit(house: House, request: AnyRequest, path: str) -> Response[Any]:
+    caller = house.caller(request)
+    slug = _slug(house, path)
+    arguments = await read_object(request)
+    request_id = await house.core.submit(
+        caller,
+        slug,
+        arguments,
+        door="fal",
+        priority="low" if request.headers.get("x-fal-queue-priority") == "low" else "normal",
+        start_within_seconds=fal_shapes.start_within_seconds(request.headers),
+        webhook_url=request.query_params.get("fal_webhook"),
+    )
+    status = await house.core.status(caller, request_id)
+    body = {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}
+    content = body | {"gateway_request_id": request_id} | _urls(house, request, status)
+    return Response(content, headers={REQUEST_ID: request_id})
+
+
+async def _status(house: House, request: AnyRequest, caller: Caller, job: str) -> Response[Any]:
+    status = await house.core.status(caller, job)
+    content = fal_shapes.status(status, with_logs=_wants_logs(request)) | _urls(house, request, status)
+    code = 200 if status.state.is_final else 202
+    return Response(content, status_code=code, headers={REQUEST_ID: status.request.id})
+
+
+async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -> Stream:
+    status = await house.core.status(caller, job)
+    urls, with_logs = _urls(house, request, status), _wants_logs(request)
+
+    async def events() -> AsyncIterator[bytes]:
+        async for change in house.core.watch(caller, job):
+            data = msgspec.json.encode(fal_shapes.status(change, with_logs=with_logs) | urls)
+            yield b"data: " + data + b"\n\n"
+
+    headers = {REQUEST_ID: status.request.id, "cache-control": "no-store", "x-accel-buffering": "no"}
+    return Stream(events(), media_type="text/event-stream", headers=headers)
+
+
+async def _result(house: House, request: AnyRequest, caller: Caller, job: str) -> Response[Any]:
+    status = await house.core.status(caller, job)
+    if not status.state.is_final:
+        return Response({"detail": "Request is still in progress"}, status_code=400)
+    return _answer(house, request, status)
+
+
+async def _cancel(house: House, caller: Caller, job: str) -> Response[Any]:
+    try:
+        before = await house.core.cancel(caller, job)
+    except UnknownRequestError:
+        return Response({"status": "NOT_FOUND"}, status_code=404)
+    except AlreadyFinishedError:
+        return Response({"status": "ALREADY_COMPLETED"}, status_code=400)
+    if before is State.QUEUED:
+        return Response({"status": "OK"}, status_code=200)
+    return Response({"status": "CANCELLATION_REQUESTED"}, status_code=202)
+
+
+def _answer(house: House, request: AnyRequest, status: Status) -> Response[Any]:
+    """A final status as the model's own answer."""
+    outcome, request_id = status.outcome, status.request.id
+    assert outcome is not None, "a final request has an outcome"
+    if outcome.failure is not None:
+        code, content, headers = fal_shapes.failure(outcome.failure)
+        return Response(content, status_code=code, headers={REQUEST_ID: request_id} | headers)
+    if status.request.input.get("sync_mode"):
+        content = fal_shapes.output(status, house.data_uri)
+    else:
+        origin = house.origin(request)
+        content = fal_shapes.output(status, lambda file: f"{origin}/files/{file.id}")
+    headers = {REQUEST_ID: request_id, "x-fal-billable-units": str(len(outcome.files))}
+    return Response(content, headers=headers)
+
+
+def _slug(house: House, path: str) -> str:
+    """Raises `UnknownSlugError`."""
+    slug = house.core.catalogue.now.longest(path)
+    if slug is None:
+        raise UnknownSlugError(path.strip("/"))
+    return slug
+
+
+def _job(path: str) -> tuple[str, str]:
+    """The request id and what is wanted of it. Raises `UnknownRequestError`."""
+    _, found, rest = path.strip("/").rpartition("requests/")
+    if not found:
+        raise UnknownRequestError(path)
+    job, _, action = rest.partition("/")
+    return job, action
+
+
+def _urls(house: House, request: AnyRequest, status: Status) -> dict[str, Any]:
+    """Addresses as clients derive them themselves: owner and alias, whatever follows dropped."""
+    pieces = status.request.slug.split("/")
+    kept = 3 if pieces[0] in fal_shapes.NAMESPACES else 2
+    job = f"{house.origin(request)}{PREFIX}/queue/{'/'.join(pieces[:kept])}/requests/{status.request.id}"
+    return {
+        "request_id": status.request.id,
+        "response_url": job,
+        "status_url": f"{job}/status",
+        "cancel_url": f"{job}/cancel",
+    }
+
+
+def _wants_logs(request: AnyRequest) -> bool:
+    return request.query_params.get("logs", "").lower() in {"1", "true"}

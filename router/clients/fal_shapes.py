@@ -1,0 +1,163 @@
+"""fal's shapes: status objects, outputs, errors and their status codes. Pure, but for what Litestar's types need."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from litestar import Response
+from litestar.exceptions import HTTPException
+
+from router import errors
+from router.clients.door import AnyRequest, Headers
+from router.requests import Failure, State, Status, StoredFile
+
+NAMESPACES = frozenset({"workflows", "comfy"})
+RETRYABLE = "x-fal-retryable"
+ERROR_TYPE = "x-fal-error-type"
+
+log = structlog.get_logger("marquee.fal")
+
+
+def status(status: Status, *, with_logs: bool) -> dict[str, Any]:
+    """The status object, but for its addresses."""
+    logs: list[Any] | None = [] if with_logs else None
+    match status.state:
+        case State.QUEUED:
+            return {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}
+        case State.RUNNING:
+            return {"status": "IN_PROGRESS", "logs": logs}
+        case State.SUCCEEDED | State.FAILED | State.CANCELLED:
+            outcome = status.outcome
+            seconds = None if outcome is None or outcome.failure else outcome.run_seconds
+            done = {"status": "COMPLETED", "logs": logs, "metrics": {"inference_time": seconds}}
+            if outcome is not None and outcome.failure is not None:
+                done |= {"error": outcome.failure.message, "error_type": error_type(outcome.failure)}
+            return done
+
+
+def output(status: Status, address: Callable[[StoredFile], str]) -> dict[str, Any]:
+    """What the model answered."""
+    outcome = status.outcome
+    assert outcome is not None, "a final request has an outcome"
+    values = status.request.input
+    files = [(file, _file(file, address)) for file in outcome.files]
+    content: dict[str, Any] = {"timings": {"inference": outcome.run_seconds}}
+    content |= {name: values[name] for name in ("prompt", "seed") if name in values}
+    content |= outcome.result
+    if images := [shape for file, shape in files if file.content_type.startswith("image/")]:
+        content["images"] = images
+        content.setdefault("has_nsfw_concepts", [False] * len(images))
+    for kind in ("video", "audio"):
+        if found := [shape for file, shape in files if file.content_type.startswith(f"{kind}/")]:
+            content[kind] = found[0]
+    return content
+
+
+def _file(file: StoredFile, address: Callable[[StoredFile], str]) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "url": address(file),
+        "content_type": file.content_type,
+        "file_name": file.id,
+        "file_size": file.size_bytes,
+    }
+    if file.width is not None:
+        shape |= {"width": file.width, "height": file.height}
+    return shape
+
+
+def start_within_seconds(headers: Mapping[str, str]) -> float | None:
+    """The caller's deadline for the start; a number that is none is ignored, as fal does."""
+    text = headers.get("x-fal-request-start-timeout") or headers.get("x-fal-request-timeout")
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < 1e7 else None
+
+
+def error_type(failure: Failure) -> str:
+    match failure.kind:
+        case "cancelled":
+            return "client_cancelled"
+        case "deadline":
+            return "request_timeout"
+        case "input":
+            return "bad_request"
+        case "model" | "host":
+            return failure.error or "runner_server_error"
+
+
+def failure(failure: Failure) -> tuple[int, dict[str, Any], Headers]:
+    """Status, body and headers of a failed job's result."""
+    kind = error_type(failure)
+    headers = {ERROR_TYPE: kind, RETRYABLE: "false"}
+    match failure.kind:
+        case "input":
+            issue = {"loc": ["body", *failure.location], "msg": failure.message, "type": failure.error}
+            return 422, {"detail": [issue]}, {RETRYABLE: "false"}
+        case "cancelled":
+            return 499, {"detail": failure.message, "error_type": kind}, headers
+        case "deadline":
+            headers |= {"x-fal-request-timeout-type": "user"}
+            return 504, {"detail": failure.message, "error_type": kind}, headers
+        case "model" | "host":
+            return 500, {"detail": failure.message, "error_type": kind}, headers
+
+
+def _issue(issue: errors.Issue) -> dict[str, Any]:
+    shape: dict[str, Any] = {"loc": list(issue.location), "msg": issue.message, "type": issue.kind}
+    return shape if issue.input is None else shape | {"input": issue.input}
+
+
+# Never 408, 409 or 429 for what would fail again: fal's clients repeat those.
+STATUS: Mapping[type[errors.RouterError], int] = {
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
+    errors.UnknownSlugError: 404,
+    errors.UnknownRequestError: 404,
+    errors.UnknownFileError: 404,
+    errors.UnavailableError: 422,
+    errors.InvalidInputError: 422,
+    errors.MalformedBodyError: 422,
+    errors.BodyTooLargeError: 413,
+    errors.QueueUnavailableError: 503,
+    errors.StoppingError: 503,
+}
+
+
+def _detail(error: errors.RouterError) -> Any:
+    match error:
+        case errors.InvalidInputError(issues=issues):
+            return [_issue(issue) for issue in issues]
+        case errors.MalformedBodyError():
+            return [{"loc": ["body"], "msg": str(error), "type": "json_invalid"}]
+        case _:
+            return str(error)
+
+
+def _refused(_: AnyRequest, error: Exception) -> Response[Any]:
+    assert isinstance(error, errors.RouterError)
+    code = STATUS.get(type(error), 500)
+    if isinstance(error, errors.UnavailableError) and error.is_gone:
+        code = 410
+    headers: Headers = {} if code < 500 else {ERROR_TYPE: "internal_error"}
+    if isinstance(error, errors.StoppingError):
+        headers |= {"x-fal-request-id": error.request_id}
+    return Response({"detail": _detail(error)}, status_code=code, headers=headers)
+
+
+def _http(_: AnyRequest, error: Exception) -> Response[Any]:
+    assert isinstance(error, HTTPException)
+    return Response({"detail": error.detail}, status_code=error.status_code)
+
+
+def _unexpected(_: AnyRequest, error: Exception) -> Response[Any]:
+    log.error("unexpected error", exc_info=error)
+    return Response({"detail": "Internal error"}, status_code=500, headers={ERROR_TYPE: "internal_error"})
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    errors.RouterError: _refused,
+    HTTPException: _http,
+    Exception: _unexpected,
+}

@@ -1,0 +1,229 @@
+"""The one core below all doors: submit, status, wait, cancel, watch. IO by proxy.
+
+Doors translate shapes and errors, nothing more. A request is answered for only after it is committed; whether this
+process dispatches it or another one does, callers see the same.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from registry import feed
+from registry.catalog import Caller
+from router import ids, inputs, queue
+from router.board import Board
+from router.dispatcher import Dispatcher
+from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
+from router.queue import Queue
+from router.requests import Failure, Outcome, Priority, Request, RequestId, State, Status
+from router.rows import AttemptRow, Ending, Entry
+from router.snapshot import Catalogue, Resolved
+
+Door = Literal["fal", "replicate", "openai", "huggingface", "page", "cli"]
+Entropy = Callable[[int], int]
+
+POLL_SECONDS = 1.0  # between looks at the table for requests that another process dispatches
+SEED_BITS = 31  # what every pipeline's generator takes
+
+
+class Core:
+    """What one gateway process offers its doors."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        queue: Queue,
+        board: Board,
+        dispatcher: Dispatcher,
+        entropy: Entropy = secrets.randbits,
+    ) -> None:
+        self.catalogue = catalogue
+        self._queue = queue
+        self._board = board
+        self._dispatcher = dispatcher
+        self._entropy = entropy
+        self.stopping = asyncio.Event()  # streams and waiting calls end
+
+    def resolve(self, caller: Caller, slug: str) -> Resolved:
+        """Raises `UnknownSlugError`, `UnavailableError`."""
+        lot = self._entropy(24) / (1 << 24)
+        return self.catalogue.now.resolve(slug, caller, self.catalogue.clock(), lot)
+
+    async def submit(
+        self,
+        caller: Caller,
+        slug: str,
+        arguments: Mapping[str, Any],
+        *,
+        door: Door = "page",
+        priority: Priority = "normal",
+        start_within_seconds: float | None = None,
+        webhook_url: str | None = None,
+    ) -> RequestId:
+        """Returns after the commit. Raises `UnknownSlugError`, `UnavailableError`, `InvalidInputError`,
+        `QueueUnavailableError`.
+        """
+        resolved = self.resolve(caller, slug)
+        values = resolved.checker.complete(arguments, self._entropy(SEED_BITS))
+        uses = inputs.adapters(values, resolved.version, self.catalogue.now.adapters)
+        now = self.catalogue.clock()
+        request = Request(
+            id=ids.request_id(now.timestamp(), self._entropy),
+            organization=caller.organization,
+            key_id=caller.key_id,
+            slug=resolved.variant.slug,
+            version=resolved.version.digest,
+            adapters=uses,
+            input=values,
+            pool=self._dispatcher.pool,
+            priority=priority,
+            created_at=now,
+            start_deadline=None
+            if start_within_seconds is None
+            else now + timedelta(seconds=start_within_seconds),
+            webhook_url=webhook_url,
+            door=door,
+        )
+        await self._enqueue(request)
+        return request.id
+
+    async def _enqueue(self, request: Request) -> None:
+        term = self._dispatcher.term
+        taken = term is not None and term.has_room
+        created_at = await self._queue.submit(request, taken=taken)
+        if term is None or not taken:
+            return
+        if term.closed:  # the dispatcher changed while the row was written: let the next one find it
+            await self._queue.untake([request.id])
+            await self._queue.announce(queue.SUBMITTED_CHANNEL, [request.pool])
+        else:
+            request = msgspec.structs.replace(request, created_at=created_at)
+            term.offer(Entry(request=request, origin=self._queue.origin))
+
+    async def run(
+        self,
+        caller: Caller,
+        slug: str,
+        arguments: Mapping[str, Any],
+        *,
+        door: Door,
+        priority: Priority = "normal",
+        start_within_seconds: float | None = None,
+    ) -> Status:
+        """Submit and wait for the end, however long it takes."""
+        request_id = await self.submit(
+            caller,
+            slug,
+            arguments,
+            door=door,
+            priority=priority,
+            start_within_seconds=start_within_seconds,
+        )
+        return await self._end(request_id)
+
+    async def status(self, caller: Caller, request_id: str) -> Status:
+        """Raises `UnknownRequestError`."""
+        known = ids.parse(request_id)
+        status = None if known is None else await self._look(known)
+        if status is None or status.request.organization != caller.organization:
+            raise UnknownRequestError(request_id)
+        return status
+
+    async def wait(self, caller: Caller, request_id: str, timeout_seconds: float) -> Status:
+        """The final status, or the present one when the time is over. Raises `UnknownRequestError`."""
+        status = await self.status(caller, request_id)
+        if status.state.is_final:
+            return status
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self._end(status.request.id), timeout_seconds)
+        return await self.status(caller, request_id)
+
+    async def cancel(self, caller: Caller, request_id: str) -> State:
+        """The state it was in. Raises `UnknownRequestError`, `AlreadyFinishedError`."""
+        status = await self.status(caller, request_id)
+        request = status.request
+        failure = Failure(kind="cancelled", error="client_cancelled", message="cancelled by its caller")
+        ending = Ending(
+            entry=Entry(request=request, origin=self._queue.origin),
+            number=None,
+            outcome=Outcome(state=State.CANCELLED, failure=failure, attempt=status.attempt),
+        )
+        ended = await self._queue.finish(ending)
+        if ended is None:
+            raise AlreadyFinishedError(request_id)
+        self._board.settle(
+            msgspec.structs.replace(
+                status, state=State.CANCELLED, outcome=ending.outcome, finished_at=ended.finished_at
+            )
+        )
+        if self._dispatcher.term is not None:
+            self._dispatcher.term.withdraw(request.id)
+        else:
+            await self._queue.announce(queue.CANCELLED_CHANNEL, [request.id])
+        return status.state
+
+    async def watch(self, caller: Caller, request_id: str) -> AsyncIterator[Status]:
+        """The present status, then every change, the final one last. Raises `UnknownRequestError`."""
+        known = (await self.status(caller, request_id)).request.id
+        told: Status | None = None
+        changed = self._board.subscribe(known)
+        try:
+            while not self.stopping.is_set() and (told is None or not told.state.is_final):
+                changed.clear()
+                status = await self.status(caller, known)
+                if status != told:
+                    yield status
+                    told = status
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+        finally:
+            self._board.unsubscribe(known, changed)
+
+    async def attempts(self, caller: Caller, request_id: str) -> list[AttemptRow]:
+        """Every try of it, with the decision that placed it. Raises `UnknownRequestError`."""
+        status = await self.status(caller, request_id)
+        return await self._queue.attempts(status.request.id)
+
+    async def follow(self, dsn: str) -> None:
+        """Until cancelled: hear what other processes finished, and settle who waits for it here."""
+        async for _ in feed.listen(dsn, (queue.FINISHED_CHANNEL,)):
+            for status in await asyncio.gather(*map(self._queue.status, self._board.awaited)):
+                if status is not None and status.state.is_final:
+                    self._board.settle(status)
+
+    async def _look(self, request_id: RequestId) -> Status | None:
+        """From memory where this process dispatches it, else from the table."""
+        term = self._dispatcher.term
+        status = None if term is None else term.status(request_id)
+        if status is None:
+            status = await self._queue.status(request_id)
+            if status is not None and status.state is State.QUEUED:
+                ahead = await self._queue.ahead(status.request.pool, request_id)
+                status = msgspec.structs.replace(status, queue_position=ahead)
+        return status
+
+    async def _end(self, request_id: RequestId) -> Status:
+        """Told by this process's dispatcher at once, else found in the table."""
+        end = self._board.end(request_id)
+        try:
+            while True:
+                done, _ = await asyncio.wait([end], timeout=POLL_SECONDS)
+                if done:
+                    return end.result()
+                if self.stopping.is_set():
+                    raise StoppingError(request_id)
+                term = self._dispatcher.term
+                if term is not None and term.status(request_id) is not None:
+                    continue
+                status = await self._queue.status(request_id)
+                if status is not None and status.state.is_final:
+                    return status
+        finally:
+            end.cancel()

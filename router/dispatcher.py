@@ -1,0 +1,121 @@
+"""Who dispatches: one process per pool, by an advisory lock; the others stand by and take over when it goes. IO.
+
+The lock lives in a connection of its own, which also listens for what other processes submit and cancel. While it
+lasts there is a `Term`; when it breaks, memory is thrown away and the next holder, here or elsewhere, folds anew.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from registry.database import Database
+from router import queue
+from router.board import Board
+from router.files import FileStore
+from router.hub import Hub
+from router.queue import Queue
+from router.requests import RequestId
+from router.snapshot import Catalogue
+from router.term import Term
+
+log = structlog.get_logger("marquee.dispatcher")
+
+LOCK_CLASS = 0x6D71  # first half of the advisory lock's key; the second is the pool's hash
+RETRY_SECONDS = 0.5
+CHECK_SECONDS = 1.0
+
+
+class Dispatcher:
+    """Stands by for one pool until it ends; `term` and `hub` are there while it is the active one."""
+
+    def __init__(
+        self, *, pool: str, db: Database, files: FileStore, board: Board, catalogue: Catalogue, origin: str
+    ) -> None:
+        self.pool = pool
+        self.term: Term | None = None
+        self.hub: Hub | None = None
+        self.standing_by = False  # another process is active and we are ready
+        self._db = db
+        self._files = files
+        self._board = board
+        self._catalogue = catalogue
+        self._origin = origin
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, *, pool: str, db: Database, files: FileStore, board: Board, catalogue: Catalogue, origin: str
+    ) -> AsyncIterator["Dispatcher"]:
+        """Stands by from now on; ends its term at the exit, what hosts run goes on there."""
+        dispatcher = cls(pool=pool, db=db, files=files, board=board, catalogue=catalogue, origin=origin)
+        standing = asyncio.create_task(dispatcher._stand_by())
+        try:
+            yield dispatcher
+        finally:
+            standing.cancel()
+            await asyncio.wait([standing])
+
+    @property
+    def hosts(self) -> int:
+        """How many are linked now."""
+        return 0 if self.term is None else len(self.term.links)
+
+    async def _stand_by(self) -> None:
+        while True:
+            try:
+                await self._hold_lock()
+            except (psycopg.Error, OSError) as error:
+                log.warning("the dispatcher's connection is gone", error=str(error).strip())
+            except Exception:
+                log.exception("the dispatcher failed and begins anew")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _hold_lock(self) -> None:
+        connection = await psycopg.AsyncConnection.connect(self._db.dsn, autocommit=True, connect_timeout=5)
+        async with connection:
+            for channel in (queue.SUBMITTED_CHANNEL, queue.CANCELLED_CHANNEL):
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            self.standing_by = True
+            try:
+                await connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", [LOCK_CLASS, self.pool])
+            finally:
+                self.standing_by = False
+            log.info("dispatching", pool=self.pool)
+            await self._serve(connection)
+
+    async def _serve(self, connection: psycopg.AsyncConnection) -> None:
+        term = Term(
+            pool=self.pool,
+            queue=Queue(self._db, self._origin),
+            files=self._files,
+            board=self._board,
+            catalogue=self._catalogue,
+        )
+        hub = Hub(term)
+        try:
+            await hub.begin()
+            self.term, self.hub = term, hub
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._hear(connection, term, hub))
+                tasks.create_task(term.run())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            self.term = self.hub = None
+            await term.close()
+
+    async def _hear(self, connection: psycopg.AsyncConnection, term: Term, hub: Hub) -> None:
+        """Ends with the connection, and so with the lock."""
+        while True:
+            async for notice in connection.notifies(timeout=CHECK_SECONDS):
+                if notice.channel == queue.CANCELLED_CHANNEL:
+                    term.withdraw(RequestId(notice.payload))
+                elif notice.payload == self.pool:
+                    term.backlog.set()
+            await connection.execute("SELECT 1")  # does the lock still stand?
+            hub.give_up_orphans(time.time())

@@ -1,0 +1,109 @@
+"""How attempts and requests end in a term: handed back, set aside, finished; and who is told. IO by proxy.
+
+The row is written first, then memory follows what was really written: a move that did not happen as asked is
+looked up, never guessed.
+"""
+
+import functools
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from loaders import protocol
+from loaders.protocol import AttemptKey
+from router import placement
+from router.attempts import Attempt, set_aside
+from router.hosts import Reported
+from router.requests import Outcome, RequestId, Status
+from router.rows import Ended, Ending, Entry, Return
+
+if TYPE_CHECKING:
+    from router.term import Term
+
+log = structlog.get_logger("marquee.dispatcher")
+
+MAX_HOST_FAULTS = 3  # after so many hosts died or failed under a request it is set aside
+
+
+class Ends:
+    """The part of a `Term` that lets go."""
+
+    def __init__(self, term: "Term") -> None:
+        self._term = term
+
+    def free(self, attempt: Attempt) -> None:
+        """The attempt is over as far as memory goes: its host has room again."""
+        if self._term.attempts.get(attempt.entry.id) is attempt:
+            del self._term.attempts[attempt.entry.id]
+        attempt.discard()
+        gone = protocol.Failed(attempt=attempt.key, kind="cancelled", error="", message="")
+        placement.fold(self._term.placement, Reported(host_id=attempt.host_id, message=gone), time.time())
+        self._term.wake.set()
+
+    def give_back(self, attempt: Attempt, reason: str, *, is_fault: bool) -> None:
+        """The attempt ended without an outcome: its request waits again, or is set aside."""
+        self.free(attempt)
+        faults = attempt.entry.host_faults + is_fault
+        if faults >= MAX_HOST_FAULTS:
+            self.finish(attempt.entry, attempt.key, attempt.fail(set_aside(faults, reason)))
+            return
+        entry = msgspec.structs.replace(attempt.entry, attempt=attempt.key.number, host_faults=faults)
+        if is_fault:
+            self._term.faulty[entry.id] = self._term.faulty.get(entry.id, frozenset()) | {attempt.host_id}
+        row = Return(id=entry.id, number=attempt.key.number, reason=reason, faults=faults)
+        self._term.then(self._term.queue.requeue(row), functools.partial(self._returned, entry))
+
+    def _returned(self, entry: Entry, moved: bool) -> None:  # noqa: FBT001  a future's result
+        if moved:
+            self._term.offer(entry)
+        else:
+            self._term.spawn(self.look_again(entry.id))
+
+    def finish(self, entry: Entry, key: AttemptKey | None, outcome: Outcome) -> None:
+        """Store the end, then tell whoever waits, and the host that made it."""
+        self._term.faulty.pop(entry.id, None)
+        variant = self._term.catalogue.now.variants.get(entry.request.slug)
+        ending = Ending(
+            entry=entry,
+            number=None if key is None else key.number,
+            outcome=outcome,
+            price=None if variant is None else variant.price,
+        )
+        self._term.then(self._term.queue.finish(ending), functools.partial(self._finished, ending))
+
+    def _finished(self, ending: Ending, ended: Ended | None) -> None:
+        outcome, request = ending.outcome, ending.entry.request
+        if ended is None:
+            self._term.spawn(self.look_again(request.id))
+        else:
+            self._term.board.settle(
+                Status(
+                    request=request,
+                    state=outcome.state,
+                    attempt=outcome.attempt,
+                    started_at=ended.started_at,
+                    finished_at=ended.finished_at,
+                    outcome=outcome,
+                )
+            )
+        if ending.number is not None:
+            self.settle(outcome.host_id, AttemptKey(request.id, ending.number))
+
+    def settle(self, host_id: str | None, key: AttemptKey) -> None:
+        """The host may forget the attempt and its outputs."""
+        if (link := self._term.links.get(host_id or "")) is not None:
+            link.send(protocol.Settled(attempt=key))
+
+    async def look_again(self, request_id: RequestId) -> None:
+        """A move did not happen as asked: another process moved it, or our first answer was lost on the way."""
+        status = await self._term.queue.status(request_id)
+        if status is None or request_id in self._term.attempts or request_id in self._term.waiting:
+            return
+        if status.state.is_final:
+            self._term.board.settle(status)
+        else:
+            log.warning("a request moved by itself", request=request_id, state=status.state)
+            await self._term.queue.untake([request_id])
+            self._term.backlog.set()

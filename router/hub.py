@@ -1,0 +1,215 @@
+"""The hosts' side of a term: who joins and with what, what they report, who leaves. IO by proxy.
+
+A host that comes back says what it still runs. What nobody else began meanwhile goes on there, the rest it is
+told to abandon; what the tables believed on it and it does not know waits again.
+"""
+
+import functools
+import time
+
+import msgspec
+import structlog
+
+from loaders import protocol
+from loaders.protocol import AttemptKey, Done, Failed
+from router import placement
+from router.attempts import Attempt, DamagedOutputError, failure_of
+from router.errors import LinkRefusedError
+from router.hosts import Assigned, Joined, Left, Reported
+from router.links import Link
+from router.requests import RequestId
+from router.rows import Adoption, Entry
+from router.term import Term
+
+log = structlog.get_logger("marquee.dispatcher")
+
+ORPHAN_SECONDS = 10.0  # that a host has to come back with what the tables say it runs
+
+
+class Hub:
+    """Implements `links.Hub` over a `Term`."""
+
+    def __init__(self, term: Term) -> None:
+        self._term = term
+        self._orphans: dict[RequestId, Entry] = {}
+        self._orphaned_at = 0.0
+
+    async def begin(self) -> None:
+        """Before any host joins: what did a dispatcher before us leave behind?"""
+        term = self._term
+        await term.queue.release(term.pool)
+        self._orphans = {entry.id: entry for entry in await term.queue.running(term.pool)}
+        self._orphaned_at = time.time()
+        await term.take_up()  # a host may come back with what was handed back a moment ago
+
+    def give_up_orphans(self, now: float) -> None:
+        """Hosts that did not come back in time are gone."""
+        if self._orphans and now - self._orphaned_at > ORPHAN_SECONDS:
+            for entry in tuple(self._orphans.values()):
+                self._disown(entry, "host_gone")
+
+    def join(self, link: Link) -> None:
+        term, hello = self._term, link.hello
+        if term.closed or hello.pool != term.pool:
+            raise LinkRefusedError(f"this is the dispatcher of pool {term.pool!r}, not {hello.pool!r}")
+        former = term.links.get(link.host_id)
+        if former is not None:  # it noticed the loss before we did
+            self.leave(former)
+            former.close()
+        term.links[link.host_id] = link
+        self._fold(Joined(host_id=link.host_id, hello=hello))
+        abandon = tuple(key for key in (*hello.running, *hello.finished) if not self._resume(link, key))
+        for entry in tuple(self._orphans.values()):
+            if entry.host_id == link.host_id:
+                self._disown(entry, "host_restarted")
+        link.send(protocol.Welcome(pool=term.pool, abandon=abandon))
+        term.wake.set()
+
+    def leave(self, link: Link) -> None:
+        term = self._term
+        if term.closed or term.links.get(link.host_id) is not link:
+            return
+        del term.links[link.host_id]
+        self._fold(Left(host_id=link.host_id))
+        for attempt in tuple(term.attempts.values()):
+            if attempt.host_id != link.host_id:
+                continue
+            if attempt.cancelled:
+                term.ends.free(attempt)
+            elif attempt.sent:
+                # Staged work is no suspect: only what the host had begun counts as having killed it.
+                term.ends.give_back(attempt, "host_lost", is_fault=attempt.phase is not None)
+            else:
+                attempt.lost = True
+        term.wake.set()
+
+    async def report(self, link: Link, message: protocol.FromHost) -> None:
+        """Reports of attempts that are no longer anybody's change nothing but the host's memory."""
+        if self._term.closed or self._term.links.get(link.host_id) is not link:
+            return
+        match message:
+            case protocol.Residency():
+                self._fold(Reported(host_id=link.host_id, message=message))
+            case protocol.Draining():
+                self._fold(Reported(host_id=link.host_id, message=message))
+                for key in message.returned:
+                    if (attempt := self._attempt(link, key)) is not None:
+                        self._term.ends.give_back(attempt, "host_draining", is_fault=False)
+            case protocol.Hello():
+                link.close()
+            case _:
+                attempt = self._attempt(link, message.attempt)
+                if attempt is None:
+                    if isinstance(message, Done | Failed):
+                        link.send(protocol.Settled(attempt=message.attempt))
+                    return
+                self._hear(link, attempt, message)
+        self._term.wake.set()
+
+    def _hear(
+        self,
+        link: Link,
+        attempt: Attempt,
+        message: protocol.Started | protocol.Progress | protocol.OutputChunk | Done | Failed,
+    ) -> None:
+        match message:
+            case protocol.OutputChunk():
+                attempt.receive(message, self._term.files)
+                return
+            case protocol.Started(phase=phase):
+                attempt.phase = phase
+            case protocol.Progress(step=step, steps=steps):
+                attempt.step, attempt.steps = step, steps
+            case Done() | Failed():
+                self.end(attempt, message)
+                return
+        self._fold(Reported(host_id=link.host_id, message=message))
+        self._term.board.touch(attempt.entry.id)
+
+    def end(self, attempt: Attempt, report: Done | Failed) -> None:
+        term, entry = self._term, attempt.entry
+        if attempt.cancelled:
+            term.ends.free(attempt)
+            term.ends.settle(attempt.host_id, attempt.key)
+        elif not attempt.sent:
+            attempt.early = report
+        elif isinstance(report, Done):
+            try:
+                outcome = attempt.succeed(report, time.time())
+            except DamagedOutputError as error:
+                log.warning("damaged output", host=attempt.host_id, error=str(error))
+                term.ends.give_back(attempt, "damaged_output", is_fault=True)
+                return
+            placement.finished(
+                term.placement, attempt.run_seconds, attempt.work, attempt.host_id, report.timings.run
+            )
+            term.ends.free(attempt)
+            term.ends.finish(entry, attempt.key, outcome)
+        elif report.kind == "host":
+            term.ends.give_back(attempt, f"host_fault: {report.error}: {report.message}", is_fault=True)
+        elif report.kind == "cancelled":  # though nobody here asked for it
+            term.ends.give_back(attempt, "host_cancelled", is_fault=False)
+        else:
+            term.ends.free(attempt)
+            term.ends.finish(entry, attempt.key, attempt.fail(failure_of(report), report.timings))
+
+    # who comes back
+
+    def _resume(self, link: Link, key: AttemptKey) -> bool:
+        """True when the attempt goes on where it is."""
+        term, request_id = self._term, RequestId(key.request_id)
+        orphan = self._orphans.get(request_id)
+        if orphan is not None and orphan.attempt == key.number:
+            del self._orphans[request_id]
+            self._book(link, orphan, key).sent = True
+            return True
+        entry = term.waiting.get(request_id)
+        if entry is None or not entry.attempt or entry.attempt != key.number:
+            return False
+        term.unlist(request_id)
+        placement.cancel(term.placement, request_id)
+        faults = max(0, entry.host_faults - 1)
+        attempt = self._book(link, msgspec.structs.replace(entry, host_faults=faults), key)
+        row = Adoption(id=entry.id, number=key.number, host_id=link.host_id, faults=faults)
+        term.then(term.queue.adopt(row), functools.partial(self._adopted, attempt))
+        return True
+
+    def _book(self, link: Link, entry: Entry, key: AttemptKey) -> Attempt:
+        term, now = self._term, time.time()
+        work = term.work_of(entry)
+        seconds = term.placement.run_times.estimate(work.version, work.units)
+        attempt = Attempt(entry, key, link.host_id, work, seconds, now)
+        term.attempts[entry.id] = attempt
+        if term.describe_to_fleet(entry) is None:
+            bundles = (work.version, *work.adapters)
+            self._fold(Assigned(host_id=link.host_id, attempt=key, bundles=bundles, run_seconds=seconds))
+        return attempt
+
+    def _adopted(self, attempt: Attempt, moved: bool) -> None:  # noqa: FBT001  a future's result
+        term = self._term
+        if not moved:
+            attempt.cancelled = True
+            link = term.links.get(attempt.host_id)
+            if link is not None:
+                link.send(protocol.Cancel(attempt=attempt.key))
+            return
+        attempt.sent = True
+        if attempt.lost:
+            term.ends.give_back(attempt, "host_lost", is_fault=False)
+        elif attempt.early is not None:
+            self.end(attempt, attempt.early)
+
+    def _disown(self, entry: Entry, reason: str) -> None:
+        """The tables believed it on a host that does not know of it."""
+        del self._orphans[entry.id]
+        key = AttemptKey(entry.id, entry.attempt)
+        work = self._term.work_of(entry)
+        attempt = Attempt(entry, key, entry.host_id or "", work, 0.0, time.time(), sent=True)
+        self._term.ends.give_back(attempt, reason, is_fault=True)
+
+    def _attempt(self, link: Link, key: AttemptKey) -> Attempt | None:
+        attempt = self._term.attempts.get(RequestId(key.request_id))
+        return attempt if attempt and attempt.key == key and attempt.host_id == link.host_id else None
+
+    def _fold(self, event: Joined | Left | Assigned | Reported) -> None:
+        placement.fold(self._term.placement, event, time.time())

@@ -1,0 +1,233 @@
+"""The catalogue and the keys in memory, immutable; replaced whole when the registry says that something changed.
+
+`Snapshot` is pure: `now` comes in. `Catalogue` holds the current one and is IO.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from registry import feed, keys, store, windows
+from registry.catalog import (
+    Adapter,
+    AdapterManifest,
+    Caller,
+    Digest,
+    FileRef,
+    Manifest,
+    OrganizationName,
+    Release,
+    Scope,
+    Slug,
+    Source,
+    Variant,
+    Version,
+)
+from registry.database import Database
+from router.errors import ForbiddenError, UnauthorizedError, UnavailableError, UnknownSlugError
+from router.inputs import Checker
+
+log = structlog.get_logger("marquee.snapshot")
+
+
+NOBODY = OrganizationName("")  # a visitor without a key
+RELOAD_PAUSE_SECONDS = 1.0  # after a reload that failed
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers a caller's slug."""
+
+    variant: Variant
+    version: Version
+    checker: Checker
+
+
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """A version's contents with what its variant adds at run time."""
+
+    manifest: Manifest
+    defaults: Mapping[str, Any]
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a request is resolved against."""
+
+    variants: Mapping[Slug, Variant] = {}
+    releases: Mapping[Slug, tuple[Release, ...]] = {}
+    versions: Mapping[tuple[Slug, int], Version] = {}
+    adapters: Mapping[Slug, Adapter] = {}
+    callers: Mapping[bytes, Caller] = {}
+    described: Mapping[Digest, Described] = {}
+    described_adapters: Mapping[Digest, AdapterManifest] = {}
+    checkers: Mapping[Slug, Checker] = {}
+    blobs: Mapping[str, Path] = {}  # files of versions and adapters that lie in a folder, by sha256
+
+    def caller_of(self, key_id: str) -> Caller | None:
+        """By a key's public id; None once it is revoked."""
+        return next((c for c in self.callers.values() if c.key_id == key_id), None)
+
+    def caller(self, token: str | None, scope: Scope | None) -> Caller:
+        """Who holds this token; with `scope`, only if the key has it. Raises `UnauthorizedError`, `ForbiddenError`."""
+        caller = None if token is None else self.callers.get(keys.hash_of(token))
+        if caller is None:
+            raise UnauthorizedError("a valid key is needed: Authorization: Key …")
+        if scope is not None and scope not in caller.scopes:
+            raise ForbiddenError(scope)
+        return caller
+
+    def blob(self, sha256: str) -> Path | None:
+        """A file of some version that lies in a folder here, for hosts that cannot read the folder."""
+        return self.blobs.get(sha256)
+
+    def longest(self, path: str) -> Slug | None:
+        """The longest variant slug that `path` begins with: clients put endpoints of one model below its slug."""
+        pieces = path.strip("/").split("/")
+        for count in range(len(pieces), 0, -1):
+            slug = Slug("/".join(pieces[:count]))
+            if slug in self.variants:
+                return slug
+        return None
+
+    def visible(self, slug: str, caller: Caller | None, now: datetime) -> bool:
+        """Whether the caller may know that this variant exists."""
+        variant = self.variants.get(Slug(slug))
+        releases = self.releases.get(Slug(slug))
+        if variant is None or not releases:
+            return variant is not None
+        organization = NOBODY if caller is None else caller.organization
+        return isinstance(windows.resolve(releases, organization, now), windows.Open)
+
+    def resolve(self, slug: str, caller: Caller, now: datetime, lot: float) -> Resolved:
+        """`lot` from [0, 1) draws among versions that share traffic. Raises `UnknownSlugError`, `UnavailableError`."""
+        variant = self.variants.get(Slug(slug))
+        if variant is None:
+            raise UnknownSlugError(slug)
+        answer = windows.resolve(self.releases.get(variant.slug, ()), caller.organization, now)
+        match answer:
+            case windows.Open(release=release):
+                number = windows.share_of(release.shares, lot)
+                version = self.versions[variant.slug, number]
+                return Resolved(variant=variant, version=version, checker=self.checkers[variant.slug])
+            case windows.Gone(successor=successor):
+                hint = f"; {successor} took its place" if successor else ""
+                raise UnavailableError(slug, f"it was retired{hint}", is_gone=True)
+            case windows.Hidden():
+                if self.releases.get(variant.slug):
+                    raise UnknownSlugError(slug)
+                raise UnavailableError(slug, _nothing_to_run(variant))
+
+
+def _nothing_to_run(variant: Variant) -> str:
+    where = f" ({variant.source.location})" if variant.source else ""
+    return f"its weights{where} are not pinned yet"
+
+
+def build(
+    rows: store.CatalogRows, callers: Mapping[bytes, Caller], before: Snapshot | None = None
+) -> Snapshot:
+    """Checkers of schemas that did not change are kept: compiling six hundred of them takes a while."""
+    releases: defaultdict[Slug, list[Release]] = defaultdict(list)
+    for release in rows.releases:
+        releases[release.variant].append(release)
+    variants = {variant.slug: variant for variant in rows.variants}
+    old = Snapshot() if before is None else before
+    return Snapshot(
+        variants=variants,
+        releases={slug: tuple(found) for slug, found in releases.items()},
+        versions={(version.variant, version.number): version for version in rows.versions},
+        adapters={adapter.slug: adapter for adapter in rows.adapters},
+        callers=callers,
+        described={
+            version.digest: Described(manifest=version.manifest, defaults=variants[version.variant].defaults)
+            for version in rows.versions
+        },
+        described_adapters={adapter.manifest.digest: adapter.manifest for adapter in rows.adapters},
+        checkers={
+            slug: old.checkers[slug]
+            if slug in old.variants and old.variants[slug].input_schema == variant.input_schema
+            else Checker(variant.input_schema)
+            for slug, variant in variants.items()
+        },
+        blobs=dict(_blobs(rows)),
+    )
+
+
+def _blobs(rows: store.CatalogRows) -> Iterator[tuple[str, Path]]:
+    for manifest in [version.manifest for version in rows.versions]:
+        files = [file for c in manifest.components for file in (c.config, *c.weights, c.index) if file]
+        yield from _lying(manifest.source, (*files, *manifest.assets))
+    for adapter in rows.adapters:
+        yield from _lying(adapter.manifest.source, (adapter.manifest.weights,))
+
+
+def _lying(source: Source, files: Iterable[FileRef]) -> Iterator[tuple[str, Path]]:
+    if source.kind == "path":
+        root = Path(source.location, source.subfolder or "")
+        yield from ((file.sha256, root / file.path) for file in files)
+
+
+class Catalogue:
+    """The current snapshot, kept current."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._ahead = timedelta()  # how far the database's clock is ahead of ours
+        self.now = Snapshot()
+        self.changed = asyncio.Event()  # set at every reload; whoever waits for the next one clears it
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, db: Database) -> AsyncIterator["Catalogue"]:
+        """Loaded when it is yielded; follows changes until the end."""
+        catalogue = cls(db)
+        await catalogue.reload()
+        follower = asyncio.create_task(catalogue._follow())
+        try:
+            yield catalogue
+        finally:
+            follower.cancel()
+            await asyncio.wait([follower])
+
+    def clock(self) -> datetime:
+        """The database's time, by which launch windows open."""
+        return datetime.now(UTC) + self._ahead
+
+    def variants(self, caller: Caller | None) -> tuple[Variant, ...]:
+        """What a gallery may show, by slug."""
+        snapshot, now = self.now, self.clock()
+        visible = [v for v in snapshot.variants.values() if snapshot.visible(v.slug, caller, now)]
+        return tuple(sorted(visible, key=lambda variant: variant.slug))
+
+    def variant(self, caller: Caller | None, slug: Slug) -> Variant | None:
+        visible = self.now.visible(slug, caller, self.clock())
+        return self.now.variants[slug] if visible else None
+
+    def adapters(self, caller: Caller | None, variant: Variant) -> tuple[Adapter, ...]:
+        """The LoRAs that fit what the variant's slug answers with now."""
+        snapshot = self.now
+        bases = {v.manifest.architecture for v in snapshot.versions.values() if v.variant == variant.slug}
+        return tuple(a for a in snapshot.adapters.values() if a.manifest.architecture in bases)
+
+    async def reload(self) -> None:
+        began = datetime.now(UTC)
+        rows = await store.load_catalog(self._db)
+        self._ahead = rows.at - (began + (datetime.now(UTC) - began) / 2)
+        self.now = build(rows, await keys.active(self._db), self.now)
+        self.changed.set()
+
+    async def _follow(self) -> None:
+        async for _ in feed.listen(self._db.dsn):
+            while True:
+                try:
+                    await self.reload()
+                    break
+                except Exception as error:  # noqa: BLE001  an old catalogue is better than none; say so and go on
+                    log.warning("the catalogue could not be read", error=repr(error))
+                    await asyncio.sleep(RELOAD_PAUSE_SECONDS)

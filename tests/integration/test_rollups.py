@@ -1,0 +1,132 @@
+"""Sums never lose or double a request: late rows, open transactions, concurrent folds, a rebuild to the row."""
+
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from registry import partitions, rollups, usage
+from registry.catalog import Digest, OrganizationName, Slug
+from registry.database import Database
+from registry.usage import Charge, Quantities, UsageRecord
+
+NOW = datetime(2026, 11, 23, 10, 30, tzinfo=UTC)
+
+
+def ledger(seed: int, count: int, *, days: int = 3) -> list[UsageRecord]:
+    rng = random.Random(seed)
+    records = []
+    for number in range(count):
+        at = NOW - timedelta(seconds=rng.uniform(0, days * 86400))
+        adapters = tuple(
+            Digest(name) for name in rng.sample(["sha256:a", "sha256:b"], rng.choice([0, 0, 1, 2]))
+        )
+        records.append(
+            UsageRecord(
+                request_id=str(partitions.uuid7(int(at.timestamp() * 1000), seed << 40 | number)),
+                organization=OrganizationName(rng.choice(["acme", "blue"])),
+                key_id="k",
+                slug=Slug(rng.choice(["lab/a", "lab/b", "other/c"])),
+                version=Digest("sha256:v"),
+                adapters=adapters,
+                pool="local",
+                door="fal",
+                state=rng.choice(["succeeded"] * 8 + ["failed", "cancelled"]),
+                attempt=1,
+                created_at=at,
+                finished_at=at,
+                wait_seconds=rng.expovariate(1),
+                load_seconds=rng.choice([0, rng.expovariate(0.2)]),
+                run_seconds=rng.lognormvariate(1, 1),
+                quantities=Quantities(images=1, megapixels=0.262144),
+                charge=Charge(unit="image", units=Decimal(1), amount=Decimal("0.013"), currency="USD"),
+            )
+        )
+    return records
+
+
+async def write(db: Database, records: list[UsageRecord]) -> None:
+    async with db.transaction() as connection:
+        await usage.record(connection, records)
+
+
+async def value(db: Database, query: str) -> object:
+    async with db.pool.connection() as connection:
+        row = await (await connection.execute(query)).fetchone()
+    return next(iter(row.values()))
+
+
+async def test_piece_by_piece_is_the_same_as_all_at_once(db: Database) -> None:
+    for seed in range(4):  # each piece spreads over the same days: its rows are late for the sums made before
+        await write(db, ledger(seed, 60))
+        assert await rollups.fold(db) == 60
+    assert await rollups.fold(db) == 0
+    assert await value(db, "SELECT sum(requests) FROM usage_hours") == 240
+    assert await value(db, "SELECT sum(requests) FROM scope_days WHERE scope = ''") == 240
+    assert await rollups.differences(db) == dict.fromkeys(rollups.TABLES, 0)
+
+
+async def test_sums_equal_the_ledger(db: Database) -> None:
+    await write(db, ledger(7, 200))
+    await rollups.fold(db)
+    for kind in ("wait", "load", "run"):
+        in_ledger = await value(db, f"SELECT sum(round({kind}_seconds * 1000))::bigint FROM usage_records")
+        assert await value(db, f"SELECT sum({kind}_ms)::bigint FROM usage_days") == in_ledger
+    amount = await value(db, "SELECT sum(amount) FROM usage_records WHERE organization = 'acme'")
+    assert await value(db, "SELECT sum(amount) FROM scope_days WHERE scope = 'o:acme'") == amount
+
+
+async def test_a_transaction_still_open_is_neither_counted_nor_forgotten(db: Database) -> None:
+    async with db.transaction() as slow:
+        await usage.record(slow, ledger(1, 10))
+        await write(db, ledger(2, 10))  # began later, ends earlier
+        assert await rollups.fold(db) == 0
+    assert await rollups.fold(db) == 20
+
+
+async def test_folding_twice_at_once_counts_once(db: Database) -> None:
+    await write(db, ledger(3, 50))
+    assert sorted(await asyncio.gather(rollups.fold(db), rollups.fold(db))) == [0, 50]
+
+
+async def test_rows_from_before_the_rollups_are_taken_up(db: Database) -> None:
+    await write(db, ledger(4, 10))
+    async with db.transaction() as connection:
+        await connection.execute("UPDATE usage_records SET txid = NULL")
+    assert await rollups.fold(db) == 10
+    assert await rollups.fold(db) == 0
+
+
+async def test_a_restored_copy_starts_over(db: Database) -> None:
+    await write(db, ledger(5, 10))
+    await rollups.fold(db)
+    async with db.transaction() as connection:
+        await connection.execute("UPDATE rollup_state SET folded_below = folded_below + 1000000")
+    assert await rollups.fold(db) == 10
+    assert await value(db, "SELECT sum(requests)::int FROM scope_days WHERE scope = ''") == 10
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95])
+async def test_quantiles_are_right_to_within_a_tenth(db: Database, share: float) -> None:
+    await write(db, ledger(6, 400))
+    await rollups.fold(db)
+    async with db.pool.connection() as connection:
+        rows = await (
+            await connection.execute(
+                "SELECT bucket, sum(requests)::int AS n FROM latency_days WHERE scope = '' AND kind = 'run' GROUP BY 1"
+            )
+        ).fetchall()
+    exact = await value(
+        db,
+        f"SELECT percentile_cont({share}) WITHIN GROUP (ORDER BY run_seconds) FROM usage_records"
+        " WHERE state = 'succeeded'",
+    )
+    assert rollups.quantile([(row["bucket"], row["n"]) for row in rows], share) == pytest.approx(
+        exact, rel=0.1
+    )
+
+
+def test_nothing_has_no_quantile() -> None:
+    assert rollups.quantile([], 0.5) is None

@@ -1,0 +1,76 @@
+"""Several gateways on one database: one dispatches, the others stand by, accept, wait and take over."""
+
+import asyncio
+from pathlib import Path
+
+from tests.live import furnish, serving
+
+PROMPT = {"prompt": "a red circle on white", "seed": 7}
+
+
+async def test_a_new_gateway_process_takes_over_what_runs_and_what_waits(dsn: str, tmp_path: Path) -> None:
+    tokens = await furnish(dsn)
+    async with serving(dsn, tmp_path, tokens) as live:
+        host = live.host(slots=1)
+        async with host.linked():
+            host.release.clear()
+            running = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+            await live.until(running["status_url"], "IN_PROGRESS")
+            waiting = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+            await live.until(waiting["status_url"], "IN_QUEUE")
+    async with serving(dsn, tmp_path, tokens) as live:
+        host.url = live.host().url
+        async with host.linked():
+            host.release.set()
+            for job in (running, waiting):
+                await live.until(f"/fal/queue/acme/toys/requests/{job['request_id']}/status", "COMPLETED")
+    assert [assign.attempt.number for assign in host.assigned] == [1, 1]
+
+
+async def test_a_standby_gateway_accepts_waits_and_cancels(dsn: str, tmp_path: Path) -> None:
+    tokens = await furnish(dsn)
+    async with (
+        serving(dsn, tmp_path / "a", tokens) as active,
+        serving(dsn, tmp_path / "b", tokens, standby=True) as other,
+    ):
+        assert (await other.client.get("/healthz")).json()["dispatcher"] == "standing by"
+        async with active.host(slots=1).linked() as host:
+            answer = await other.client.post("/fal/run/acme/toys", json=PROMPT)
+            assert answer.status_code == 200
+            host.release.clear()
+            running = (await other.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+            await other.until(running["status_url"], "IN_PROGRESS")
+            waiting = (await other.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+            await active.until(f"/fal/queue/acme/toys/requests/{waiting['request_id']}/status", "IN_QUEUE")
+            for job, code in ((waiting, 200), (running, 202)):
+                assert (await other.client.put(job["cancel_url"])).status_code == code
+                await other.until(job["status_url"], "COMPLETED")
+            while not host.cancelled:
+                await asyncio.sleep(0.01)
+            host.release.set()
+            assert (await other.client.post("/fal/run/acme/toys", json=PROMPT)).status_code == 200
+            assert len(host.assigned) == 3, "what was cancelled while it waited never ran"
+
+
+async def test_a_standby_takes_over_within_seconds_and_runs_nothing_twice(dsn: str, tmp_path: Path) -> None:
+    tokens = await furnish(dsn)
+    async with asyncio.timeout(60):
+        first = serving(dsn, tmp_path / "a", tokens)
+        active = await first.__aenter__()
+        async with serving(dsn, tmp_path / "b", tokens, standby=True) as other:
+            host = active.host(slots=1)
+            async with host.linked():
+                host.release.clear()
+                jobs = [
+                    (await other.client.post("/fal/queue/acme/toys", json=PROMPT)).json() for _ in range(3)
+                ]
+                await other.until(jobs[0]["status_url"], "IN_PROGRESS")
+                await first.__aexit__(None, None, None)
+            while other.gateway.dispatcher.hub is None:
+                await asyncio.sleep(0.01)
+            host.url = other.host().url
+            async with host.linked():
+                host.release.set()
+                for job in jobs:
+                    await other.until(job["status_url"], "COMPLETED")
+            assert [assign.attempt.number for assign in host.assigned] == [1, 1, 1]
