@@ -29,56 +29,23 @@ class Fleet:
             int, None
         ] = {}  # hosts with a slot that placement has not looked at since it opened
         self._arrays = Grid(2)
+        self._view()
         self.residency_changes = 0  # grows with every change of what is where
 
-    # arrays: views, valid until the next `Joined`
-
-    def _row(self, row: int) -> Floats:
-        cells: Floats = self._arrays.cells[row, : len(self.names)]
-        return cells
-
-    @property
-    def free_slots(self) -> Floats:
-        """Attempts a host takes now; 0 for one that is gone or draining."""
-        return self._row(0)
-
-    @property
-    def device_free_at(self) -> Floats:
-        """When all that is assigned is expected to have run; `NEVER` for a host that is gone or draining."""
-        return self._row(1)
-
-    @property
-    def mover_free_at(self) -> Floats:
-        """When all loads under way are expected to be done."""
-        return self._row(2)
-
-    @property
-    def speed(self) -> Floats:
-        return self._row(3)
-
-    @property
-    def budget_bytes(self) -> Floats:
-        return self._row(4)
-
-    @property
-    def used_bytes(self) -> Floats:
-        """On the device, with what is arriving and without what is leaving."""
-        return self._row(5)
-
-    @property
-    def pinned_bytes(self) -> Floats:
-        """On the device for attempts, so that no load may push it out."""
-        return self._row(6)
-
-    @property
-    def overlaps(self) -> Floats:
-        """1 where a host loads for the next attempt while one runs."""
-        return self._row(7)
-
-    @property
-    def zone(self) -> Floats:
-        """A number per failure domain."""
-        return self._row(8)
+    def _view(self) -> None:
+        """Bind the rows of the one array by name; needed after it grew."""
+        rows = self._arrays.cells[:, : len(self.names)]
+        self.free_slots: Floats = rows[0]  # attempts a host takes now; 0 for one that is gone or draining
+        self.device_free_at: Floats = rows[
+            1
+        ]  # all that is assigned has run; `NEVER` for one gone or draining
+        self.mover_free_at: Floats = rows[2]  # all loads under way are done
+        self.speed: Floats = rows[3]
+        self.budget_bytes: Floats = rows[4]
+        self.used_bytes: Floats = rows[5]  # on the device, with what is arriving, without what is leaving
+        self.pinned_bytes: Floats = rows[6]  # of it for attempts, so that no load may push it out
+        self.overlaps: Floats = rows[7]  # 1 where a host loads for the next attempt while one runs
+        self.zone: Floats = rows[8]  # a number per failure domain
 
     # fold
 
@@ -97,7 +64,7 @@ class Fleet:
             case Assigned():
                 self._assign(self.hosts[event.host_id], event, now)
             case Staging():
-                self._load(self.hosts[event.host_id], [event.bundle], event.evicts, now)
+                self._load(self.hosts[event.host_id], event.bundles, event.evicts, now)
             case Reported():
                 self._report(self.hosts[event.host_id], event.message, now)
 
@@ -106,6 +73,7 @@ class Fleet:
             self._leave(hello.host_id)
         index = self.names.add(hello.host_id)
         self._arrays.reserve(9, len(self.names))
+        self._view()
         host = Host(index=index, hello=hello)
         self.hosts[hello.host_id] = host
         self.by_index.extend([None] * (index + 1 - len(self.by_index)))
@@ -160,7 +128,7 @@ class Fleet:
                     host.arriving[part] = float(self.mover_free_at[index])
                     self._retier(host, part)
             arriving = [host.arriving.get(int(p), now) for p in residency.bundle_parts[bundle]]
-            ready_at = max(ready_at, *arriving)
+            ready_at = max([ready_at, *arriving])
         return ready_at
 
     def _report(self, host: Host, message: protocol.FromHost, now: float) -> None:

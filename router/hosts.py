@@ -37,9 +37,9 @@ class Assigned(Event, frozen=True, kw_only=True):
 
 
 class Staging(Event, frozen=True, kw_only=True):
-    """A host was told to bring a bundle onto its device without a run."""
+    """A host was told to bring bundles onto its device without a run."""
 
-    bundle: Digest
+    bundles: tuple[Digest, ...]  # the version first, then adapters
     evicts: tuple[Digest, ...] = ()
 
 

@@ -11,11 +11,10 @@ import msgspec
 import numpy as np
 
 from registry.catalog import Digest
-from router.hosts import Assigned, FleetEvent, Left
-from router.pricing import Candidate, Knobs, State, price, shortlist
+from router.hosts import Assigned, FleetEvent, Left, Staging
+from router.pricing import Candidate, Knobs, Shortlist, State, finish_on, planned_parts, price, shortlist
 from router.requests import RequestId
 from router.waiting import (
-    ADAPTER,
     LOW_TAG,
     PLAN_FINISH,
     PLAN_HOST,
@@ -26,6 +25,9 @@ from router.waiting import (
     Entry,
     Work,
 )
+
+TRIES = 8  # candidates looked at closely for one host
+NEVER_TAG = 1e300
 
 __all__ = [
     "Candidate",
@@ -117,40 +119,47 @@ def _place(state: State, row: int, now: float) -> Decision | None:
     """Plan one request on its cheapest host; a decision if that host can take it."""
     entry, tag = state.waiting.entry(row), float(state.waiting.column(TAG)[row])
     priced = price(state, entry, tag, now)
-    candidates = shortlist(state, entry, priced, now)
+    return _bind_or_plan(state, row, shortlist(state, entry, priced, now), now)
+
+
+def _bind_or_plan(state: State, row: int, candidates: Shortlist, now: float) -> Decision | None:
+    """A decision if the cheapest host can take it now; else a plan to run it there."""
     if not candidates:
-        return None  # no host can ever run it; the caller finds it by its age or deadline
+        return None  # no host can run it: it is looked at again whenever one can take work
+    entry, tag = state.waiting.entry(row), float(state.waiting.column(TAG)[row])
     best, victims = candidates[0]
     index = state.fleet.names[best.host_id]
-    seconds = best.load + best.adapters + best.run
     free = state.fleet.free_slots[index] > 0 and state.waiting.planned_ahead(tag, index + 1)[index] == 0
     low = entry.work.priority == "low"
     if free and not (low and state.fleet.device_free_at[index] > now):
-        reason = "cheapest host, and it can take it"
-        return _decide(state, entry, tag, best, candidates, victims, reason)
+        return _decide(state, entry, tag, best, candidates, victims, "the cheapest host, and it can take it")
+    seconds = best.load + best.adapters + best.run
     state.waiting.plan(row, index, seconds, now + best.total)
     return None
 
 
 def _fill(state: State, host: int, now: float) -> Decision | None:
     """The best waiting request for a host that can take one."""
-    waiting, fleet, residency = state.waiting, state.fleet, state.fleet.residency
-    free_at = max(now, float(fleet.device_free_at[host]))
-    fetch = residency.seconds_on(waiting.bundles(VERSION), host)
-    for adapter in range(SCANNED_ADAPTERS):
-        fetch = fetch + residency.seconds_on(waiting.bundles(ADAPTER + adapter), host)
-    mover_free_at = max(now, float(fleet.mover_free_at[host])) if fleet.overlaps[host] else free_at
-    run = waiting.column(RUN_SECONDS) / fleet.speed[host]
-    start_at = np.maximum(free_at, np.where(fetch > 0, mover_free_at + fetch, now))
-    gain = waiting.column(PLAN_FINISH) - (start_at + run) - state.knobs.steal_margin_seconds
-    mine = waiting.column(PLAN_HOST) == host
+    waiting, knobs = state.waiting, state.knobs
+    free_at = max(now, float(state.fleet.device_free_at[host]))
+    finish_at = finish_on(state, host, free_at, now)
     tags = waiting.column(TAG)
-    allowed = (mine | (gain > 0)) & np.isfinite(tags)
+    mine = waiting.column(PLAN_HOST) == host
+    gains = waiting.column(PLAN_FINISH) - finish_at > knobs.steal_margin_seconds
+    allowed = (mine | gains) & (tags < NEVER_TAG)
     if free_at > now:
         allowed &= tags < LOW_TAG  # low priority never takes a staging slot
-    low_cost = (start_at - free_at) + run + state.knobs.order * (tags - tags.min())
     rows = np.flatnonzero(allowed)
-    for row in rows[np.argsort(low_cost[rows], kind="stable")[:8]].tolist():
+    if not len(rows):
+        return None
+    # Short work first, but every second of virtual time that others came later counts against them.
+    stall = finish_at[rows] - free_at - waiting.column(RUN_SECONDS)[rows] / state.fleet.speed[host]
+    turn = (
+        finish_at[rows]
+        + stall * knobs.stall * min(10, int(mine.sum()))
+        + knobs.order * (tags[rows] - tags[rows].min())
+    )
+    for row in rows[np.argsort(turn, kind="stable")[:TRIES]].tolist():
         decision = _try(state, row, host, now)
         if decision:
             return decision
@@ -158,22 +167,51 @@ def _fill(state: State, host: int, now: float) -> Decision | None:
 
 
 def _try(state: State, row: int, host: int, now: float) -> Decision | None:
-    """Price one request properly on all hosts; take it here if here is best, or if it was planned here."""
+    """Price one request on all hosts; take it here if it was planned here or if here is cheapest."""
     entry, tag = state.waiting.entry(row), float(state.waiting.column(TAG)[row])
     mine = state.waiting.column(PLAN_HOST)[row] == host
     state.waiting.plan(row, -1, 0.0, np.inf)  # its own plan is not ahead of it
     priced = price(state, entry, tag, now, first_on=host)
-    candidates = shortlist(state, entry, priced, now)
+    candidates = shortlist(state, entry, priced, now, include=host)
     for candidate, victims in candidates:
         if state.fleet.names[candidate.host_id] != host:
             continue
-        if candidate.total <= candidates[0][0].total + (state.knobs.steal_margin_seconds if mine else 0.0):
+        if mine or candidate.total <= candidates[0][0].total:
             reason = "planned here" if mine else "this host is free sooner than the planned one"
             return _decide(state, entry, tag, candidate, candidates, victims, reason)
-    if candidates:
-        best = candidates[0][0]
-        seconds = best.load + best.adapters + best.run
-        state.waiting.plan(row, state.fleet.names[best.host_id], seconds, now + best.total)
+    return _bind_or_plan(state, row, candidates, now)
+
+
+def prefetch(state: State, now: float) -> Staging | None:
+    """Weights to fetch now for a request that is planned on a host but not bound to it, while the mover idles.
+
+    Ask when `choose` has nothing more; fold each answer before asking again.
+    """
+    waiting, fleet = state.waiting, state.fleet
+    if not waiting.row_of:
+        return None
+    hosts = waiting.column(PLAN_HOST).astype(np.int64)
+    idle = (fleet.overlaps > 0) & (fleet.mover_free_at <= now)
+    rows = np.flatnonzero(hosts >= 0)
+    rows = rows[idle[hosts[rows]]]
+    if not len(rows):
+        return None
+    at = hosts[rows]
+    columns = [waiting.bundles(VERSION + offset)[rows] for offset in range(1 + SCANNED_ADAPTERS)]
+    needs = np.sum([fleet.residency.missing_bytes_on(column, at) for column in columns], axis=0)
+    fits = fleet.pinned_bytes[at] + needs <= fleet.budget_bytes[at]
+    rows, needs = rows[(needs > 0) & fits], needs[(needs > 0) & fits]
+    order = np.argsort(waiting.column(TAG)[rows], kind="stable")[:TRIES]
+    for row, bytes_ in zip(rows[order].tolist(), needs[order].tolist(), strict=True):
+        host, entry = int(hosts[row]), waiting.entry(row)
+        victims, lost = state.valuation.evictions(fleet, host, bytes_, planned_parts(state, host))
+        if state.knobs.regret * lost <= state.knobs.prefetch_regret_seconds:
+            names = fleet.residency.parts.keys
+            return Staging(
+                host_id=fleet.names.keys[host],
+                bundles=(entry.work.version, *entry.work.adapters),
+                evicts=tuple(names[part] for part in victims),
+            )
     return None
 
 
@@ -182,7 +220,7 @@ def _decide(
     entry: Entry,
     tag: float,
     chosen: Candidate,
-    candidates: list[tuple[Candidate, tuple[int, ...]]],
+    candidates: Shortlist,
     victims: tuple[int, ...],
     reason: str,
 ) -> Decision:

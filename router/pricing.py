@@ -14,7 +14,7 @@ from router.fairness import Fairness
 from router.fleet import NEVER, Fleet
 from router.grid import Floats
 from router.valuation import Valuation
-from router.waiting import Entry, Waiting
+from router.waiting import ADAPTER, PLAN_HOST, RUN_SECONDS, SCANNED_ADAPTERS, VERSION, Entry, Waiting
 
 
 class Knobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +24,9 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True):
     order: float = 0.2  # seconds that a second of virtual time (fair order) is worth
     steal_margin_seconds: float = 0.5  # that a host must gain before it takes what is planned elsewhere
     spread_seconds: float = 0.5  # price of a second copy in the same failure domain
+    mover: float = 0.3  # of a second of loading, hidden or not: the mover is wanted by others too
+    stall: float = 1.0
+    prefetch_regret_seconds: float = 2.0  # that fetching ahead for a plan may cost
     shortlist: int = 4  # hosts whose eviction regret is worked out
 
 
@@ -37,10 +40,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: float
     regret: float
     spread: float = 0.0
+    mover: float = 0.0  # what occupying the host's mover costs others
 
     @property
     def total(self) -> float:
-        return self.wait + self.load + self.adapters + self.run + self.regret + self.spread
+        return self.wait + self.load + self.adapters + self.run + self.regret + self.spread + self.mover
+
+
+Shortlist = list[tuple[Candidate, tuple[int, ...]]]  # with the parts that would be evicted
 
 
 @dataclass
@@ -63,60 +70,72 @@ class State:
 class Priced:
     """One request's price on every host, before regret."""
 
-    wait: Floats
-    load: Floats
-    adapters: Floats
+    free_at: Floats  # the device, with what is planned before it
+    start_at: Floats
     run: Floats
-    total: Floats
+    total: Floats  # `NEVER` where it cannot run
     needs: Floats  # bytes that are missing
-    finish_at: Floats
+    fetch: Floats  # seconds of loading, hidden or not
+    lora: Floats | None  # the adapters' part of them
 
 
 def price(state: State, entry: Entry, tag: float, now: float, *, first_on: int | None = None) -> Priced:
     """One request on all hosts; on `first_on` it would go before all that is planned there."""
     fleet, residency = state.fleet, state.fleet.residency
     version, *adapters = entry.bundles
-    load = residency.seconds(version)
-    needs = residency.missing_bytes(version)
-    lora = np.zeros_like(load)
-    for adapter in adapters:
-        lora = lora + residency.seconds(adapter)
-        needs = needs + residency.missing_bytes(adapter)
-    ahead = state.waiting.planned_ahead(tag, len(load))
-    if first_on is not None:
-        ahead[first_on] = 0.0
-    free_at = np.maximum(fleet.device_free_at, now) + ahead
-    fetch = load + lora
-    fits_beside = fleet.pinned_bytes + needs <= fleet.budget_bytes
-    beside = (fleet.overlaps > 0) & fits_beside
+    fetch, needs = residency.seconds(version), residency.missing_bytes(version)
+    total_bytes, lora = residency.size_bytes(version), None
+    if adapters:
+        lora = sum((residency.seconds(adapter) for adapter in adapters[1:]), residency.seconds(adapters[0]))
+        fetch = fetch + lora
+        needs = sum((residency.missing_bytes(adapter) for adapter in adapters), needs)
+        total_bytes += sum(residency.size_bytes(adapter) for adapter in adapters)
+    free_at = np.maximum(fleet.device_free_at, now)
+    if state.waiting.row_of:
+        ahead = state.waiting.planned_ahead(tag, len(fetch))
+        if first_on is not None:
+            ahead[first_on] = 0.0
+        free_at = free_at + ahead
+    beside = (fleet.pinned_bytes + needs <= fleet.budget_bytes) & (fleet.overlaps > 0)
     fetch_from = np.where(beside, np.maximum(fleet.mover_free_at, now), free_at)
-    start_at = np.maximum(free_at, np.where(fetch > 0, fetch_from + fetch, now))
+    start_at = np.maximum(free_at, (fetch_from + fetch) * (fetch > 0))
     run = entry.run_seconds / fleet.speed
-    stall = start_at - free_at
-    share = np.divide(lora, fetch, out=np.zeros_like(lora), where=fetch > 0)
-    total_bytes = sum(residency.size_bytes(bundle) for bundle in entry.bundles)
-    finish_at = start_at + run
-    total = np.where(fleet.budget_bytes >= total_bytes, finish_at - now, NEVER)
+    total = start_at + run - now + state.knobs.mover * fetch
+    total[fleet.budget_bytes < total_bytes] = NEVER
     for name in entry.work.excluded_hosts:
         if (index := fleet.names.get(name)) is not None:
             total[index] = NEVER
-    return Priced(
-        wait=free_at - now,
-        load=stall * (1 - share),
-        adapters=stall * share,
-        run=run,
-        total=total,
-        needs=needs,
-        finish_at=finish_at,
-    )
+    return Priced(free_at, start_at, run, total, needs, fetch, lora)
+
+
+def finish_on(state: State, host: int, free_at: float, now: float) -> Floats:
+    """When each waiting request would be done if this host took it next, by row of the pool."""
+    waiting, fleet, residency = state.waiting, state.fleet, state.fleet.residency
+    fetch = residency.seconds_on(waiting.bundles(VERSION), host)
+    for adapter in range(SCANNED_ADAPTERS):
+        fetch = fetch + residency.seconds_on(waiting.bundles(ADAPTER + adapter), host)
+    mover_free_at = max(now, float(fleet.mover_free_at[host])) if fleet.overlaps[host] else free_at
+    start_at = np.maximum(free_at, np.where(fetch > 0, mover_free_at + fetch, now))
+    finish_at: Floats = start_at + waiting.column(RUN_SECONDS) / fleet.speed[host]
+    return finish_at
+
+
+def planned_parts(state: State, host: int) -> set[int]:
+    """Parts that requests planned on this host will need there."""
+    waiting = state.waiting
+    rows = np.flatnonzero(waiting.column(PLAN_HOST) == host).tolist()
+    bundles = {bundle for row in rows for bundle in waiting.entry(row).bundles}
+    return {int(part) for bundle in bundles for part in state.fleet.residency.bundle_parts[bundle]}
 
 
 def shortlist(
-    state: State, entry: Entry, priced: Priced, now: float
-) -> list[tuple[Candidate, tuple[int, ...]]]:
+    state: State, entry: Entry, priced: Priced, now: float, *, include: int | None = None
+) -> Shortlist:
     """The cheapest hosts with their eviction regret worked out, cheapest first."""
     count = min(state.knobs.shortlist, len(priced.total))
     near = np.argpartition(priced.total, count - 1)[:count] if count else np.zeros(0, dtype=np.int64)
+    if include is not None and include not in near:
+        near = np.append(near, include)
     finite = [index for index in near.tolist() if priced.total[index] < NEVER / 2]
     found = [_candidate(state, entry, priced, index, now) for index in finite]
     # The sort is stable and the name breaks ties, so that equal prices give equal answers on every run.
@@ -131,17 +150,23 @@ def _candidate(
     victims: tuple[int, ...] = ()
     regret = spread = 0.0
     if needs > 0:
-        victims, lost = state.valuation.evictions(fleet, index, needs, entry.bundles, now)
+        keep = planned_parts(state, index)
+        for bundle in entry.bundles:
+            keep.update(fleet.residency.bundle_parts[bundle].tolist())
+        victims, lost = state.valuation.evictions(fleet, index, needs, keep)
         regret = state.knobs.regret * lost
         if state.valuation.shares_zone(fleet, entry.bundles[0], index):
             spread = state.knobs.spread_seconds
+    stall = float(priced.start_at[index] - priced.free_at[index])
+    share = 0.0 if priced.lora is None or not stall else float(priced.lora[index] / priced.fetch[index])
     candidate = Candidate(
         host_id=fleet.names.keys[index],
-        wait=float(priced.wait[index]),
-        load=float(priced.load[index]),
-        adapters=float(priced.adapters[index]),
+        wait=float(priced.free_at[index]) - now,
+        load=stall * (1 - share),
+        adapters=stall * share,
         run=float(priced.run[index]),
         regret=regret,
         spread=spread,
+        mover=state.knobs.mover * float(priced.fetch[index]),
     )
     return candidate, victims

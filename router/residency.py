@@ -66,6 +66,7 @@ class Residency:
         self.part_bytes: list[int] = []
         self.bundle_parts: list[Ints] = []
         self.bundles_of: list[Ints] = []  # part -> bundles that hold it
+        self._pairs: tuple[Ints, Ints] | None = None
         self.copies: list[int] = []  # part -> hosts that hold it on the device
         self._tier = Grid(2, np.int8)
         self._seconds = Grid(2)
@@ -95,7 +96,7 @@ class Residency:
         row: Floats = self._bytes.cells[bundle, : self.hosts]
         return row
 
-    def missing_bytes_on(self, bundles: Ints, host: int) -> Floats:
+    def missing_bytes_on(self, bundles: Ints, host: int | Ints) -> Floats:
         column: Floats = self._bytes.cells[bundles, host]
         return column
 
@@ -114,6 +115,16 @@ class Residency:
         below = min(self.tier(part, host), MEMORY)
         return self.part_bytes[part] * float(self._seconds_per_byte.cells[below, host])
 
+    def pairs(self) -> tuple[Ints, Ints]:
+        """Every (part, bundle) of which the one belongs to the other, as two columns."""
+        if self._pairs is None:
+            counts = [len(parts) for parts in self.bundle_parts]
+            self._pairs = (
+                np.concatenate([*self.bundle_parts, np.zeros(0, dtype=np.int64)]),
+                np.repeat(np.arange(len(counts)), counts),
+            )
+        return self._pairs
+
     # changes
 
     def describe(self, bundle: Bundle) -> int:
@@ -123,6 +134,7 @@ class Residency:
             return known
         index = self.bundles.add(bundle.digest)
         self.described.append(bundle)
+        self._pairs = None
         parts = np.array([self.add_part(part) for part in bundle.parts], dtype=np.int64)
         self.bundle_parts.append(parts)
         for part in parts:

@@ -8,9 +8,9 @@ import numpy as np
 
 from router.demand import FAST, SLOW, TARGET_LOAD, Demand
 from router.fleet import Fleet
-from router.grid import Floats
+from router.grid import Floats, Ints
 from router.hosts import Host
-from router.residency import DEVICE
+from router.residency import DEVICE, Residency
 
 HORIZON_SECONDS = 600.0  # for which an unused part would have stayed on the device
 SPARE_SHARE = 0.15  # of its worth that a copy keeps which demand does not ask for
@@ -23,6 +23,7 @@ class Valuation:
     def __init__(self) -> None:
         self._at = -np.inf
         self._known = 0
+        self._bundles: Ints = np.zeros(0, dtype=np.int64)
         self._wanted: Floats = np.zeros(0)  # probability that a part is wanted within the horizon
         self._copies: Floats = np.zeros(0)  # that demand asks for
 
@@ -31,20 +32,26 @@ class Valuation:
         if now - self._at < REFRESH_SECONDS and self._known == len(residency.parts):
             return
         self._at, self._known = now, len(residency.parts)
-        by_digest = np.array([residency.bundles.get(d) or 0 for d in demand.names], dtype=np.int64)
+        by_digest = self._rows(residency, demand)
         rates = np.zeros(len(residency.bundles))
         busy = np.zeros(len(residency.bundles))
         if len(by_digest):
             fast, slow = demand.request_rates(now, FAST), demand.request_rates(now, SLOW)
             np.add.at(rates, by_digest, (fast + slow) / 2)
             np.add.at(busy, by_digest, np.maximum(demand.busy_rates(now, FAST), demand.busy_rates(now, SLOW)))
-        part_rates = np.zeros(self._known)
-        part_busy = np.zeros(self._known)
-        for bundle, parts in enumerate(residency.bundle_parts):
-            part_rates[parts] += rates[bundle]
-            part_busy[parts] += busy[bundle]
+        parts, owners = residency.pairs()
+        part_rates = np.bincount(parts, weights=rates[owners], minlength=self._known)
+        part_busy = np.bincount(parts, weights=busy[owners], minlength=self._known)
         self._wanted = -np.expm1(-part_rates * HORIZON_SECONDS)
         self._copies = np.maximum(1.0, np.ceil(part_busy / TARGET_LOAD))
+
+    def _rows(self, residency: Residency, demand: Demand) -> Ints:
+        """Demand's index -> bundle; both only ever grow."""
+        fresh = demand.names.keys[len(self._bundles) :]
+        if fresh:
+            known = [residency.bundles.get(digest) or 0 for digest in fresh]
+            self._bundles = np.append(self._bundles, np.array(known, dtype=np.int64))
+        return self._bundles
 
     def worth(self, fleet: Fleet, part: int, host: int) -> float:
         """Expected seconds that losing this copy costs."""
@@ -55,24 +62,27 @@ class Valuation:
         return share * float(self._wanted[part]) * fleet.residency.reload_seconds(part, host)
 
     def evictions(
-        self, fleet: Fleet, host: int, needs_bytes: float, bundles: tuple[int, ...], now: float
+        self, fleet: Fleet, host: int, needs_bytes: float, keep: set[int]
     ) -> tuple[tuple[int, ...], float]:
-        """The cheapest parts to let go so that `needs_bytes` more fit, and what that costs in seconds."""
+        """The cheapest parts to let go so that `needs_bytes` more fit, and what that costs in seconds.
+
+        What `keep` names goes last, what attempts on the host use never.
+        """
         residency, record = fleet.residency, fleet.by_index[host]
         missing = float(fleet.used_bytes[host]) + needs_bytes - float(fleet.budget_bytes[host])
         if missing <= 0 or record is None:
             return (), 0.0
-        keep = {int(p) for b in bundles for p in residency.bundle_parts[b]}
-        for attempt in record.attempts.values():
-            keep |= attempt.parts
+        used = frozenset().union(*(attempt.parts for attempt in record.attempts.values()))
         priced = sorted(
             (
-                self.worth(fleet, part, host) / max(1, residency.part_bytes[part]),
+                self.worth(fleet, part, host)
+                / max(1, residency.part_bytes[part])
+                * (1 + 99 * (part in keep)),
                 record.used_at.get(part, 0.0),
                 part,
             )
             for part in on_device(fleet, record)
-            if part not in keep
+            if part not in used
         )
         victims, lost = [], 0.0
         for density, _, part in priced:

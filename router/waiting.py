@@ -58,6 +58,7 @@ class Waiting:
         self.row_of: dict[RequestId, int] = {}
         self.unplanned: deque[int] = deque()
         self._columns = Grid(2)
+        self._view()
         self._free: list[int] = []
         self._pooled: dict[Line, int] = {}
         self._lines: dict[Line, deque[RequestId]] = {}
@@ -73,11 +74,13 @@ class Waiting:
 
     def column(self, which: int) -> Floats:
         """A view over all rows; a free row has an infinite tag and no plan."""
-        cells: Floats = self._columns.cells[which, : len(self.rows)]
-        return cells
+        return self._views[which]
 
     def bundles(self, which: int) -> Ints:
-        return self.column(which).astype(np.int64)
+        return self._views[which].astype(np.int64)
+
+    def _view(self) -> None:
+        self._views: list[Floats] = list(self._columns.cells[:, : len(self.rows)])
 
     def planned_ahead(self, tag: float, hosts: int) -> Floats:
         """Seconds planned on each host for requests that go before this tag."""
@@ -147,6 +150,7 @@ class Waiting:
         if row == len(self.rows):
             self.rows.append(None)
             self._columns.reserve(ADAPTER + SCANNED_ADAPTERS, len(self.rows))
+            self._view()
         self.rows[row] = entry
         self.row_of[entry.work.id] = row
         self._pooled[line] = self._pooled.get(line, 0) + 1

@@ -1,0 +1,280 @@
+"""A simulated host: one device, one mover, the production weight cache and move planner. Pure.
+
+It runs its queue in order. With `overlaps` the mover fetches the next request's weights while the device runs,
+without it only while the device is idle. It speaks the production protocol, so that a policy folds the same
+messages a real host sends. Nothing is moved: a move takes `bytes / bandwidth`, a bundle its fixed seconds more.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from loaders.cache import WeightCache
+from loaders.errors import NoRoomError
+from loaders.protocol import (
+    AttemptKey,
+    Done,
+    FromHost,
+    Held,
+    Hello,
+    Residency,
+    Speeds,
+    Started,
+    Tier,
+    Timings,
+)
+from loaders.tiers import Move, Want, plan
+from registry.catalog import Digest
+from router.residency import Bundle
+from router.simulator.workload import GB, Job
+
+NEAR: tuple[Tier, ...] = ("device", "memory", "disk")
+
+
+@dataclass(frozen=True)
+class HostType:
+    """A kind of machine, as a scenario describes it. Without `memory_gb` disk is read straight to the device."""
+
+    device_gb: float = 40.0
+    memory_gb: float = 0.0
+    disk_gb: float = 2000.0
+    disk_gb_per_second: float = 3.3
+    device_gb_per_second: float = 52.0
+    network_gb_per_second: float = 1.0
+    speed: float = 1.0
+    on_disk: bool = True  # every weight lies on the disk from the start
+
+    @property
+    def speeds(self) -> Speeds:
+        return Speeds(
+            disk_to_memory=self.disk_gb_per_second * GB,
+            memory_to_device=self.device_gb_per_second * GB,
+            network_to_disk=self.network_gb_per_second * GB,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One job on this host. `bundle` names what to stage when there is no job."""
+
+    key: AttemptKey
+    job: Job | None
+    bundles: tuple[Bundle, ...]
+    arrived_at: float
+    ready: bool = False
+    missed: tuple[Bundle, ...] = ()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a host did, for the report."""
+
+    base_loads: int = 0
+    lora_loads: int = 0
+    load_seconds: float = 0.0  # the mover's
+    stalled_seconds: float = 0.0  # the device idle because weights were on their way
+    run_seconds: float = 0.0
+    moved_bytes: dict[str, int] = field(default_factory=dict)
+
+
+Evictor = Callable[["Machine", int, float], tuple[Digest, ...]]  # (machine, bytes, now) -> who goes first
+
+
+class Machine:
+    """`later(when, callback)` is the engine's clock; `say` takes messages to the policy."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: HostType,
+        *,
+        zone: str,
+        overlaps: bool,
+        later: Callable[[float, Callable[[float], None]], None],
+        say: Callable[[str, FromHost], None],
+        evictor: Evictor | None = None,
+        free_loads: bool = False,
+    ) -> None:
+        self.name, self.kind, self.zone, self.overlaps = name, kind, zone, overlaps
+        self._later, self._say, self._evictor, self._free = later, say, evictor, free_loads
+        budgets = {
+            "device": int(kind.device_gb * GB),
+            "memory": int(kind.memory_gb * GB),
+            "disk": int(kind.disk_gb * GB),
+        }
+        self.caches: dict[Tier, WeightCache] = {
+            tier: WeightCache(budgets[tier], tier=tier) for tier in NEAR if budgets[tier]
+        }
+        self.queue: deque[Attempt] = deque()
+        self.running: Attempt | None = None
+        self.run_ends_at = 0.0
+        self.loading: Attempt | None = None
+        self.tally = Tally()
+        self.device = self.caches["device"]
+        self._idle_since = 0.0
+        self._life = 0  # grows when the host dies, so that its old timers mean nothing
+        self.alive = True
+
+    def hello(self, bundles: Mapping[Digest, Bundle]) -> Hello:
+        if self.kind.on_disk:
+            for bundle in bundles.values():
+                for part in bundle.parts:
+                    self.caches["disk"].add(part.digest, part.size_bytes)
+        held = [
+            Held(digest=digest, tier=tier, size_bytes=cache.size_of(digest))
+            for tier, cache in self.caches.items()
+            for digest in cache
+        ]
+        return Hello(
+            protocol=1,
+            host_id=self.name,
+            name=self.name,
+            device="simulated",
+            pool="simulated",
+            zone=self.zone,
+            speed=self.kind.speed,
+            budgets={tier: cache.budget_bytes for tier, cache in self.caches.items()},
+            speeds=self.kind.speeds,
+            held=tuple(held),
+            running=(),
+            finished=(),
+            slots=2 if self.overlaps else 1,
+        )
+
+    def assign(self, attempt: Attempt, now: float) -> None:
+        self.queue.append(attempt)
+        self.advance(now)
+
+    def stage(self, bundles: tuple[Bundle, ...], now: float) -> None:
+        """Bring bundles onto the device if the mover has nothing better to do."""
+        idle = self.loading is None and (not self.queue or self.queue[0].ready)
+        if idle and any(p.digest not in self.device for b in bundles for p in b.parts):
+            self._prepare(Attempt(AttemptKey("stage", 0), None, bundles, now), now)
+
+    def drop(self, digests: tuple[Digest, ...]) -> None:
+        for digest in reversed(digests):
+            self.device.demote(digest)
+
+    def die(self, now: float) -> list[Job]:
+        """Everything on the device is gone; returns the jobs that were here."""
+        lost = [attempt.job for attempt in (*filter(None, [self.running]), *self.queue) if attempt.job]
+        self._life += 1
+        self.alive, self.running, self.loading = False, None, None
+        self.queue.clear()
+        for tier in ("device", "memory"):
+            if tier in self.caches:
+                old = self.caches[tier]
+                self.caches[tier] = WeightCache(old.budget_bytes, tier=tier)
+        self.device = self.caches["device"]
+        return lost
+
+    def advance(self, now: float) -> None:
+        """Start whatever can start."""
+        self._prepare_next(now)
+        if self.running is None and self.queue and self.queue[0].ready:
+            self._run(self.queue.popleft(), now)
+            self._prepare_next(now)
+
+    def _prepare_next(self, now: float) -> None:
+        if self.queue and self.loading is None and not self.queue[0].ready:
+            self._prepare(self.queue[0], now)
+
+    def _prepare(self, attempt: Attempt, now: float) -> None:
+        parts = {part.digest: part for bundle in attempt.bundles for part in bundle.parts}
+        for digest in parts:
+            if digest in self.device:
+                self.device.touch(digest)
+        missing = [part for part in parts.values() if part.digest not in self.device]
+        if not missing or self._free:
+            if not self._free:
+                self._pin(attempt)
+            attempt.ready = True
+            return
+        if self.running is not None and not self.overlaps:
+            return
+        wants = [
+            Want(digest=p.digest, disk_bytes=p.size_bytes, device_bytes=p.size_bytes) for p in parts.values()
+        ]
+        needs = sum(part.size_bytes for part in missing)
+        if self._evictor:
+            self.drop(self._evictor(self, needs, now))
+        try:
+            moves = plan(wants, self.caches)
+        except NoRoomError:
+            return  # what runs holds the room: again when it is done
+        absent = {part.digest for part in missing}
+        attempt.missed = tuple(b for b in attempt.bundles if any(p.digest in absent for p in b.parts))
+        self._carry_out(attempt, moves, now)
+
+    def _carry_out(self, attempt: Attempt, moves: tuple[Move, ...], now: float) -> None:
+        seconds = sum(bundle.fixed_seconds for bundle in attempt.missed)
+        added, removed = [], []
+        for move in moves:
+            held = Held(digest=move.digest, tier=move.tier, size_bytes=move.size_bytes)
+            if move.kind == "evict":
+                self.caches[move.tier].discard(move.digest)
+                removed.append(held)
+            else:
+                self.caches[move.tier].add(move.digest, move.size_bytes)
+                added.append(held)
+                seconds += self._move_seconds(move)
+                self.tally.moved_bytes[move.kind] = self.tally.moved_bytes.get(move.kind, 0) + move.size_bytes
+        self._pin(attempt)
+        self.loading = attempt
+        self.tally.load_seconds += seconds
+        for bundle in attempt.missed:
+            self.tally.base_loads += bundle.kind == "version"
+            self.tally.lora_loads += bundle.kind == "adapter"
+        if removed:
+            self._say(self.name, Residency(removed=tuple(removed)))
+        life = self._life
+        self._later(now + seconds, lambda at: self._loaded(attempt, tuple(added), at, life))
+
+    def _move_seconds(self, move: Move) -> float:
+        speeds = self.kind.speeds
+        if move.kind == "fetch":
+            return move.size_bytes / speeds.network_to_disk
+        if move.kind == "copy":
+            return move.size_bytes / speeds.memory_to_device
+        return move.size_bytes / speeds.disk_to_memory
+
+    def _loaded(self, attempt: Attempt, added: tuple[Held, ...], now: float, life: int) -> None:
+        if life != self._life:
+            return
+        self.loading = None
+        attempt.ready = True
+        self._say(self.name, Residency(added=added))
+        if attempt.job is None:
+            self._unpin(attempt)
+        self.advance(now)
+
+    def _run(self, attempt: Attempt, now: float) -> None:
+        assert attempt.job is not None
+        self.running = attempt
+        self.tally.stalled_seconds += max(0.0, now - max(self._idle_since, attempt.arrived_at))
+        seconds = attempt.job.run_seconds / self.kind.speed
+        self.tally.run_seconds += seconds
+        self.run_ends_at = now + seconds
+        self._say(self.name, Started(attempt=attempt.key, phase="running"))
+        life = self._life
+        self._later(now + seconds, lambda at: self._done(attempt, seconds, at, life))
+
+    def _done(self, attempt: Attempt, seconds: float, now: float, life: int) -> None:
+        if life != self._life:
+            return
+        self.running = None
+        self._idle_since = now
+        if not self._free:
+            self._unpin(attempt)
+        self._say(self.name, Done(attempt=attempt.key, outputs=(), result={}, timings=Timings(run=seconds)))
+        self.advance(now)
+
+    def _pin(self, attempt: Attempt) -> None:
+        for bundle in attempt.bundles:
+            for part in bundle.parts:
+                self.device.pin(part.digest)
+
+    def _unpin(self, attempt: Attempt) -> None:
+        for bundle in attempt.bundles:
+            for part in bundle.parts:
+                self.device.release(part.digest)

@@ -1,0 +1,85 @@
+"""From a played simulation to numbers: latencies, loads, GPU time, fairness; intervals over seeds. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from router.grid import Floats
+from router.simulator.engine import Run
+from router.simulator.workload import Job
+
+FAIR_LEAST_REQUESTS = 10  # of a customer that counts for fairness
+T_95 = (math.nan, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # Student's t by degrees of freedom
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy on one seed. Latencies in seconds from arrival to finish."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    slowdown: float  # mean of latency / own run time
+    base_loads: float  # per 1,000 requests
+    lora_loads: float
+    stalled: float  # share of GPU time that waited for weights
+    loading: float  # share of time the movers were busy
+    fairness: float  # largest customer's mean slowdown over the mean of all customers
+    unfinished: int
+
+
+def measure(run: Run) -> Figures:
+    done = [job for job in run.jobs if job.number in run.finished_at]
+    latency = latencies(run, done)
+    slowdown = latency / np.array([job.run_seconds for job in done])
+    gpu_seconds = len(run.machines) * run.ended_at
+    tallies = [machine.tally for machine in run.machines]
+    per_thousand = 1000 / len(done)
+    p50, p95, p99 = np.percentile(latency, [50, 95, 99])
+    return Figures(
+        mean=float(latency.mean()),
+        p50=float(p50),
+        p95=float(p95),
+        p99=float(p99),
+        slowdown=float(slowdown.mean()),
+        base_loads=sum(tally.base_loads for tally in tallies) * per_thousand,
+        lora_loads=sum(tally.lora_loads for tally in tallies) * per_thousand,
+        stalled=sum(tally.stalled_seconds for tally in tallies) / gpu_seconds,
+        loading=sum(tally.load_seconds for tally in tallies) / gpu_seconds,
+        fairness=_fairness(done, slowdown),
+        unfinished=len(run.jobs) - len(done),
+    )
+
+
+def latencies(run: Run, jobs: Sequence[Job]) -> Floats:
+    return np.array([run.finished_at[job.number] - job.arrives_at for job in jobs])
+
+
+def _fairness(jobs: Sequence[Job], slowdown: Floats) -> float:
+    by_customer: dict[str, list[float]] = {}
+    for job, value in zip(jobs, slowdown.tolist(), strict=True):
+        by_customer.setdefault(job.customer, []).append(value)
+    means = [float(np.mean(v)) for v in by_customer.values() if len(v) >= FAIR_LEAST_REQUESTS]
+    return max(means) / (sum(means) / len(means)) if means else math.nan
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure over seeds: its mean and half the width of the 95 % interval."""
+
+    mean: float
+    half: float
+
+
+def summarise(figures: Sequence[Figures]) -> Mapping[str, Summary]:
+    found = {}
+    for name in Figures.__struct_fields__:
+        values = np.array([getattr(each, name) for each in figures], dtype=np.float64)
+        count = len(values)
+        half = 0.0
+        if count > 1:
+            t = T_95[count - 1] if count <= len(T_95) else 1.96
+            half = t * float(values.std(ddof=1)) / math.sqrt(count)
+        found[name] = Summary(mean=float(values.mean()), half=half)
+    return found

@@ -1,0 +1,132 @@
+"""Scenarios: a few lines of YAML say fleet, workload, outages and launches; a seed makes them concrete. Pure but for
+the traces it has read.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import yaml
+
+from registry.catalog import Digest
+from router.residency import Bundle, Part
+from router.simulator import synthetic, traces
+from router.simulator.engine import HostPlan, Outage
+from router.simulator.errors import ScenarioError
+from router.simulator.machine import HostType
+from router.simulator.synthetic import Market
+from router.simulator.workload import GB, Job, Workload, arrival_rate
+
+VIDEO = Digest("long-video")
+VIDEO_SECONDS, VIDEO_SIGMA = 900.0, 0.5
+
+
+class Hosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """So many machines of a type in one data centre."""
+
+    type: str
+    count: int
+    data_centre: str = "a"
+
+
+class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new model that takes a share of all requests from a moment on."""
+
+    at_seconds: float
+    share: float
+    size_gb: float = 12.0
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `marquee simulate` plays."""
+
+    name: str
+    hosts: tuple[Hosts, ...]
+    types: dict[str, HostType] = msgspec.field(default_factory=lambda: {"h100": HostType()})
+    workload: Literal["trace-loras", "trace-customers", "synthetic"] = "synthetic"
+    requests: int = 10_000
+    load: float = 0.7  # of all hosts' run seconds, loads not counted
+    seeds: int = 3
+    policies: tuple[str, ...] = ()  # empty: all
+    market: Market = Market()
+    long_video_share: float = 0.0
+    outages: tuple[Outage, ...] = ()
+    launches: tuple[Launch, ...] = ()
+
+
+def parse(text: str, **overrides: Any) -> Scenario:
+    """Raises `ScenarioError`, which names the place."""
+    try:
+        values = yaml.safe_load(text)
+        scenario = msgspec.convert({**values, **overrides}, Scenario)
+    except (yaml.YAMLError, msgspec.ValidationError, TypeError) as error:
+        raise ScenarioError(f"not a scenario: {error}") from error
+    unknown = {group.type for group in scenario.hosts} - scenario.types.keys()
+    if unknown:
+        raise ScenarioError(f"hosts name types that are not described: {', '.join(sorted(unknown))}")
+    return scenario
+
+
+def fleet(scenario: Scenario) -> list[HostPlan]:
+    """Hosts are named by data centre, type and number: `a-h100-03`."""
+    plans: list[HostPlan] = []
+    for group in scenario.hosts:
+        stem, kind = f"{group.data_centre}-{group.type}", scenario.types[group.type]
+        begun = sum(plan.name.startswith(stem) for plan in plans)
+        plans += [HostPlan(f"{stem}-{begun + i:02}", kind, group.data_centre) for i in range(group.count)]
+    return plans
+
+
+def workload(scenario: Scenario, seed: int, folder: Path) -> Workload:
+    """The same seed gives the same jobs. Raises `TraceMissingError` through `traces`."""
+    capacity = sum(plan.kind.speed for plan in fleet(scenario))
+    if scenario.workload == "synthetic":
+        rate = arrival_rate(synthetic.mean_run_seconds(scenario.market), scenario.load, capacity)
+        made = synthetic.marketplace(scenario.market, seed=seed, requests=scenario.requests, rate=rate)
+    else:
+        read = traces.with_loras if scenario.workload == "trace-loras" else traces.with_customers
+        made = read(folder, seed=seed, load=scenario.load, capacity=capacity, limit=scenario.requests)
+    rng = np.random.default_rng(seed + 1_000_003)
+    for index, launch in enumerate(scenario.launches):
+        made = _with_launch(made, launch, Digest(f"launch-{index}"), rng)
+    if scenario.long_video_share:
+        made = _with_videos(made, scenario.long_video_share, rng)
+    return made
+
+
+def _with_launch(made: Workload, launch: Launch, name: Digest, rng: np.random.Generator) -> Workload:
+    chosen = rng.random(len(made.jobs)) < launch.share
+    jobs = [
+        replace(job, version=name, adapters=()) if job.arrives_at >= launch.at_seconds and taken else job
+        for job, taken in zip(made.jobs, chosen.tolist(), strict=True)
+    ]
+    bundle = _bundle(name, launch.size_gb)
+    prior = {**made.prior_seconds, name: made.mean_run_seconds}
+    return Workload(made.name, [*made.bundles, bundle], jobs, prior)
+
+
+def _with_videos(made: Workload, share: float, rng: np.random.Generator) -> Workload:
+    """Some requests become long videos; arrivals are stretched, so that the load stays what it was."""
+    before = made.mean_run_seconds
+    jobs: list[Job] = []
+    for job in made.jobs:
+        if rng.random() < share:
+            seconds = VIDEO_SECONDS * math.exp(rng.normal(0.0, VIDEO_SIGMA))
+            jobs.append(
+                replace(job, version=VIDEO, adapters=(), run_seconds=seconds, units=1.0, kind="video")
+            )
+        else:
+            jobs.append(job)
+    stretch = float(np.mean([job.run_seconds for job in jobs])) / before
+    for job in jobs:
+        job.arrives_at *= stretch
+    prior = {**made.prior_seconds, VIDEO: VIDEO_SECONDS}
+    return Workload(f"{made.name}, long videos", [*made.bundles, _bundle(VIDEO, 28.6)], jobs, prior)
+
+
+def _bundle(name: Digest, size_gb: float) -> Bundle:
+    part = Part(Digest(f"{name}/weights"), int(size_gb * GB))
+    return Bundle(digest=name, parts=(part,), fixed_seconds=2.0)

@@ -1,0 +1,44 @@
+"""What a simulation is fed: jobs in order of arrival, and the weights they name. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from registry.catalog import Digest
+from router.residency import Bundle
+
+GB = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Job:
+    """One request as it will have been: `run_seconds` is what a host of speed 1 needs, known only afterwards."""
+
+    number: int
+    arrives_at: float
+    customer: str
+    version: Digest
+    adapters: tuple[Digest, ...]
+    run_seconds: float
+    units: float
+    kind: str = "image"  # reports may be split by it
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`prior_seconds` is what the catalogue says of each version before anything ran."""
+
+    name: str
+    bundles: Sequence[Bundle]
+    jobs: Sequence[Job]
+    prior_seconds: dict[Digest, float]
+
+    @property
+    def mean_run_seconds(self) -> float:
+        return float(np.mean([job.run_seconds for job in self.jobs]))
+
+
+def arrival_rate(mean_run_seconds: float, load: float, capacity: float) -> float:
+    """Requests per second that keep `capacity` (the sum of host speeds) busy for the share `load`."""
+    return load * capacity / mean_run_seconds

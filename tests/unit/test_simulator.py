@@ -1,0 +1,161 @@
+"""The simulator against small worlds whose answers are known, and the promises of every policy."""
+
+from random import Random
+
+import pytest
+
+from loaders.protocol import Done, Residency
+from registry.catalog import Digest
+from router.residency import Bundle, Part
+from router.simulator import experiment, measure, report, scenario
+from router.simulator.bounds import Belady, FreeLoads
+from router.simulator.engine import HostPlan, Outage, Simulation
+from router.simulator.errors import ScenarioError, TraceMissingError
+from router.simulator.machine import HostType
+from router.simulator.marquee import Marquee
+from router.simulator.peers import PEERS, Ect
+from router.simulator.workload import GB, Job, Workload
+
+KIND = HostType(device_gb=10, disk_gb_per_second=1.0, device_gb_per_second=1e9)
+SMALL = """
+name: small
+requests: 300
+seeds: 1
+load: 0.6
+market: {variants: 40, customers: 50, loras: 20, families: [small-image, large-image]}
+types: {h100: {device_gb: 40}}
+hosts: [{type: h100, count: 6, data_centre: a}, {type: h100, count: 2, data_centre: b}]
+launches: [{at_seconds: 50, share: 0.2}]
+outages: [{host: a-h100-00, at_seconds: 30, for_seconds: 20}]
+"""
+
+
+def bundle(name: str, gb: float = 4.0) -> Bundle:
+    return Bundle(digest=Digest(name), parts=(Part(Digest(f"{name}/w"), int(gb * GB)),), fixed_seconds=1.0)
+
+
+def world(*arrivals: tuple[float, str, float]) -> Workload:
+    jobs = [
+        Job(i, at, "c", Digest(version), (), seconds, 1.0)
+        for i, (at, version, seconds) in enumerate(arrivals)
+    ]
+    bundles = [bundle(name) for name in ("a", "b", "c")]
+    return Workload("by hand", bundles, jobs, {b.digest: 2.0 for b in bundles})
+
+
+def test_a_cold_request_loads_then_runs_and_a_warm_one_only_runs():
+    made = world((0.0, "a", 2.0), (20.0, "a", 2.0))
+    run = Simulation(Ect({b.digest: b for b in made.bundles}, Random(1)), made, [HostPlan("h", KIND)]).play()
+    assert run.finished_at == {0: pytest.approx(7.0), 1: pytest.approx(22.0)}, (
+        "1 s fixed, 4 s of bytes, 2 s of run"
+    )
+
+
+@pytest.mark.parametrize(("overlaps", "finish"), [(True, 9.0 + 5.0), (False, 9.0 + 5.0 + 5.0)])
+def test_a_load_hides_behind_a_run_only_where_hosts_overlap(overlaps, finish):
+    made = world((0.0, "a", 9.0), (0.0, "b", 5.0))
+    policy = Ect({b.digest: b for b in made.bundles}, Random(1))
+    run = Simulation(policy, made, [HostPlan("h", KIND)], overlaps=overlaps).play()
+    assert run.finished_at[1] == pytest.approx(5.0 + finish)
+
+
+def test_weights_in_use_are_never_evicted_and_the_budget_never_passed():
+    made = world(*((i * 0.5, "abc"[i % 3], 3.0) for i in range(60)))
+    for policy in [
+        Marquee(made.bundles, made.prior_seconds),
+        Ect({b.digest: b for b in made.bundles}, Random(1)),
+    ]:
+        simulation = Simulation(policy, made, [HostPlan("h", KIND), HostPlan("i", KIND)])
+        run = simulation.play()
+        assert len(run.finished_at) == 60
+        for machine in run.machines:
+            machine.device.check_integrity()
+    assert simulation.now >= 60 * 3.0 / 2
+
+
+def test_belady_lets_go_what_is_wanted_last():
+    made = world((0.0, "a", 1.0), (1.0, "b", 1.0), (30.0, "b", 1.0), (90.0, "a", 1.0))
+    by_digest = {b.digest: b for b in made.bundles}
+    belady = Belady(made.jobs, by_digest)
+    assert belady.next_use(Digest("a/w"), 5.0) == 90.0
+    assert belady.next_use(Digest("c/w"), 5.0) == float("inf")
+
+
+def test_free_loads_is_a_queue_without_loading():
+    made = world((0.0, "a", 4.0), (0.0, "b", 4.0), (0.0, "c", 4.0))
+    policy = FreeLoads({b.digest: b for b in made.bundles}, Random(1))
+    run = Simulation(policy, made, [HostPlan("h", KIND), HostPlan("i", KIND)], free_loads=True).play()
+    assert sorted(run.finished_at.values()) == [4.0, 4.0, 8.0]
+
+
+def test_an_outage_loses_nothing():
+    made = world(*((i * 1.0, "ab"[i % 2], 3.0) for i in range(20)))
+    outage = Outage("h", 5.0, 10.0)
+    for kind in (*PEERS, None):
+        by_digest = {b.digest: b for b in made.bundles}
+        policy = kind(by_digest, Random(1)) if kind else Marquee(made.bundles, made.prior_seconds)
+        run = Simulation(policy, made, [HostPlan("h", KIND), HostPlan("i", KIND)], outages=[outage]).play()
+        assert len(run.finished_at) == 20, policy.name
+
+
+def test_the_same_seed_plays_the_same(tmp_path):
+    plan = scenario.parse(SMALL, policies=["marquee", "ray multiplex"])
+    once, twice = (experiment.play(plan, tmp_path, lambda _: None) for _ in range(2))
+    assert [r.figures for r in once] == [r.figures for r in twice]
+
+
+def test_every_contender_finishes_and_the_table_names_it(tmp_path):
+    plan = scenario.parse(SMALL, requests=120)
+    results = experiment.play(plan, tmp_path, lambda _: None)
+    assert [r.contender.name for r in results if r.figures[0].unfinished] == []
+    text = report.table(plan, results)
+    assert all(f"| {name} |" in text for name in experiment.contenders())
+    assert "under the best peer" in text
+    free = next(r for r in results if r.contender.name == "free loads")
+    assert free.figures[0].base_loads == 0
+
+
+def test_marquee_never_books_what_does_not_happen(tmp_path):
+    plan = scenario.parse(SMALL)
+    made = scenario.workload(plan, 1, tmp_path)
+    policy = Marquee(made.bundles, made.prior_seconds)
+    original, seen = policy.report, []
+
+    def report_and_check(host, message, now):
+        original(host, message, now)
+        if isinstance(message, Done | Residency) and len(seen) < 150:
+            seen.append(message)
+            policy.state.fleet.check_integrity()
+            policy.state.waiting.check_integrity()
+
+    policy.report = report_and_check
+    Simulation(policy, made, scenario.fleet(plan), outages=plan.outages).play()
+    assert len(policy.state.waiting) == 0
+    for name, host in policy.state.fleet.hosts.items():
+        assert host.attempts == {}, name
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("name: x", "hosts"),
+        ("name: x\nhosts: [{type: none, count: 1}]", "none"),
+        ("name: x\nhosts: [{type: h100, count: 1}]\nlaod: 1", "laod"),
+        ("[", "flow"),
+    ],
+)
+def test_a_wrong_scenario_is_refused_with_its_place(text, place):
+    with pytest.raises(ScenarioError, match=place):
+        scenario.parse(text)
+
+
+def test_a_missing_trace_says_what_to_do(tmp_path):
+    plan = scenario.parse("name: x\nworkload: trace-loras\nhosts: [{type: h100, count: 1}]")
+    with pytest.raises(TraceMissingError, match="--trace"):
+        scenario.workload(plan, 1, tmp_path)
+
+
+def test_an_interval_is_students():
+    figures = [measure.Figures(**dict.fromkeys(measure.Figures.__struct_fields__, v)) for v in (1.0, 3.0)]
+    found = measure.summarise(figures)["mean"]
+    assert (found.mean, found.half) == (2.0, pytest.approx(12.71))
