@@ -243,7 +243,8 @@ async def _write_versions(session: AsyncSession, changes: list[Change], actor: s
 
 async def write_version(session: AsyncSession, version: Version) -> None:
     """Its row, its components (shared with whoever has the same bytes) and its uses of them."""
-    await _insert(session, tables.versions, [store.version_row(version)], ("source", "assets", "state"))
+    contents = ("digest", "architecture", "pipeline_class", "source", "assets", "state")
+    await _insert(session, tables.versions, [store.version_row(version)], contents)
     shared, uses = store.component_rows(version)
     if shared:
         await session.execute(insert(tables.components).on_conflict_do_nothing(), shared)

@@ -10,6 +10,7 @@ RegistryError
 ├── CatalogError
 │   ├── CatalogFileError          catalog.yaml is wrong; names the YAML path and the line
 │   ├── FolderError               a folder is not a diffusers pipeline or adapter
+│   ├── HubError                  the Hub does not answer, or does not give what is asked
 │   └── InUseError                what should be removed is still called
 ├── WeightsError                  a weights file is refused
 │   ├── NotSafetensorsError            the bytes are of another format (pickle, zip, tar, GGUF, HTML…), whatever the name
@@ -33,6 +34,7 @@ RegistryError
 │   └── DigestMismatchError            the bytes are not those that were announced
 ├── UnknownKeyError               no key has this id
 └── PublishingError               an operation of a lab is refused
+    ├── UnknownCallerError             no key, or one that is not valid
     ├── AccessError                    the key lacks the scope, or the name belongs to somebody else
     ├── UnknownSubjectError            nothing of this name, or nothing the caller may see
     ├── TakenError                     the name is taken
@@ -109,6 +111,14 @@ class FolderError(CatalogError):
         super().__init__(f"{folder}: {reason}")
         self.folder = folder
         self.reason = reason
+
+
+class HubError(CatalogError):
+    """The Hub is not there, knows no such repository, or wants a token. Says which repository it was."""
+
+    def __init__(self, repository: str, reason: str) -> None:
+        super().__init__(f"{repository}: {reason}")
+        self.repository = repository
 
 
 class InUseError(CatalogError):
@@ -215,6 +225,10 @@ class UnknownKeyError(RegistryError):
 
 class PublishingError(RegistryError):
     """Root of the refusals of what labs and operators ask for."""
+
+
+class UnknownCallerError(PublishingError):
+    """The request carries no valid key. Send `Authorization: Key …`."""
 
 
 class AccessError(PublishingError):

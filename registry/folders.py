@@ -5,48 +5,109 @@ It believes contents, not names, and follows no path out of the folder. Files it
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from registry import weights
-from registry.catalog import AdapterManifest, Component, FileRef, Manifest, Source, Variant
+from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Slug, Source, Variant
 from registry.errors import FolderError, TruncatedError, WeightsError
 
 CHUNK_BYTES = 8 << 20
 SIDE_FOLDERS = ("scheduler", "tokenizer", "feature_extractor", "image_processor", "processor")
 SIDE_SUFFIXES = {".json", ".txt", ".model", ".jinja"}
-WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
+WEIGHT_STEMS = ("diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16", "model.fp16")
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 MAX_JSON_BYTES = 64 << 20
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
 
-def read_pipeline(folder: Path, source: Source | None = None) -> Manifest:
-    """The manifest of a diffusers pipeline as `save_pretrained` writes it. Raises `FolderError`, `WeightsError`."""
-    index = _json(folder, "model_index.json")
+class Counted:
+    """How many bytes were read so far; a reader adds, another thread looks."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class Tree(Protocol):
+    """Files with metadata, wherever they lie. `Folder` is the one on this disk; `hub` has the one on the Hub."""
+
+    name: str
+
+    def paths(self) -> Sequence[str]: ...
+
+    def read(self, path: str) -> bytes:
+        """A small file whole. Raises `FolderError` when it is missing or too large."""
+        ...
+
+    def ref(self, path: str) -> FileRef: ...
+
+    def index(self, path: str) -> weights.Index:
+        """A weights file's checked header. Raises `WeightsError`."""
+        ...
+
+
+class Folder:
+    """A tree on this disk. It follows no path out of the folder."""
+
+    def __init__(self, root: Path, counted: Counted | None = None) -> None:
+        self.name = str(root)
+        self._root = root
+        self._counted = counted or Counted()
+
+    def paths(self) -> Sequence[str]:
+        files = (file for file in self._root.rglob("*") if file.is_file())
+        return sorted(file.relative_to(self._root).as_posix() for file in files)
+
+    def read(self, path: str) -> bytes:
+        file = self._inside(path)
+        if not file.is_file():
+            raise FolderError(self.name, f"{path} is missing")
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise FolderError(self.name, f"{path} is too large")
+        return file.read_bytes()
+
+    def ref(self, path: str) -> FileRef:
+        file = self._inside(path)
+        return FileRef(path=path, size_bytes=file.stat().st_size, sha256=sha256_of(file, self._counted))
+
+    def index(self, path: str) -> weights.Index:
+        return read_index(self._inside(path))
+
+    def _inside(self, path: str) -> Path:
+        file = self._root / path
+        if not file.resolve().is_relative_to(self._root.resolve()):
+            raise FolderError(self.name, f"{path} leads out of the folder")
+        return file
+
+
+def read_pipeline(folder: Path, source: Source | None = None, counted: Counted | None = None) -> Manifest:
+    """The manifest of a pipeline folder as `save_pretrained` writes it. Raises `FolderError`, `WeightsError`."""
+    return read_tree(Folder(folder, counted), source or Source(kind="path", location=str(folder.resolve())))
+
+
+def read_tree(tree: Tree, source: Source) -> Manifest:
+    """The manifest of a diffusers pipeline. Raises `FolderError`, `WeightsError`."""
+    index = _json(tree, "model_index.json")
     pipeline_class = index.get("_class_name")
     if not isinstance(pipeline_class, str):
-        raise FolderError(folder, "model_index.json names no pipeline class")
+        raise FolderError(tree.name, "model_index.json names no pipeline class")
     parts = {name: tuple(value) for name, value in sorted(index.items()) if _is_part(value)}
+    paths = tree.paths()
     components = tuple(
-        _component(folder, name, str(library), str(class_name))
+        _component(tree, set(paths), name, str(library), str(class_name))
         for name, (library, class_name) in parts.items()
         if not name.startswith(SIDE_FOLDERS)
     )
     if not components:
-        raise FolderError(folder, "model_index.json names no component with weights")
-    assets = [_ref(folder, folder / "model_index.json")]
-    assets += [
-        _ref(folder, file)
-        for name in parts
-        for file in _files(folder / name)
-        if name.startswith(SIDE_FOLDERS) and file.suffix in SIDE_SUFFIXES
-    ]
+        raise FolderError(tree.name, "model_index.json names no component with weights")
+    sides = [name for name in parts if name.startswith(SIDE_FOLDERS)]
+    assets = [path for path in paths if path.split("/", 1)[0] in sides and Path(path).suffix in SIDE_SUFFIXES]
     return Manifest(
         pipeline_class=pipeline_class,
-        source=source or Source(kind="path", location=str(folder.resolve())),
+        source=source,
         components=components,
-        assets=tuple(assets),
+        assets=tuple(tree.ref(path) for path in ["model_index.json", *assets]),
     )
 
 
@@ -54,15 +115,23 @@ def read_adapter(
     folder: Path, base: Variant, base_manifest: Manifest, weight_name: str | None = None
 ) -> AdapterManifest:
     """The manifest of a LoRA folder. Raises `FolderError`, `WeightsError`."""
-    file = folder / (weight_name or ADAPTER_FILE)
-    if not file.is_file():
-        raise FolderError(folder, f"{file.name} is missing")
-    index = read_index(file)
+    name = weight_name or ADAPTER_FILE
+    if not (folder / name).is_file():
+        raise FolderError(folder, f"{name} is missing")
+    tree = Folder(folder)
+    source = Source(kind="path", location=str(folder.resolve()))
+    return adapter_of(tree, source, name, base.slug, base_manifest.architecture)
+
+
+def adapter_of(
+    tree: Tree, source: Source, weight_name: str, base: Slug, architecture: Digest
+) -> AdapterManifest:
+    index = tree.index(weight_name)
     return AdapterManifest(
-        source=Source(kind="path", location=str(folder.resolve())),
-        weights=_ref(folder, file),
-        base=base.slug,
-        architecture=base_manifest.architecture,
+        source=source,
+        weights=tree.ref(weight_name),
+        base=base,
+        architecture=architecture,
         rank=_rank(index),
         layout=_layout(index),
     )
@@ -88,81 +157,58 @@ def _is_part(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(word, str) for word in value)
 
 
-def _component(folder: Path, name: str, library: str, class_name: str) -> Component:
-    place = folder / name
-    if not (place / "config.json").is_file():
-        raise FolderError(folder, f"{name}/config.json is missing")
-    index_file, shards = _shards(folder, name)
-    indexes = [read_index(shard) for shard in shards]
+def _component(tree: Tree, paths: Collection[str], name: str, library: str, class_name: str) -> Component:
+    if f"{name}/config.json" not in paths:
+        raise FolderError(tree.name, f"{name}/config.json is missing")
+    index_path, shards = _shards(tree, paths, name)
     return Component(
         name=name,
         library=library,
         class_name=class_name,
-        config=_ref(folder, place / "config.json"),
-        weights=tuple(_ref(folder, shard) for shard in shards),
-        index=_ref(folder, index_file) if index_file else None,
-        dtype=weights.dominant_dtype(indexes),
+        config=tree.ref(f"{name}/config.json"),
+        weights=tuple([tree.ref(shard) for shard in shards]),
+        index=tree.ref(index_path) if index_path else None,
+        dtype=weights.dominant_dtype([tree.index(shard) for shard in shards]),
     )
 
 
-def _shards(folder: Path, name: str) -> tuple[Path | None, list[Path]]:
+def _shards(tree: Tree, paths: Collection[str], name: str) -> tuple[str | None, list[str]]:
     """The shard index, where there is one, and the weights in its order."""
     for stem in WEIGHT_STEMS:
-        single = folder / name / f"{stem}.safetensors"
-        if single.is_file():
+        single = f"{name}/{stem}.safetensors"
+        if single in paths:
             return None, [single]
-        index = folder / name / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            names = dict.fromkeys(_json(folder / name, index.name).get("weight_map", {}).values())
-            shards = [_inside(folder, folder / name / str(shard)) for shard in names]
-            if missing := [shard.name for shard in shards if not shard.is_file()]:
-                raise FolderError(folder, f"{name}/{missing[0]} is missing")
+        index = f"{name}/{stem.split('.')[0]}.safetensors.index{stem[len(stem.split('.')[0]) :]}.json"
+        if index in paths:
+            shards = [
+                f"{name}/{shard}"
+                for shard in dict.fromkeys(_json(tree, index).get("weight_map", {}).values())
+            ]
+            if missing := [shard for shard in shards if shard not in paths]:
+                raise FolderError(tree.name, f"{missing[0]} is missing")
             return index, shards
-    others = [
-        file.name for file in _files(folder / name) if file.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-    ]
-    reason = f"only {others[0]}, and pickles are not accepted" if others else "no safetensors"
-    raise FolderError(folder, f"{name} has {reason}")
+    others = [path for path in paths if path.startswith(f"{name}/") and Path(path).suffix in PICKLES]
+    reason = f"only {min(others)}, and pickles are not accepted" if others else "no safetensors"
+    raise FolderError(tree.name, f"{name} has {reason}")
 
 
-def _inside(folder: Path, file: Path) -> Path:
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise FolderError(folder, f"{file.name} leads out of the folder")
-    return file
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in sorted(folder.rglob("*")) if file.is_file())
-
-
-def _ref(folder: Path, file: Path) -> FileRef:
-    return FileRef(
-        path=_inside(folder, file).relative_to(folder).as_posix(),
-        size_bytes=file.stat().st_size,
-        sha256=sha256_of(file),
-    )
-
-
-def sha256_of(file: Path) -> str:
+def sha256_of(file: Path, counted: Counted | None = None) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
+            if counted is not None:
+                counted.bytes += len(chunk)
     return digest.hexdigest()
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    file = folder / name
-    if not file.is_file():
-        raise FolderError(folder, f"{name} is missing")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise FolderError(folder, f"{name} is too large")
+def _json(tree: Tree, path: str) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_bytes())
+        value = json.loads(tree.read(path))
     except (ValueError, RecursionError) as error:
-        raise FolderError(folder, f"{name} is not JSON: {error}") from error
+        raise FolderError(tree.name, f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise FolderError(folder, f"{name} is not a JSON object")
+        raise FolderError(tree.name, f"{path} is not a JSON object")
     return value
 
 

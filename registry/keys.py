@@ -9,6 +9,7 @@ from typing import get_args
 
 import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from registry import history
 from registry.catalog import Caller, OrganizationName, Record, Scope
@@ -55,19 +56,28 @@ async def create(
     actor: str = "operator",
 ) -> NewKey:
     """Makes the organization too, where it is new."""
+    async with db.sessions.begin() as session:
+        return await add(session, OrganizationName(organization), scopes, title=title, actor=actor)
+
+
+async def add(
+    session: AsyncSession,
+    organization: OrganizationName,
+    scopes: Iterable[Scope],
+    *,
+    title: str | None,
+    actor: str,
+) -> NewKey:
+    """Within the caller's transaction."""
     key_id, secret = _random(8), _random(32)
     key = NewKey(
-        id=key_id,
-        token=f"mq_{key_id}_{secret}",
-        organization=OrganizationName(organization),
-        scopes=tuple(sorted(set(scopes))),
+        id=key_id, token=f"mq_{key_id}_{secret}", organization=organization, scopes=tuple(sorted(set(scopes)))
     )
     values = {"id": key.id, "organization": organization, "scopes": list(key.scopes), "title": title}
-    async with db.sessions.begin() as session:
-        await session.execute(insert(organizations).values(name=organization).on_conflict_do_nothing())
-        await session.execute(sqlalchemy.insert(keys).values(**values, hash=hash_of(key.token)))
-        entry = history.Entry(actor=actor, kind="key", subject=key.id, owner=organization, after=values)
-        await history.append(session, [entry])
+    await session.execute(insert(organizations).values(name=organization).on_conflict_do_nothing())
+    await session.execute(sqlalchemy.insert(keys).values(**values, hash=hash_of(key.token)))
+    entry = history.Entry(actor=actor, kind="key", subject=key.id, owner=organization, after=values)
+    await history.append(session, [entry])
     return key
 
 
@@ -98,21 +108,25 @@ def _caller(row: sqlalchemy.RowMapping) -> Caller:
 
 async def listing(db: Database, organization: str | None = None) -> tuple[KeyRow, ...]:
     """All keys, revoked ones included, oldest first."""
+    async with db.sessions() as session:
+        return await listed(session, organization)
+
+
+async def listed(session: AsyncSession, organization: str | None) -> tuple[KeyRow, ...]:
     query = sqlalchemy.select(keys).order_by(keys.c.created_at, keys.c.id)
     if organization is not None:
         query = query.where(keys.c.organization == organization)
-    async with db.sessions() as session:
-        rows = (await session.execute(query)).mappings().all()
-    return tuple(
-        KeyRow(
-            id=row["id"],
-            organization=row["organization"],
-            scopes=tuple(row["scopes"]),
-            title=row["title"],
-            created_at=row["created_at"],
-            revoked_at=row["revoked_at"],
-        )
-        for row in rows
+    return tuple([_row(row) for row in (await session.execute(query)).mappings()])
+
+
+def _row(row: sqlalchemy.RowMapping) -> KeyRow:
+    return KeyRow(
+        id=row["id"],
+        organization=row["organization"],
+        scopes=tuple(row["scopes"]),
+        title=row["title"],
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
     )
 
 
@@ -120,20 +134,21 @@ async def revoke(
     db: Database, key_id: str, *, organization: str | None = None, actor: str = "operator"
 ) -> None:
     """At once here; other processes hear of it through `feed`. Raises `UnknownKeyError`. Revoking twice is one."""
+    async with db.sessions.begin() as session:
+        await end(session, key_id, organization=organization, actor=actor)
+
+
+async def end(session: AsyncSession, key_id: str, *, organization: str | None, actor: str) -> KeyRow:
+    """Revokes within the caller's transaction; returns the key as it was."""
     found = keys.c.id == key_id
     if organization is not None:
         found &= keys.c.organization == organization
-    async with db.sessions.begin() as session:
-        row = (await session.execute(sqlalchemy.select(keys).where(found))).mappings().one_or_none()
-        if row is None:
-            raise UnknownKeyError(key_id)
-        change = (
-            sqlalchemy.update(keys)
-            .where(found, keys.c.revoked_at.is_(None))
-            .values(revoked_at=sqlalchemy.func.now())
-        )
-        if (await session.execute(change.returning(keys.c.id))).first() is None:
-            return
+    row = (await session.execute(sqlalchemy.select(keys).where(found))).mappings().one_or_none()
+    if row is None:
+        raise UnknownKeyError(key_id)
+    change = sqlalchemy.update(keys).where(found, keys.c.revoked_at.is_(None))
+    change = change.values(revoked_at=sqlalchemy.func.now())
+    if (await session.execute(change.returning(keys.c.id))).first() is not None:
         entry = history.Entry(
             actor=actor,
             kind="key",
@@ -143,3 +158,4 @@ async def revoke(
             after={"revoked": True},
         )
         await history.append(session, [entry])
+    return _row(row)

@@ -1,0 +1,1 @@
+"""The admin API's routes by what they are about; `registry.api` puts them together."""

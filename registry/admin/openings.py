@@ -1,0 +1,108 @@
+"""Releases: scheduling, opening, splitting, rolling back, deprecating, retiring; what was live when. Process edge."""
+
+from datetime import datetime
+from typing import Any
+
+from litestar import Response, delete, get, post
+from litestar.params import FromPath, FromQuery
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from registry import desk, releases, tables
+from registry.admin.office import AnyRequest, Home, body_of, name_of, read, revision_of, write
+from registry.admin.owners import PUBLISH, READ
+from registry.catalog import Caller, OrganizationName
+from registry.errors import InvalidRequestError
+from registry.publishing import PUBLIC
+from registry.writes import Answer
+
+
+def routes(home: Home) -> list[Any]:
+    return [*_opening_routes(home), *_ending_routes(home), *_look_routes(home)]
+
+
+def _opening_routes(home: Home) -> list[Any]:
+    @post("/variants/{slug:str}/releases", status_code=201)
+    async def create(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+        body = await body_of(request, releases.ReleaseBody)
+        expected = revision_of(request) if "if-match" in request.headers else None
+
+        async def make(session: AsyncSession, caller: Caller) -> Answer:
+            return Answer(
+                status=201, body=await releases.create(session, caller, name_of(slug), body, expected)
+            )
+
+        return await write(home, request, PUBLISH, make)
+
+    @delete("/variants/{slug:str}/releases/{release_id:int}", status_code=200)
+    async def withdraw(request: AnyRequest, slug: FromPath[str], release_id: FromPath[int]) -> Response[Any]:
+        async def end(session: AsyncSession, caller: Caller) -> Answer:
+            await releases.withdraw(session, caller, name_of(slug), release_id)
+            return Answer(body={"id": release_id, "withdrawn": True})
+
+        return await write(home, request, PUBLISH, end)
+
+    @post("/variants/{slug:str}/rollback", status_code=201)
+    async def roll_back(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+        async def make(session: AsyncSession, caller: Caller) -> Answer:
+            return Answer(status=201, body=await releases.roll_back(session, caller, name_of(slug)))
+
+        return await write(home, request, PUBLISH, make)
+
+    return [create, withdraw, roll_back]
+
+
+def _ending_routes(home: Home) -> list[Any]:
+    @post("/variants/{slug:str}/deprecate", status_code=201)
+    async def deprecate(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+        body = await body_of(request, releases.Deprecation)
+
+        async def make(session: AsyncSession, caller: Caller) -> Answer:
+            return Answer(status=201, body=await releases.deprecate(session, caller, name_of(slug), body))
+
+        return await write(home, request, PUBLISH, make)
+
+    @post("/variants/{slug:str}/retire", status_code=201)
+    async def retire(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+        body = await body_of(request, releases.Retirement)
+
+        async def make(session: AsyncSession, caller: Caller) -> Answer:
+            return Answer(status=201, body=await releases.retire(session, caller, name_of(slug), body))
+
+        return await write(home, request, PUBLISH, make)
+
+    return [deprecate, retire]
+
+
+def _look_routes(home: Home) -> list[Any]:
+    @get("/variants/{slug:str}/releases")
+    async def listing(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+        async def found(session: AsyncSession, caller: Caller) -> Answer:
+            await desk.row_of(session, caller, tables.variants, name_of(slug))
+            return Answer(body={"releases": await releases.recorded(session, name_of(slug))})
+
+        return await read(home, request, READ, found)
+
+    @get("/variants/{slug:str}/live")
+    async def live(
+        request: AnyRequest, slug: FromPath[str], at: FromQuery[str], organization: FromQuery[str] = PUBLIC
+    ) -> Response[Any]:
+        """What answered the public, or one organization, at a moment."""
+
+        async def found(session: AsyncSession, caller: Caller) -> Answer:
+            await desk.row_of(session, caller, tables.variants, name_of(slug))
+            who = OrganizationName(organization)
+            return Answer(body=await releases.live_at(session, name_of(slug), who, _moment(at)))
+
+        return await read(home, request, READ, found)
+
+    return [listing, live]
+
+
+def _moment(text: str) -> datetime:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequestError("at", f"{text[:40]!r} is no time like 2026-12-01T09:00:00+01:00") from error
+    if when.tzinfo is None:
+        raise InvalidRequestError("at", "it needs a zone, like Z or +01:00")
+    return when

@@ -1,0 +1,177 @@
+"""Organizations, keys, history and who calls what. Process edge."""
+
+from typing import Any
+
+import sqlalchemy
+from litestar import Response, delete, get, post
+from litestar.params import FromPath, FromQuery
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from registry import desk, history, keys, publishing, tables
+from registry.admin.office import AnyRequest, Home, body_of, read, write
+from registry.catalog import Caller, Organization, Record, Scope
+from registry.errors import AccessError, InvalidRequestError
+from registry.writes import Answer
+
+PUBLISH: Scope = "models:publish"
+READ: Scope = "models:read"
+MAX_PAGE = 500
+
+
+class OrganizationBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    title: str | None = None
+
+
+class KeyBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`organization` is for operators; a key can give no more than it has."""
+
+    scopes: tuple[Scope, ...]
+    title: str | None = None
+    organization: str | None = None
+
+
+def routes(home: Home) -> list[Any]:
+    return [*_organization_routes(home), *_key_routes(home), *_record_routes(home)]
+
+
+def _organization_routes(home: Home) -> list[Any]:
+    @post("/organizations", status_code=201)
+    async def create(request: AnyRequest) -> Response[Any]:
+        body = await body_of(request, OrganizationBody)
+        return await write(
+            home, request, desk.OPERATE, lambda session, caller: _create(session, caller, body)
+        )
+
+    @get("/organizations")
+    async def listing(request: AnyRequest) -> Response[Any]:
+        return await read(home, request, desk.OPERATE, lambda session, _: _organizations(session))
+
+    @get("/me")
+    async def me(request: AnyRequest) -> Response[Any]:
+        async def who(_: AsyncSession, caller: Caller) -> Answer:
+            return Answer(
+                body={
+                    "organization": caller.organization,
+                    "key": caller.key_id,
+                    "scopes": sorted(caller.scopes),
+                }
+            )
+
+        return await read(home, request, READ, who)
+
+    return [create, listing, me]
+
+
+async def _create(session: AsyncSession, caller: Caller, body: OrganizationBody) -> Answer:
+    organization = Organization(name=publishing.check_organization(body.name), title=body.title)
+    statement = insert(tables.organizations).values(name=organization.name, title=organization.title)
+    await session.execute(
+        statement.on_conflict_do_update(index_elements=["name"], set_={"title": organization.title})
+    )
+    await desk.note(session, caller, "organization", organization.name, None, organization)
+    return Answer(status=201, body=organization)
+
+
+async def _organizations(session: AsyncSession) -> Answer:
+    rows = (await session.execute(sqlalchemy.select(tables.organizations).order_by("name"))).mappings()
+    return Answer(
+        body={"organizations": [Organization(name=row["name"], title=row["title"]) for row in rows]}
+    )
+
+
+def _key_routes(home: Home) -> list[Any]:
+    @post("/keys", status_code=201)
+    async def create(request: AnyRequest) -> Response[Any]:
+        body = await body_of(request, KeyBody)
+        return await write(home, request, PUBLISH, lambda session, caller: _make_key(session, caller, body))
+
+    @get("/keys")
+    async def listing(request: AnyRequest, organization: FromQuery[str | None] = None) -> Response[Any]:
+        async def found(session: AsyncSession, caller: Caller) -> Answer:
+            rows = await keys.listed(session, desk.organization_of(caller, organization))
+            return Answer(body={"keys": rows})
+
+        return await read(home, request, PUBLISH, found)
+
+    @delete("/keys/{key_id:str}", status_code=200)
+    async def revoke(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
+        async def end(session: AsyncSession, caller: Caller) -> Answer:
+            await keys.end(session, key_id, organization=_reach(caller), actor=caller.key_id)
+            return Answer(body={"id": key_id, "revoked": True})
+
+        return await write(home, request, PUBLISH, end)
+
+    @post("/keys/{key_id:str}/rotate", status_code=201)
+    async def rotate(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
+        return await write(home, request, PUBLISH, lambda session, caller: _rotate(session, caller, key_id))
+
+    return [create, listing, revoke, rotate]
+
+
+def _reach(caller: Caller) -> str | None:
+    return None if desk.OPERATE in caller.scopes else caller.organization
+
+
+async def _make_key(session: AsyncSession, caller: Caller, body: KeyBody) -> Answer:
+    organization = desk.organization_of(caller, body.organization)
+    if not body.scopes:
+        raise InvalidRequestError("scopes", "at least one")
+    if desk.OPERATE not in caller.scopes and not set(body.scopes) <= caller.scopes:
+        raise AccessError("a key can give only the scopes it has")
+    made = await keys.add(session, organization, body.scopes, title=body.title, actor=caller.key_id)
+    return Answer(status=201, body=made, secrets=("token",))
+
+
+async def _rotate(session: AsyncSession, caller: Caller, key_id: str) -> Answer:
+    """A new key with the old one's rights; the old one ends at once."""
+    old = await keys.end(session, key_id, organization=_reach(caller), actor=caller.key_id)
+    if desk.OPERATE not in caller.scopes and not set(old.scopes) <= caller.scopes:
+        raise AccessError("a key can give only the scopes it has")
+    made = await keys.add(session, old.organization, old.scopes, title=old.title, actor=caller.key_id)
+    return Answer(status=201, body=made, secrets=("token",))
+
+
+def _record_routes(home: Home) -> list[Any]:
+    @get("/history")
+    async def changes(
+        request: AnyRequest,
+        subject: FromQuery[str | None] = None,
+        below: FromQuery[int | None] = None,
+        limit: FromQuery[int] = 100,
+    ) -> Response[Any]:
+        async def found(session: AsyncSession, caller: Caller) -> Answer:
+            count = max(1, min(limit, MAX_PAGE))
+            entries = await history.read(
+                session, owner=_reach(caller), subject=subject, limit=count, below=below
+            )
+            return Answer(body={"changes": entries})
+
+        return await read(home, request, READ, found)
+
+    @get("/usage")
+    async def used(request: AnyRequest, days: FromQuery[int] = 30) -> Response[Any]:
+        async def found(session: AsyncSession, caller: Caller) -> Answer:
+            return Answer(
+                body={"days": days, "variants": await _calls(session, _reach(caller), max(1, min(days, 366)))}
+            )
+
+        return await read(home, request, "usage:read", found)
+
+    return [changes, used]
+
+
+async def _calls(session: AsyncSession, owner: str | None, days: int) -> list[dict[str, Any]]:
+    """Calls of one owner's variants by slug and state."""
+    usage = tables.usage_records
+    since = sqlalchemy.func.now() - sqlalchemy.text(f"interval '{days} days'")
+    query = (
+        sqlalchemy.select(usage.c.slug, usage.c.state, sqlalchemy.func.count().label("calls"))
+        .where(usage.c.finished_at > since)
+        .group_by(usage.c.slug, usage.c.state)
+        .order_by(usage.c.slug, usage.c.state)
+    )
+    if owner is not None:
+        query = query.where(usage.c.slug.startswith(f"{owner}/", autoescape=True))
+    return [dict(row) for row in (await session.execute(query)).mappings()]

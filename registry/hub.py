@@ -1,0 +1,142 @@
+"""Manifests of repositories on the Hub, without fetching their weights: file lists, digests, safetensors headers. IO.
+
+The Hub's client does the talking; what it says is checked as far as headers go. Bytes are verified by whoever
+fetches them.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from registry import folders, weights
+from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Record, Slug, Source
+from registry.errors import FolderError, HubError, TruncatedError, WeightsError
+
+TIMEOUT_SECONDS = 30.0
+
+
+class Endpoint(Record, frozen=True, kw_only=True):
+    """Which Hub, as whom. None: the client library's own default."""
+
+    url: str | None = None
+    token: str | None = None
+
+
+class Repository:
+    """One repository at one commit, as a `folders.Tree`. Raises `HubError`."""
+
+    def __init__(self, endpoint: Endpoint, source: Source, counted: folders.Counted | None = None) -> None:
+        self.name = source.location
+        self._endpoint = endpoint
+        self._counted = counted or folders.Counted()
+        self._prefix = f"{source.subfolder}/" if source.subfolder else ""
+        info = _info(endpoint, source)
+        self.commit: str = info.sha
+        self._files = {
+            sibling.rfilename.removeprefix(self._prefix): sibling
+            for sibling in info.siblings or ()
+            if sibling.rfilename.startswith(self._prefix)
+        }
+
+    def paths(self) -> Sequence[str]:
+        return sorted(self._files)
+
+    def read(self, path: str) -> bytes:
+        if path not in self._files:
+            raise FolderError(self.name, f"{path} is missing")
+        if (self._files[path].size or 0) > folders.MAX_JSON_BYTES:
+            raise FolderError(self.name, f"{path} is too large")
+        return self._get(path)
+
+    def ref(self, path: str) -> FileRef:
+        """Large files are named by the Hub with their sha256; small ones are read and hashed."""
+        file = self._files[path]
+        if file.lfs is not None:
+            return FileRef(path=path, size_bytes=file.size, sha256=file.lfs.sha256)
+        content = self.read(path)
+        return FileRef(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def index(self, path: str) -> weights.Index:
+        try:
+            start = self._get(path, 0, weights.SNIFF_BYTES)
+            length = weights.header_length(start)
+            end = weights.LENGTH_BYTES + length
+            whole = start if len(start) >= end else self._get(path, 0, end)
+            if len(whole) < end:
+                raise TruncatedError("the file ends inside its header")
+            return weights.check(whole[weights.LENGTH_BYTES : end], self._files[path].size)
+        except WeightsError as error:
+            error.add_note(path)
+            raise
+
+    def _get(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers
+
+        url = hf_hub_url(self.name, self._prefix + path, revision=self.commit, endpoint=self._endpoint.url)
+        headers = build_hf_headers(token=self._endpoint.token or False, library_name="marquee")
+        headers["Accept-Encoding"] = "identity"
+        if end is not None:
+            headers["Range"] = f"bytes={begin}-{end - 1}"
+        try:
+            answer = httpx.get(url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS)
+        except httpx.HTTPError as error:
+            raise HubError(self.name, f"the Hub does not deliver {path}: {error}") from error
+        if not answer.is_success:
+            raise HubError(self.name, f"the Hub answered {answer.status_code} for {path}")
+        self._counted.bytes += len(answer.content)
+        return answer.content
+
+
+def _info(endpoint: Endpoint, source: Source) -> Any:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    api = HfApi(endpoint=endpoint.url, token=endpoint.token or False)
+    try:
+        return api.model_info(
+            source.location, revision=source.revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+        )
+    except GatedRepoError as error:
+        raise HubError(
+            source.location, "it is gated: accept its licence on the Hub and set MARQUEE_HUB_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise HubError(source.location, f"it has no revision {source.revision}") from error
+    except RepositoryNotFoundError as error:
+        raise HubError(source.location, "the Hub knows no such repository, or it wants a token") from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()
+        raise HubError(
+            source.location, f"the Hub does not answer: {reason[0] if reason else error!r}"
+        ) from error
+
+
+def read_pipeline(endpoint: Endpoint, source: Source, counted: folders.Counted | None = None) -> Manifest:
+    """A pipeline's manifest, its source pinned to the commit it was read at. Raises `HubError`, `WeightsError`."""
+    tree = Repository(endpoint, source, counted)
+    return folders.read_tree(tree, _pinned(source, tree))
+
+
+def read_adapter(
+    endpoint: Endpoint, source: Source, weight_name: str | None, base: Slug, architecture: Digest
+) -> AdapterManifest:
+    """A LoRA's manifest. Without a file name the repository must hold exactly one safetensors file."""
+    tree = Repository(endpoint, source)
+    found = [path for path in tree.paths() if path.endswith(".safetensors")]
+    if weight_name is None and len(found) != 1:
+        raise FolderError(tree.name, f"{len(found)} safetensors files; say which with `weights`")
+    if weight_name is not None and weight_name not in found:
+        raise FolderError(tree.name, f"{weight_name} is missing")
+    return folders.adapter_of(tree, _pinned(source, tree), weight_name or found[0], base, architecture)
+
+
+def _pinned(source: Source, tree: Repository) -> Source:
+    return Source(kind="hub", location=source.location, revision=tree.commit, subfolder=source.subfolder)

@@ -1,0 +1,330 @@
+"""A lab publishes without help: from a model to a release, a split, a rollback, a deprecation and a retirement."""
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from registry import history, store, windows
+from registry.catalog import OrganizationName
+from registry.database import Database
+from tests import admin
+from tests.admin import Lab, Office
+
+SCHEMA = {"type": "object", "required": ["prompt"], "properties": {"prompt": {"type": "string"}}}
+ANYONE = OrganizationName("anyone")
+
+
+@pytest.fixture
+async def office(db: Database, tmp_path: Path):
+    async with admin.opened(db, tmp_path / "home") as office:
+        yield office
+
+
+@pytest.fixture
+async def lab(office: Office) -> Lab:
+    lab = await office.lab("acme")
+    await lab.post("/models", {"name": "acme/toys", "title": "Toys"})
+    await lab.post(
+        "/variants",
+        {"slug": "acme/toys", "model": "acme/toys", "task": "text-to-image", "input_schema": SCHEMA},
+    )
+    return lab
+
+
+@pytest.fixture
+async def two_versions(lab: Lab, toys: Path) -> Lab:
+    for name in ("toys", "toys-late"):
+        upload = await admin.send_folder(lab, toys.parent / name)
+        version = await admin.validated(lab, "acme/toys", {"kind": "upload", "location": upload})
+        assert version["state"] == "validated", version
+    return lab
+
+
+async def _resolution(db: Database, who: OrganizationName = ANYONE) -> windows.Resolution:
+    rows = await store.load_catalog(db)
+    return windows.resolve(rows.releases, who, rows.at)
+
+
+async def _state(lab: Lab, number: int) -> str:
+    return (await lab.get(f"/variants/acme~toys/versions/{number}"))["state"]
+
+
+async def test_from_upload_to_a_split_a_rollback_and_the_end(db: Database, two_versions: Lab) -> None:
+    lab = two_versions
+    second = await lab.get("/variants/acme~toys/versions/2")
+    assert second["report"]["components"] == 4
+    assert 0 < second["report"]["shared_bytes"] < second["report"]["total_bytes"], (
+        "all but the transformer is shared"
+    )
+    assert await _resolution(db) == windows.Hidden(until=None)
+
+    await lab.post("/variants/acme~toys/releases", {"shares": [{"version": 1, "percent": 100}]})
+    assert (await _state(lab, 1), await _state(lab, 2)) == ("live", "validated")
+    split = [{"version": 1, "percent": 90}, {"version": 2, "percent": 10}]
+    await lab.post("/variants/acme~toys/releases", {"shares": split})
+    assert (await _state(lab, 1), await _state(lab, 2)) == ("live", "live")
+    await lab.post("/variants/acme~toys/releases", {"shares": [{"version": 2, "percent": 100}]})
+    back = await lab.post("/variants/acme~toys/rollback")
+    assert back["release"]["shares"] == split
+    await lab.post("/variants/acme~toys/deprecate", {})
+    assert await _state(lab, 1) == "sunset"
+    answer = await _resolution(db)
+    assert isinstance(answer, windows.Open)
+    assert answer.phase is windows.Phase.SUNSET
+    await lab.post("/variants/acme~toys/retire")
+    assert isinstance(await _resolution(db), windows.Gone)
+    assert await _state(lab, 1) == "retired"
+
+
+async def test_a_scheduled_version_is_hidden_until_its_second_and_can_be_withdrawn(
+    db: Database, two_versions: Lab
+) -> None:
+    lab = two_versions
+    await lab.post("/variants/acme~toys/releases", {"shares": [{"version": 1, "percent": 100}]})
+    opens = await store.now(db) + timedelta(hours=1)
+    window = {
+        "preview_from": (opens - timedelta(minutes=30)).isoformat(),
+        "preview_organizations": ["blue"],
+        "public_from": opens.isoformat(),
+        "prewarm_replicas": 2,
+    }
+    made = await lab.post(
+        "/variants/acme~toys/releases", {"shares": [{"version": 2, "percent": 100}], "window": window}
+    )
+    assert await _state(lab, 2) == "scheduled"
+    rows = await store.load_catalog(db)
+
+    def version_at(who: str, when: Any) -> int:
+        answer = windows.resolve(rows.releases, OrganizationName(who), when)
+        assert isinstance(answer, windows.Open)
+        return answer.release.shares[0].version
+
+    assert version_at("blue", opens - timedelta(minutes=31)) == 1
+    assert (
+        version_at("blue", opens - timedelta(minutes=1)),
+        version_at("red", opens - timedelta(minutes=1)),
+    ) == (2, 1)
+    assert version_at("red", opens) == 2
+
+    gone = await lab.ask("DELETE", f"/variants/acme~toys/releases/{made['release']['id']}")
+    assert gone.status_code == 200
+    assert await _state(lab, 2) == "validated"
+    again = await lab.ask("DELETE", f"/variants/acme~toys/releases/{made['release']['id']}")
+    assert again.status_code == 404
+
+
+async def test_what_was_live_then_agrees_with_a_replay_of_the_history(
+    db: Database, two_versions: Lab
+) -> None:
+    lab = two_versions
+    moments = [await store.now(db)]
+    for shares in ([(1, 100)], [(1, 50), (2, 50)], [(2, 100)], [(1, 100)]):
+        body = {"shares": [{"version": number, "percent": percent} for number, percent in shares]}
+        await lab.post("/variants/acme~toys/releases", body)
+        moments.append(await store.now(db))
+    await lab.post("/variants/acme~toys/rollback")
+    moments.append(await store.now(db))
+    await lab.post("/variants/acme~toys/retire")
+    moments.append(await store.now(db))
+    async with db.sessions() as session:
+        entries = [e for e in await history.read(session, subject="acme/toys") if e.kind == "release"]
+    for when in moments:
+        past = [entry.after for entry in entries if entry.at is not None and entry.at <= when]  # newest first
+        expected = past[0] if past else None
+        told = await lab.get(f"/variants/acme~toys/live?at={when.isoformat().replace('+', '%2B')}")
+        if expected is None:
+            assert told["phase"] == "embargo"
+        elif "retired_from" in expected["window"]:
+            assert told["phase"] == "retired"
+        else:
+            assert (told["phase"], told["shares"]) == ("public", expected["shares"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        ({"shares": []}, 422, "shares: one version, or two different ones"),
+        ({"shares": [{"version": 1, "percent": 60}]}, 422, "shares: percents are from 0 to 100 and add up to 100"),
+        ({"shares": [{"version": 9, "percent": 100}]}, 422, "shares: version 9 does not exist or is not validated"),
+        ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2020-01-01T00:00:00Z"}}, 422, "window.public_from: lies in the past"),
+        ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2120-01-01T00:00:00"}}, 422, "window: public has no time zone"),
+        ({"shares": [{"version": 1, "percent": 100}], "window": {}}, 422, "window: it never opens"),
+        ({"shares": [{"version": 1, "percent": 100}], "open": True}, 422, "body: Object contains unknown field `open`"),
+        ({"shares": "all"}, 422, "shares: Expected `array`, got `str`"),
+    ],
+)  # fmt: skip
+async def test_a_release_that_makes_no_sense_says_why(
+    two_versions: Lab, body: Any, status: int, detail: str
+) -> None:
+    answer = await two_versions.ask("POST", "/variants/acme~toys/releases", body)
+    assert answer.status_code == status
+    assert detail in answer.json()["detail"]
+
+
+async def test_a_draft_cannot_be_released(lab: Lab, toys: Path) -> None:
+    upload = await admin.send_folder(lab, toys.parent / "toys")
+    await lab.post("/variants/acme~toys/versions", {"source": {"kind": "upload", "location": upload}})
+    answer = await lab.ask(
+        "POST", "/variants/acme~toys/releases", {"shares": [{"version": 1, "percent": 100}]}
+    )
+    assert (answer.status_code, answer.json()["detail"]) == (
+        409,
+        "a version that is draft cannot become live",
+    )
+
+
+async def test_a_repeated_write_is_answered_and_not_repeated(lab: Lab) -> None:
+    first = await lab.ask("POST", "/models", {"name": "acme/one"}, idempotency_key="k1")
+    second = await lab.ask("POST", "/models", {"name": "acme/one"}, idempotency_key="k1")
+    assert (first.status_code, second.status_code, first.json()) == (201, 201, second.json())
+    other = await lab.ask("POST", "/models", {"name": "acme/two"}, idempotency_key="k1")
+    assert (other.status_code, other.json()["title"]) == (422, "Idempotency-Key reused")
+    taken = await lab.ask("POST", "/models", {"name": "acme/one"}, idempotency_key="k2")
+    assert taken.status_code == 409
+    assert (await lab.ask("POST", "/models", {"name": "acme/x"}, idempotency_key="")).status_code == 428
+
+
+async def test_a_keys_token_is_shown_once(office: Office, lab: Lab) -> None:
+    first = (await lab.ask("POST", "/keys", {"scopes": ["models:read"]}, idempotency_key="k")).json()
+    second = (await lab.ask("POST", "/keys", {"scopes": ["models:read"]}, idempotency_key="k")).json()
+    assert first["token"].startswith("mq_")
+    assert second == first | {"token": None}
+    rotated = await lab.post(f"/keys/{first['id']}/rotate")
+    assert (await Lab(office.http, first["token"]).ask("GET", "/models")).status_code == 401
+    assert (await Lab(office.http, rotated["token"]).ask("GET", "/models")).status_code == 200
+    too_much = await lab.ask("POST", "/keys", {"scopes": ["operate"]})
+    assert (too_much.status_code, too_much.json()["detail"]) == (403, "a key can give only the scopes it has")
+
+
+async def test_concurrent_edits_are_caught(lab: Lab) -> None:
+    tag = (await lab.ask("GET", "/variants/acme~toys")).headers["etag"]
+    edited = await lab.ask("PATCH", "/variants/acme~toys", {"name": "Toys!"}, if_match=tag)
+    assert (edited.status_code, edited.json()["name"]) == (200, "Toys!")
+    late = await lab.ask("PATCH", "/variants/acme~toys", {"name": "Toys?"}, if_match=tag)
+    assert late.status_code == 412
+    assert (await lab.ask("PATCH", "/variants/acme~toys", {"name": "x"})).status_code == 428
+    again = await lab.ask("PATCH", "/variants/acme~toys", {"name": None}, if_match=edited.headers["etag"])
+    assert again.status_code == 200
+    assert "name" not in again.json()
+
+
+async def test_what_is_called_cannot_be_deleted(db: Database, two_versions: Lab) -> None:
+    from registry import usage
+    from registry.catalog import Slug
+    from tests.integration.test_usage import _record
+
+    record = _record(await store.now(db), slug=Slug("acme/toys"), organization=OrganizationName("blue"))
+    async with db.transaction() as connection:
+        await usage.record(connection, [record])
+    refused = await two_versions.ask("DELETE", "/variants/acme~toys")
+    assert (refused.status_code, refused.json()["detail"]) == (409, "acme/toys is still called by blue")
+    assert (await two_versions.ask("DELETE", "/models/acme~toys")).status_code == 409
+
+
+async def test_a_refused_version_says_why_and_can_be_validated_again(
+    db: Database, office: Office, tmp_path: Path, toys: Path
+) -> None:
+    lab = await office.lab("acme", "operate")
+    await lab.post("/models", {"name": "acme/toys"})
+    await lab.post(
+        "/variants", {"slug": "acme/toys", "model": "acme/toys", "task": "t", "input_schema": SCHEMA}
+    )
+    folder = shutil.copytree(toys.parent / "toys", tmp_path / "bad")
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good + b"hidden")
+    version = await admin.validated(lab, "acme/toys", {"kind": "path", "location": str(folder)})
+    assert version["state"] == "rejected"
+    assert version["report"]["error"] == "TrailingBytesError"
+    assert (
+        version["report"]["message"] == "6 bytes follow the last tensor (diffusion_pytorch_model.safetensors)"
+    )
+    weights.write_bytes(good)
+    await lab.post("/variants/acme~toys/versions/1/validate")
+    for _ in range(200):
+        if await _state(lab, 1) == "validated":
+            return
+    raise AssertionError("not validated")
+
+
+async def test_labs_name_no_folders_of_the_server(lab: Lab, toys: Path) -> None:
+    source = {"kind": "path", "location": str(toys.parent / "toys")}
+    answer = await lab.ask("POST", "/variants/acme~toys/versions", {"source": source})
+    assert answer.status_code == 403
+
+
+async def test_another_labs_key_sees_and_touches_nothing(office: Office, two_versions: Lab) -> None:
+    await two_versions.post("/variants/acme~toys/releases", {"shares": [{"version": 1, "percent": 100}]})
+    upload = (
+        await two_versions.post(
+            "/uploads", {"files": admin.announced(Path(__file__).parent / "none") or [_small()]}
+        )
+    )["id"]
+    key = (await two_versions.post("/keys", {"scopes": ["models:read"]}))["id"]
+    spy = await office.lab("blue")
+    body = {"shares": [{"version": 1, "percent": 100}]}
+    attempts: list[tuple[str, str, Any]] = [
+        ("GET", "/models/acme~toys", None),
+        ("PATCH", "/models/acme~toys", {"title": "mine"}),
+        ("DELETE", "/models/acme~toys", None),
+        ("GET", "/variants/acme~toys", None),
+        ("PATCH", "/variants/acme~toys", {"name": "mine"}),
+        ("DELETE", "/variants/acme~toys", None),
+        ("GET", "/variants/acme~toys/versions", None),
+        ("POST", "/variants/acme~toys/versions", {"source": {"kind": "hub", "location": "a/b"}}),
+        ("GET", "/variants/acme~toys/versions/1", None),
+        ("GET", "/variants/acme~toys/versions/1/manifest", None),
+        ("POST", "/variants/acme~toys/versions/1/validate", None),
+        ("GET", "/variants/acme~toys/releases", None),
+        ("POST", "/variants/acme~toys/releases", body),
+        ("DELETE", "/variants/acme~toys/releases/1", None),
+        ("POST", "/variants/acme~toys/rollback", None),
+        ("POST", "/variants/acme~toys/deprecate", {}),
+        ("POST", "/variants/acme~toys/retire", {}),
+        ("GET", "/variants/acme~toys/live?at=2026-12-01T00:00:00Z", None),
+        ("GET", f"/uploads/{upload}", None),
+        ("PUT", f"/uploads/{upload}/files?path=model_index.json", b"{}"),
+        ("DELETE", f"/keys/{key}", None),
+        ("POST", f"/keys/{key}/rotate", None),
+        ("POST", "/models", {"name": "acme/mine"}),
+        ("POST", "/variants", {"slug": "acme/mine", "model": "acme/toys", "task": "t", "input_schema": SCHEMA}),
+        ("POST", "/variants", {"slug": "blue/mine", "model": "acme/toys", "task": "t", "input_schema": SCHEMA}),
+        ("POST", "/organizations", {"name": "green"}),
+        ("GET", "/organizations", None),
+        ("POST", "/keys", {"scopes": ["models:read"], "organization": "acme"}),
+        ("GET", "/keys?organization=acme", None),
+    ]  # fmt: skip
+    for method, path, sent in attempts:
+        answer = await spy.ask(method, path, sent, if_match='"1"')
+        assert answer.status_code in {403, 404}, (method, path, answer.status_code, answer.text)
+    for path, field in [
+        ("/models", "models"),
+        ("/variants", "variants"),
+        ("/usage", "variants"),
+        ("/history", "changes"),
+    ]:
+        assert [one for one in (await spy.get(path))[field] if "acme" in str(one)] == [], path
+    assert [row["organization"] for row in (await spy.get("/keys"))["keys"]] == ["blue"]
+    walked = {(method, path.split("?")[0]) for method, path, _ in attempts}
+    assert len(walked) >= await _routes_with_subjects(office.http)
+
+
+def _small() -> dict[str, Any]:
+    return {
+        "path": "model_index.json",
+        "size_bytes": 2,
+        "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+    }
+
+
+async def _routes_with_subjects(http: httpx.AsyncClient) -> int:
+    """How many admin routes name a subject; a new one must be walked above too."""
+    app = http._transport.app
+    routes = [route for route in app.routes if route.path.startswith("/v1/admin/") and "{" in route.path]
+    return sum(
+        len([method for method in route.methods if method not in {"OPTIONS", "HEAD"}]) for route in routes
+    )
