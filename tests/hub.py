@@ -181,7 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
         match = RESOLVE.fullmatch(path)
         assert match is not None
         repository = self.hub.repositories[match["repo"]]
-        data = repository.files[match["path"]]
+        data = repository.files.get(match["path"])
+        if data is None:
+            return self.refuse(404, "EntryNotFound", "Entry not found")
         fault = self.hub.take_fault(match["path"]) if send_body else None
         if fault and fault.kind == "status":
             return self.refuse(fault.status, None, HTTPStatus(fault.status).phrase)

@@ -1,0 +1,173 @@
+"""Every origin of bytes keeps one contract: ranges, and the same names for the same troubles. Loopback only."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from loaders import errors, fetch
+from loaders.download import Terms
+from loaders.peers import BlobServer
+from loaders.store import Store
+from registry.catalog import FileRef, Source
+from tests.bucket import Buckets
+from tests.hub import Hub, Repository
+
+WEIGHTS = os.urandom(1 << 20)
+NAME = "unet/model.safetensors"
+FILE = FileRef(path=NAME, size_bytes=len(WEIGHTS), sha256=hashlib.sha256(WEIGHTS).hexdigest())
+MISSING = FileRef(path="nothing.safetensors", size_bytes=len(WEIGHTS), sha256="0" * 64)
+GROWN = FileRef(path=NAME, size_bytes=len(WEIGHTS) + 1, sha256=FILE.sha256)
+TERMS = Terms(block_bytes=1 << 16, segment_bytes=1 << 18, connections=3, attempts=3, backoff_seconds=0.01)
+KINDS = ["hub", "url", "bucket", "router"]
+
+Place = tuple[fetch.Remote, Source]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub({"lab/open": Repository({NAME: WEIGHTS})}).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def buckets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Buckets]:
+    server = Buckets({f"weights/models/a/{NAME}": WEIGHTS}).start()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[BlobServer]:
+    """A host that has the blob."""
+    (tmp_path / "folder/unet").mkdir(parents=True)
+    (tmp_path / "folder" / NAME).write_bytes(WEIGHTS)
+    store = Store(tmp_path / "peer")
+    store.ensure(FILE, Source(kind="path", location=str(tmp_path / "folder")))
+    server = BlobServer(store.locate, "mq_key")
+    yield server
+    server.close()
+    store.close()
+
+
+@pytest.fixture
+def place(hub: Hub, buckets: Buckets, peer: BlobServer) -> Callable[[str], Place]:
+    address = f"http://127.0.0.1:{peer.port}"
+    token = fetch.peer_token(
+        "mq_key"
+    )  # the router's door takes the key itself; bytes and ranges are the same
+    return {
+        "hub": (fetch.Remote(hub_endpoint=hub.endpoint), Source(kind="hub", location="lab/open")),
+        "url": (fetch.Remote(), Source(kind="url", location=f"{hub.endpoint}/cdn/lab/open/resolve/main")),
+        "bucket": (fetch.Remote(), Source(kind="url", location="s3://weights/models/a")),
+        "router": (
+            fetch.Remote(router_url=address, host_key=token),
+            Source(kind="upload", location="upload-1"),
+        ),
+    }.__getitem__
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, len(WEIGHTS)), (100, 70_000), (len(WEIGHTS) - 1, len(WEIGHTS))]
+)
+def test_a_range_is_given_exactly(place: Callable[[str], Place], kind: str, start: int, stop: int) -> None:
+    remote, source = place(kind)
+    with fetch.origins(remote, source, FILE) as (origin,), origin.open(start, stop) as opened:
+        assert opened.offset == start
+        assert b"".join(opened.chunks) == WEIGHTS[start:stop]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_file_is_named(place: Callable[[str], Place], kind: str) -> None:
+    remote, source = place(kind)
+    with (
+        fetch.origins(remote, source, MISSING) as (origin,),
+        pytest.raises(errors.WeightsMissingError),
+        origin.open(0, 10),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_another_size_is_refused_before_it_is_read(
+    place: Callable[[str], Place], kind: str
+) -> None:
+    remote, source = place(kind)
+    with (
+        fetch.origins(remote, source, GROWN) as (origin,),
+        pytest.raises(errors.WeightsDamagedError, match="announced"),
+        origin.open(0, 10),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_store_takes_it(place: Callable[[str], Place], kind: str, tmp_path: Path) -> None:
+    remote, source = place(kind)
+    store = Store(tmp_path / "home", remote=remote, terms=TERMS)
+    assert store.ensure(FILE, source).read_bytes() == WEIGHTS
+    store.close()
+
+
+def test_a_bucket_that_refuses_or_is_busy_is_named(
+    place: Callable[[str], Place], buckets: Buckets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    remote, source = place("bucket")
+    store = Store(tmp_path / "home", remote=remote, terms=TERMS)
+    buckets.failures = 99
+    with pytest.raises(errors.SourceDownError):
+        store.ensure(FILE, source)
+    buckets.failures = 2
+    assert store.ensure(FILE, source).read_bytes() == WEIGHTS
+    store.drop(FILE.sha256)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKSTRANGER")
+    with pytest.raises(errors.WeightsGatedError):
+        store.ensure(FILE, source)
+    store.close()
+
+
+def test_a_peer_that_has_the_bytes_is_asked_first(
+    place: Callable[[str], Place], peer: BlobServer, hub: Hub, tmp_path: Path
+) -> None:
+    _, source = place("hub")
+    remote = fetch.Remote(hub_endpoint=hub.endpoint, host_key="mq_key")
+    store = Store(tmp_path / "home", remote=remote, terms=TERMS)
+    store.know_peers(["http://127.0.0.1:9", f"http://127.0.0.1:{peer.port}"])
+    assert store.ensure(FILE, source).read_bytes() == WEIGHTS
+    assert hub.requests == []
+    store.close()
+
+
+@pytest.mark.parametrize("key", ["mq_other", None])
+def test_a_peer_gives_nothing_to_strangers_and_the_source_helps(
+    place: Callable[[str], Place], peer: BlobServer, hub: Hub, tmp_path: Path, key: str | None
+) -> None:
+    _, source = place("hub")
+    address = (f"http://127.0.0.1:{peer.port}",)
+    remote = fetch.Remote(hub_endpoint=hub.endpoint, host_key=key, peers=address)
+    store = Store(tmp_path / "home", remote=remote, terms=TERMS)
+    assert store.ensure(FILE, source).read_bytes() == WEIGHTS
+    assert hub.gets(NAME) > 0
+    store.close()
+
+
+def test_a_peer_with_wrong_bytes_is_not_believed(
+    place: Callable[[str], Place], hub: Hub, tmp_path: Path
+) -> None:
+    _, source = place("hub")
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(bytes(len(WEIGHTS)))
+    liar = BlobServer(lambda _: wrong, "mq_key")
+    remote = fetch.Remote(
+        hub_endpoint=hub.endpoint, host_key="mq_key", peers=(f"http://127.0.0.1:{liar.port}",)
+    )
+    store = Store(tmp_path / "home", remote=remote, terms=TERMS)
+    assert store.ensure(FILE, source).read_bytes() == WEIGHTS
+    store.close()
+    liar.close()
