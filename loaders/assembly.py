@@ -92,6 +92,7 @@ class Assembly:
 def warm_up() -> None:
     """Imports what every pipeline needs; seconds the first time."""
     import accelerate  # noqa: F401
-    import diffusers  # noqa: F401
-    import transformers  # noqa: F401
+    import transformers
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: F401
+
+    transformers.logging.set_verbosity_error()  # its advice (install torchvision…) is not for operators

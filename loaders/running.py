@@ -82,7 +82,7 @@ def run(job: Job, shelf: Shelf, device: Device, *, idle_since: float, report: Re
             lambda: built.run(pipeline, call, on_step=_watch(job, report)), shelf, device
         )
         ran = time.monotonic()
-    encoded = outputs.encode(result)
+    encoded = outputs.encode(result, fps=call.fps, sample_rate=built.sample_rate(pipeline))
     timings = _timings(job, idle_since, run=ran - begun, encode=time.monotonic() - ran)
     done = protocol.Done(
         attempt=job.attempt,

@@ -248,4 +248,397 @@ def flux() -> Any:
     )
 
 
-FAMILIES: dict[str, Callable[[], Any]] = {maker.__name__: maker for maker in (sd15, sdxl, sd3, flux)}
+def byte_tokenizer() -> Any:
+    """Byte-level BPE without merges, as the Qwen family's."""
+    tokens = [*_bytes_to_unicode(), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    made = transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[], pad_token="<|endoftext|>")
+    made.chat_template = (
+        "{% for message in messages %}{{ message.role }}: {{ message.content }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    return made
+
+
+def flow(**options: Any) -> Any:
+    return diffusers.FlowMatchEulerDiscreteScheduler(**options)
+
+
+def pixart() -> Any:
+    transformer = diffusers.PixArtTransformer2DModel(
+        sample_size=8,
+        num_layers=1,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=3,
+        caption_channels=32,
+        in_channels=4,
+        cross_attention_dim=24,
+        out_channels=8,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+    )
+    return diffusers.PixArtSigmaPipeline(
+        transformer=transformer,
+        vae=vae(),
+        scheduler=diffusers.DDIMScheduler(),
+        text_encoder=t5_text(),
+        tokenizer=t5_tokenizer(64),
+    )
+
+
+def sana() -> Any:
+    transformer = diffusers.SanaTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=8,
+        sample_size=32,
+    )
+    coder = diffusers.AutoencoderDC(
+        in_channels=3,
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=[1, 1],
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+    )
+    encoder = transformers.Gemma2Model(
+        transformers.Gemma2Config(
+            head_dim=16,
+            hidden_size=8,
+            intermediate_size=64,
+            num_attention_heads=2,
+            num_hidden_layers=1,
+            num_key_value_heads=2,
+            vocab_size=128,
+        )
+    )
+    return diffusers.SanaPipeline(
+        transformer=transformer,
+        vae=coder,
+        scheduler=flow(shift=7.0),
+        text_encoder=encoder,
+        tokenizer=t5_tokenizer(300),
+    )
+
+
+def qwen_image() -> Any:
+    transformer = diffusers.QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=3,
+        joint_attention_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    )
+    coder = diffusers.AutoencoderKLQwenImage(
+        base_dim=24,
+        z_dim=4,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "vocab_size": 300,
+            "rope_parameters": {"mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 1e6},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+        },
+    )
+    return diffusers.QwenImagePipeline(
+        transformer=transformer,
+        vae=coder,
+        scheduler=flow(),
+        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(config),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def z_image() -> Any:
+    transformer = diffusers.ZImageTransformer2DModel(
+        all_patch_size=(2,),
+        all_f_patch_size=(1,),
+        in_channels=16,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[8, 4, 4],
+        axes_lens=[256, 32, 32],
+    )
+    config = transformers.Qwen3Config(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        vocab_size=300,
+        max_position_embeddings=512,
+    )
+    return diffusers.ZImagePipeline(
+        transformer=transformer,
+        vae=vae(16, shift_factor=0.1159, scaling_factor=0.3611),
+        scheduler=flow(),
+        text_encoder=transformers.Qwen3Model(config),
+        tokenizer=byte_tokenizer(),
+    )
+
+
+def wan() -> Any:
+    coder = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    transformer = diffusers.WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=32,
+        freq_dim=256,
+        ffn_dim=32,
+        num_layers=1,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
+    )
+    return diffusers.WanPipeline(
+        transformer=transformer,
+        vae=coder,
+        scheduler=flow(shift=7.0),
+        text_encoder=umt5_text(32),
+        tokenizer=t5_tokenizer(512),
+    )
+
+
+def ltx() -> Any:
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        num_layers=1,
+        caption_channels=32,
+    )
+    coder = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    )
+    return diffusers.LTXPipeline(
+        transformer=transformer,
+        vae=coder,
+        scheduler=flow(),
+        text_encoder=t5_text(),
+        tokenizer=t5_tokenizer(128),
+    )
+
+
+def cogvideox() -> Any:
+    transformer = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=2,
+        text_embed_dim=32,
+        num_layers=1,
+        sample_width=2,
+        sample_height=2,
+        sample_frames=9,
+        patch_size=2,
+        max_text_seq_length=16,
+    )
+    coder = diffusers.AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+    )
+    return diffusers.CogVideoXPipeline(
+        transformer=transformer,
+        vae=coder,
+        scheduler=diffusers.CogVideoXDDIMScheduler(),
+        text_encoder=t5_text(),
+        tokenizer=t5_tokenizer(226),
+    )
+
+
+def hunyuan_video() -> Any:
+    transformer = diffusers.HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=10,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=1,
+        patch_size_t=1,
+        guidance_embeds=True,
+        text_embed_dim=16,
+        pooled_projection_dim=32,
+        rope_axes_dim=(2, 4, 4),
+    )
+    coder = diffusers.AutoencoderKLHunyuanVideo(
+        latent_channels=4,
+        down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+        up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    llama = transformers.LlamaModel(
+        transformers.LlamaConfig(
+            hidden_size=16,
+            intermediate_size=37,
+            num_attention_heads=4,
+            num_hidden_layers=2,
+            vocab_size=300,
+            pad_token_id=0,
+        )
+    )
+    return diffusers.HunyuanVideoPipeline(
+        transformer=transformer,
+        vae=coder,
+        scheduler=flow(shift=7.0),
+        text_encoder=llama,
+        tokenizer=t5_tokenizer(256),
+        text_encoder_2=clip_text(),
+        tokenizer_2=clip_tokenizer(),
+    )
+
+
+def stable_audio() -> Any:
+    transformer = diffusers.StableAudioDiTModel(
+        sample_size=4,
+        in_channels=3,
+        num_layers=1,
+        attention_head_dim=4,
+        num_key_value_attention_heads=2,
+        out_channels=3,
+        cross_attention_dim=4,
+        time_proj_dim=8,
+        global_states_input_dim=8,
+        cross_attention_input_dim=4,
+    )
+    coder = diffusers.AutoencoderOobleck(
+        encoder_hidden_size=6,
+        downsampling_ratios=[1, 2],
+        decoder_channels=3,
+        decoder_input_channels=3,
+        audio_channels=2,
+        channel_multiples=[2, 4],
+        sampling_rate=4,
+    )
+    projection = diffusers.pipelines.stable_audio.StableAudioProjectionModel(
+        text_encoder_dim=32, conditioning_dim=4, min_value=0, max_value=32
+    )
+    scheduler = diffusers.CosineDPMSolverMultistepScheduler(
+        solver_order=2, prediction_type="v_prediction", sigma_data=1.0, sigma_schedule="exponential"
+    )
+    return diffusers.StableAudioPipeline(
+        transformer=transformer,
+        vae=coder,
+        scheduler=scheduler,
+        text_encoder=t5_text(),
+        tokenizer=t5_tokenizer(25),
+        projection_model=projection,
+    )
+
+
+def kontext() -> Any:
+    """FLUX's parts in its editing pipeline: an image goes in."""
+    parts = {
+        name: part
+        for name, part in flux().components.items()
+        if name not in {"image_encoder", "feature_extractor"}
+    }
+    return diffusers.FluxKontextPipeline(**parts)
+
+
+def sd15_inpaint() -> Any:
+    parts = dict(sd15().components)
+    return diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
+
+
+FAMILIES: dict[str, Callable[[], Any]] = {
+    maker.__name__: maker
+    for maker in (
+        sd15,
+        sdxl,
+        sd3,
+        flux,
+        pixart,
+        sana,
+        qwen_image,
+        z_image,
+        wan,
+        ltx,
+        cogvideox,
+        hunyuan_video,
+        stable_audio,
+        kontext,
+        sd15_inpaint,
+    )
+}
+PICTURE = {"prompt": "a cat", "num_inference_steps": 2, "image_size": {"width": 32, "height": 32}}
+CLIP = {**PICTURE, "num_frames": 9}
+INPUTS: dict[str, dict[str, Any]] = {  # what a caller would send to see something small
+    **dict.fromkeys(("sd15", "sdxl", "sd3", "flux", "qwen_image", "z_image"), PICTURE),
+    **dict.fromkeys(("wan", "ltx"), CLIP),
+    "cogvideox": {**CLIP, "max_sequence_length": 16},
+    "pixart": {**PICTURE, "use_resolution_binning": False},
+    "sana": {**PICTURE, "use_resolution_binning": False, "complex_human_instruction": None},
+    "hunyuan_video": {**CLIP, "prompt_template": {"template": "{}", "crop_start": 0}},
+    "stable_audio": {"prompt": "a cat", "num_inference_steps": 2, "audio_end_in_s": 2.0, "image_size": None},
+}

@@ -35,8 +35,10 @@ NOT_FOR_PIPELINES = frozenset(
 SAME_THING: Mapping[str, tuple[str, ...]] = {  # what other classes call it
     "num_images_per_prompt": ("num_images_per_prompt", "num_waveforms_per_prompt", "num_videos_per_prompt"),
     "frame_rate": ("frame_rate", "fps"),
+    "fps": ("fps", "frame_rate"),
     "num_frames": ("num_frames", "video_length"),
 }
+FRAME_RATES = ("fps", "frame_rate")
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, Any]
     seed: int
     count: int
+    fps: int | None = None  # of the video that is made of the frames, where the caller chose
 
 
 def prepare(
@@ -57,6 +60,8 @@ def prepare(
     for name, value in given.items():
         if name in NOT_FOR_PIPELINES or value is None:
             continue
+        if name in FRAME_RATES and not takes.intersection(SAME_THING["frame_rate"]):
+            continue
         _place(arguments, takes, name, value)
     width, height = _size(given)
     if width and height:
@@ -67,7 +72,13 @@ def prepare(
         _place(arguments, takes, "num_images_per_prompt", count)
     if "output_type" in takes:
         arguments["output_type"] = "np"
-    return Call(arguments=arguments, seed=_whole(given.get("seed", 0), "seed"), count=count)
+    fps = next((given[name] for name in FRAME_RATES if given.get(name)), None)
+    return Call(
+        arguments=arguments,
+        seed=_whole(given.get("seed", 0), "seed"),
+        count=count,
+        fps=None if fps is None else round(fps),
+    )
 
 
 def _names(call: Callable[..., Any]) -> frozenset[str]:

@@ -15,7 +15,7 @@ import msgspec
 
 from loaders.errors import ArchitectureError, InputError
 from loaders.pipelines import arguments, modules
-from registry.catalog import Component, Manifest
+from registry.catalog import Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +42,6 @@ class Built:
         if key not in self._pipelines:
             self._pipelines[key] = self._assemble(folder)
         return self._pipelines[key]
-
-    def names_for(self, component: Component, file_names: frozenset[str]) -> Mapping[str, str]:
-        return self.slots[component.name].names_for(file_names)
 
     def _assemble(self, folder: Path) -> Any:
         from diffusers.utils import logging
@@ -82,6 +79,16 @@ def run(pipeline: Any, call: arguments.Call, *, on_step: OnStep) -> Any:
         if _is_argument_check(error):
             raise InputError(str(error)) from error
         raise
+
+
+def sample_rate(pipeline: Any) -> int | None:
+    """Samples per second of what an audio pipeline makes, where one of its parts says so."""
+    for part in pipeline.components.values():
+        config = getattr(part, "config", None)
+        found = getattr(config, "sampling_rate", None) or getattr(config, "audio_sample_rate", None)
+        if isinstance(found, int):
+            return found
+    return None
 
 
 def fresh(pipeline: Any, on_step: OnStep) -> Any:

@@ -8,6 +8,7 @@ compiled module stays valid.
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loaders.errors import ArchitectureError
@@ -47,6 +48,11 @@ class Slots:
             )
         return found
 
+    def unique(self) -> Mapping[str, str]:
+        """Slot name → the first name of the same slot."""
+        first: dict[int, str] = {}
+        return {name: first.setdefault(id(slot), name) for name, slot in self.slots.items()}
+
     def point(self, views: Mapping[str, "torch.Tensor"]) -> None:
         """Points these slots, by their own names: all of a version's weights, or a LoRA's merged ones."""
         for name, view in views.items():
@@ -62,11 +68,11 @@ def build(component: Component, config: Mapping[str, Any], device: "torch.device
     kind = class_of(component.library, component.class_name)
     try:
         with _without_weights():
-            if component.library == "diffusers":
+            if hasattr(kind, "from_config"):
                 module = kind.from_config(dict(config))
             else:
                 module = kind(kind.config_class.from_dict(dict(config)))
-        if component.library == "transformers":
+        if hasattr(module, "tie_weights"):
             module.tie_weights()  # outside: on the meta device each name would get a tensor of its own
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ArchitectureError(f"{component.class_name} cannot be built from its config: {error}") from error
@@ -80,13 +86,39 @@ def build(component: Component, config: Mapping[str, Any], device: "torch.device
 
 
 def class_of(library: str, class_name: str) -> Any:
-    """Raises `ArchitectureError`."""
-    if library not in LIBRARIES:
+    """Raises `ArchitectureError`. A library may also be one of diffusers' own pipeline modules: `stable_audio`."""
+    place: Any = None
+    if library in LIBRARIES:
+        place = importlib.import_module(library)
+    elif library.isidentifier():
+        place = getattr(importlib.import_module("diffusers.pipelines"), library, None)
+    if place is None:
         raise ArchitectureError(f"{library}.{class_name} is not of {' or '.join(sorted(LIBRARIES))}")
-    found = getattr(importlib.import_module(library), class_name, None)
+    found = getattr(place, class_name, None)
     if not isinstance(found, type):
         raise ArchitectureError(f"{library} has no class {class_name}")
     return found
+
+
+def load_by_library(component: Component, folder: Path, dtype: str | None) -> Mapping[str, "torch.Tensor"]:
+    """The weights under the module's own names, by the library's own loader: slower, but it knows every old layout.
+
+    Raises `ArchitectureError`.
+    """
+    import torch
+
+    kind = class_of(component.library, component.class_name)
+    wanted = dtype or component.dtype
+    try:
+        module = kind.from_pretrained(
+            folder,
+            torch_dtype=getattr(torch, wanted) if wanted else None,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ArchitectureError(f"{component.class_name} does not load: {error}") from error
+    return dict(_state(module))
 
 
 def keep_float32(component: Component) -> tuple[str, ...]:
@@ -109,7 +141,7 @@ def _cast_buffers(component: Component, module: Any) -> None:
     """As `from_pretrained(torch_dtype=...)` does it. Not by the global default dtype: another thread is running."""
     import torch
 
-    if component.library != "diffusers" or component.dtype not in {"float16", "bfloat16"}:
+    if component.library == "transformers" or component.dtype not in {"float16", "bfloat16"}:
         return
     if keep_float32(component):
         return

@@ -1,4 +1,4 @@
-"""What a pipeline returns, as files: PNG for pictures, WAV for sound.
+"""What a pipeline returns, as files: PNG for pictures, MP4 for videos, WAV for sound.
 
 Touches numpy and encoders, no disk. Encoding is deterministic: the same array gives the same bytes.
 """
@@ -15,6 +15,7 @@ from loaders.errors import ModelError
 from loaders.protocol import OutputFile
 
 PNG_LEVEL = 6
+DEFAULT_FPS = 16
 DEFAULT_SAMPLE_RATE = 44_100
 
 
@@ -25,15 +26,17 @@ class Encoded(msgspec.Struct, frozen=True):
     data: bytes
 
 
-def encode(result: Any, *, sample_rate: int | None = None) -> tuple[Encoded, ...]:
+def encode(result: Any, *, sample_rate: int | None = None, fps: int | None = None) -> tuple[Encoded, ...]:
     """Raises `ModelError` when the result holds nothing we know."""
     if (images := getattr(result, "images", None)) is not None:
         return tuple(_png(index, image) for index, image in enumerate(images))
+    if (frames := getattr(result, "frames", None)) is not None:
+        return tuple(_video(index, clip, fps or DEFAULT_FPS) for index, clip in enumerate(frames))
     if (audios := getattr(result, "audios", None)) is not None:
         return tuple(
             _wav(index, sound, sample_rate or DEFAULT_SAMPLE_RATE) for index, sound in enumerate(audios)
         )
-    raise ModelError(f"{type(result).__name__} holds neither images nor audios")
+    raise ModelError(f"{type(result).__name__} holds neither images nor frames nor audios")
 
 
 def _png(index: int, image: Any) -> Encoded:
@@ -53,6 +56,17 @@ def _pixels(image: Any) -> Any:
     if array.dtype != np.uint8:
         array = (np.nan_to_num(array) * 255).round().clip(0, 255).astype(np.uint8)
     return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+
+
+def _video(index: int, clip: Any, fps: int) -> Encoded:
+    import numpy as np
+
+    from loaders.pipelines.video import mp4
+
+    frames = np.stack([_pixels(frame) for frame in clip])
+    count, height, width = frames.shape[:3]
+    facts = {"width": width, "height": height, "frames": count, "seconds": count / fps}
+    return _encoded(index, "video/mp4", mp4(frames, fps), facts)
 
 
 def _wav(index: int, sound: Any, sample_rate: int) -> Encoded:
