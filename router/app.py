@@ -104,18 +104,21 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
         )
         queue = Queue(db, origin)
         core = Core(catalogue=catalogue, queue=queue, board=board, dispatcher=dispatcher)
-        async with _background(core.follow(dsn), _keep_house_for_ever(db), rollups.keep(db)):
-            front = _front(settings, catalogue, core)
+        front = _front(settings, catalogue, core)
+        dashboard = dashboard_pages.Dashboard(
+            db=db,
+            door=front.door,
+            observatory=Observatory(dispatcher, catalogue, queue),
+            stopping=core.stopping,
+        )
+        async with _background(
+            core.follow(dsn), _keep_house_for_ever(db), rollups.keep(db), dashboard.kept.keep_warm(db)
+        ):
             yield Gateway(
                 db=db,
                 house=House(core=core, files=files, public_url=settings.public_url),
                 front=front,
-                dashboard=dashboard_pages.Dashboard(
-                    db=db,
-                    door=front.door,
-                    observatory=Observatory(dispatcher, catalogue, queue),
-                    stopping=core.stopping,
-                ),
+                dashboard=dashboard,
                 seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
                 dispatcher=dispatcher,
             )

@@ -200,10 +200,14 @@ class Catalogue:
         return datetime.now(UTC) + self._ahead
 
     def variants(self, caller: Caller | None) -> tuple[Variant, ...]:
-        """What a gallery may show, by slug."""
+        """What a gallery may show: first what runs here, then by slug."""
         snapshot, now = self.now, self.clock()
         visible = [v for v in snapshot.variants.values() if snapshot.visible(v.slug, caller, now)]
-        return tuple(sorted(visible, key=lambda variant: variant.slug))
+        return tuple(sorted(visible, key=lambda variant: (not self.runs_here(variant), variant.slug.lower())))
+
+    def runs_here(self, variant: Variant) -> bool:
+        """Whether its weights are pinned and released, so that a host of ours can run it."""
+        return bool(self.now.releases.get(variant.slug))
 
     def variant(self, caller: Caller | None, slug: Slug) -> Variant | None:
         visible = self.now.visible(slug, caller, self.clock())

@@ -67,7 +67,7 @@ def _demand(figures: Figures, series: Array, found: HalfLife, factor: float) -> 
         max(start, STATISTICS_DAYS - figures.period.days) if figures.period.days < STATISTICS_DAYS else start
     )
     rows: list[tuple[object, ...]] = [
-        (figures.statistics_since + dt.timedelta(days=day), series[day], trend[day], None, None, None)
+        (figures.statistics_since + dt.timedelta(days=day), float(series[day]), trend[day], None, None, None)
         for day in range(start, STATISTICS_DAYS)
     ]
     if ahead:
