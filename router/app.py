@@ -15,11 +15,12 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import edge, partitions, postgres, rollups
+from registry import api, edge, hub, partitions, postgres, rollups
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.database import Database
 from registry.settings import Settings
+from registry.validation import Place
 from registry.web import opening, signin
 from router import downloads, fates, links, tables
 from router.board import Board
@@ -47,6 +48,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     house: House
     front: pages.Front
     dashboard: dashboard_pages.Dashboard
+    office: api.Office
     seat: links.Seat
     dispatcher: Dispatcher
 
@@ -77,6 +79,7 @@ def create_app(settings: Settings) -> Litestar:
         signin.router(lambda: gateway().front.door),
         pages.router(lambda: gateway().front),
         dashboard_pages.router(lambda: gateway().dashboard),
+        api.router(lambda: gateway().office),
         _health(gateway),
     ]
     return Litestar(
@@ -102,6 +105,9 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
                 pool=settings.pool, db=db, files=files, board=board, catalogue=catalogue, origin=origin
             )
         )
+        endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
+        office = api.Office(db, Place(home=settings.home, endpoint=endpoint))
+        stack.push_async_callback(office.close)
         queue = Queue(db, origin)
         core = Core(catalogue=catalogue, queue=queue, board=board, dispatcher=dispatcher)
         front = _front(settings, catalogue, core)
@@ -119,6 +125,7 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
                 house=House(core=core, files=files, public_url=settings.public_url),
                 front=front,
                 dashboard=dashboard,
+                office=office,
                 seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
                 dispatcher=dispatcher,
             )

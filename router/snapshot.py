@@ -100,7 +100,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         variant = self.variants.get(Slug(slug))
         releases = self.releases.get(Slug(slug))
         if variant is None or not releases:
-            return variant is not None
+            return variant is not None and _is_listed(variant)
         organization = NOBODY if caller is None else caller.organization
         return isinstance(windows.resolve(releases, organization, now), windows.Open)
 
@@ -119,12 +119,19 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 hint = f"; {successor} took its place" if successor else ""
                 raise UnavailableError(slug, f"it was retired{hint}", is_gone=True)
             case windows.Hidden():
-                if self.releases.get(variant.slug):
+                if self.releases.get(variant.slug) or not _is_listed(variant):
                     raise UnknownSlugError(slug)
                 raise UnavailableError(slug, _nothing_to_run(variant))
 
 
+def _is_listed(variant: Variant) -> bool:
+    """Without any release, what a catalogue file lists is known to all; what a lab has not released is its own."""
+    return variant.source is not None or variant.partner is not None
+
+
 def _nothing_to_run(variant: Variant) -> str:
+    if variant.partner is not None:
+        return f"its partner {variant.partner.provider} is not configured here"
     where = f" ({variant.source.location})" if variant.source else ""
     return f"its weights{where} are not pinned yet"
 
