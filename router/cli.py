@@ -14,6 +14,7 @@ COMMANDS = {
     "host": "loaders.cli:host",
     "load": "loaders.cli:load",
     "simulate": "router.simulator.cli:simulate",
+    "why": "router.why:why",
 }
 
 
