@@ -24,7 +24,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
     manifest: Manifest
     built: Built
-    assets: Path  # a folder with scheduler, tokenizers and the rest
+    pipeline: Any
     components: tuple[items.ComponentItem, ...]  # in the manifest's order
 
 
@@ -46,11 +46,10 @@ class Assembly:
         if key not in self._ready:
             built = self._architecture(manifest)
             folder = self._assets(manifest)
-            built.pipeline(folder)
             self._ready[key] = Ready(
                 manifest=manifest,
                 built=built,
-                assets=folder,
+                pipeline=built.pipeline(folder.name, folder),
                 components=tuple(
                     items.ComponentItem(component, manifest.source, built, self._store, self._device, dtype)
                     for component in manifest.components
@@ -93,6 +92,7 @@ class Assembly:
 def warm_up() -> None:
     """Imports what every pipeline needs; seconds the first time."""
     import accelerate  # noqa: F401
-    import diffusers  # noqa: F401
-    import transformers  # noqa: F401
+    import transformers
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: F401
+
+    transformers.logging.set_verbosity_error()  # its advice (install torchvision…) is not for operators

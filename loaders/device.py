@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from loaders.buffers import Buffers
 from loaders.layout import ALIGNMENT_BYTES, Layout
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Device:
         if name == "auto":
             name = "cuda:0" if torch.cuda.is_available() else "cpu"
         self.torch_device = torch.device(name)
+        self.buffers = Buffers()
 
     @property
     def is_cpu(self) -> bool:
@@ -67,12 +69,12 @@ class Device:
         return int(torch.cuda.mem_get_info(self.torch_device)[0])
 
     def host_buffer(self, size_bytes: int) -> "torch.Tensor":
-        """Host memory for an arena, page-aligned; pinned where a GPU copies out of it."""
+        """Host memory for an arena, page-aligned; pinned where a GPU copies out of it (torch keeps and reuses that)."""
         import torch
 
-        padded = torch.empty(
-            size_bytes + PAGE_BYTES, dtype=torch.uint8, pin_memory=not self.is_cpu
-        )  # the allocator aligns to 64 bytes at least; O_DIRECT wants pages
+        if self.is_cpu:
+            return self.buffers.take(size_bytes)
+        padded = torch.empty(size_bytes + PAGE_BYTES, dtype=torch.uint8, pin_memory=True)
         skip = -padded.data_ptr() % PAGE_BYTES
         return padded[skip : skip + size_bytes]
 
@@ -95,6 +97,7 @@ class Device:
         """Returns freed blocks to the driver, so that `free_bytes` is honest."""
         import torch
 
+        self.buffers.give_back()
         if not self.is_cpu:
             torch.cuda.empty_cache()
 

@@ -3,6 +3,7 @@
 IO through `store`, `reader` and `device`. An item knows its files and its layout; it refuses to know budgets.
 """
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import msgspec
 
 from loaders import adapters, layout, reader
 from loaders.device import Arena, Device
+from loaders.errors import ArchitectureError
 from loaders.pipelines.built import Built
-from loaders.pipelines.modules import keep_float32
+from loaders.pipelines.modules import keep_float32, load_by_library
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Source, digest_of
 
@@ -38,10 +40,11 @@ class ComponentItem:
     ) -> None:
         self._component = component
         self._source = source
-        self._built = built
+        self._slots = built.slots[component.name]
         self._store = store
         self._device = device
         self._dtype = dtype
+        self._is_foreign = False  # the files name the weights otherwise than the module does
         self._layout: layout.Layout | None = None
         self.reported: Digest = component.digest
         self.digest: Digest = (
@@ -61,8 +64,9 @@ class ComponentItem:
         return self._plan().size_bytes
 
     def load(self) -> Bound:
-        arena = reader.read(self._paths(), self._plan(), self._device)
-        return self._bound(arena)
+        if self._is_foreign:
+            return self._bound(self._converted())
+        return self._bound(reader.read(self._paths(), self._plan(), self._device))
 
     def copy(self, payload: Bound) -> Bound:
         return self._bound(self._device.to_device(payload.arena))
@@ -73,19 +77,44 @@ class ComponentItem:
     def _plan(self) -> layout.Layout:
         if self._layout is None:
             headers = reader.read_headers(self._paths())
-            names = self._names(frozenset(name for header in headers for name in header.tensors))
-            self._layout = layout.lay_out(
-                headers,
-                dtype_of=layout.casting(self._dtype, keep_float32(self._component)),
-                wanted=frozenset(names.values()).__contains__,
-            )
+            dtype_of = layout.casting(self._dtype, keep_float32(self._component))
+            try:
+                names = self._slots.names_for(frozenset(name for h in headers for name in h.tensors))
+            except ArchitectureError:
+                self._is_foreign = True
+                self._layout = self._own_layout()
+                return self._layout
+            wanted = frozenset(names.values()).__contains__
+            self._layout = layout.lay_out(headers, dtype_of=dtype_of, wanted=wanted)
         return self._layout
 
-    def _names(self, file_names: frozenset[str]) -> Mapping[str, str]:
-        return self._built.names_for(self._component, file_names)
+    def _own_layout(self) -> layout.Layout:
+        """For files in another release's layout: the module's own names, whatever they are called in there."""
+        chosen = layout.casting(self._dtype or self._component.dtype, keep_float32(self._component))
+        slots = self._slots
+        return layout.pack(
+            {
+                name: (chosen(name, str(slots.slots[name].dtype).removeprefix("torch.")), slots.shapes[name])
+                for name in dict.fromkeys(slots.unique().values())
+            }
+        )
+
+    def _converted(self) -> Arena:
+        """By the library's own loader, then into an arena like all others."""
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            files = (self._component.config, *self._component.weights, self._component.index)
+            for file in (file for file in files if file is not None):
+                (folder / Path(file.path).name).symlink_to(self._store.ensure(file, self._source).absolute())
+            found = load_by_library(self._component, folder, self._dtype)
+        arena = Arena(self._device.host_buffer(self._plan().size_bytes), self._plan())
+        for name, view in arena.views.items():
+            view.copy_(found[name].detach())
+        return arena
 
     def _bound(self, arena: Arena) -> Bound:
-        names = self._names(frozenset(arena.views))
+        slots = self._slots
+        names = slots.unique() if self._is_foreign else slots.names_for(frozenset(arena.views))
         return Bound(arena, {slot: arena.views[name] for slot, name in names.items()})
 
 

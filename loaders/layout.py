@@ -4,6 +4,7 @@ Pure. Every tensor starts at a 64-byte boundary: the same weights give the same 
 memory. Names, shapes and dtypes come from checked headers.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -73,4 +74,18 @@ def lay_out(
                 )
             )
             offset += -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    return Layout(places=tuple(places), size_bytes=offset)
+
+
+def pack(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> Layout:
+    """For tensors that come from no file: name → dtype and shape, one after the other."""
+    places: list[Place] = []
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        size_bytes = math.prod(shape) * ITEM_BYTES[dtype]
+        source = TensorAt(dtype=dtype, shape=shape, start=0, size_bytes=size_bytes)
+        places.append(
+            Place(name=name, shard=0, source=source, dtype=dtype, offset=offset, size_bytes=size_bytes)
+        )
+        offset += -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     return Layout(places=tuple(places), size_bytes=offset)

@@ -1,42 +1,45 @@
 """Fast safetensors reading: tensors of one component, out of checked files, into one aligned arena in host memory.
 
-IO, no network. Warm files (in the page cache) are read by parallel `pread` straight into place; cold ones by
-parallel O_DIRECT through page-aligned bounce buffers, which measured twice as fast as the page cache's own
-readahead. A file that changes or ends under the reader is refused.
+IO, no network. What the page cache holds is read by parallel `preadv` straight into place; the rest by parallel
+O_DIRECT through aligned scratch buffers, which measured twice as fast as the page cache's own readahead. Dtypes are
+cast on the way, block by block. A file that changes or ends under the reader is refused.
 """
 
+import ctypes
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
+from loaders.blocks import BLOCK_BYTES, Block, Piece, cut
 from loaders.device import PAGE_BYTES, Arena, Device
 from loaders.errors import WeightsDamagedError
-from loaders.headers import Header, TensorAt, read_header
-from loaders.layout import Layout, Place
+from loaders.headers import Header, read_header
+from loaders.layout import Layout
 
 if TYPE_CHECKING:
     import torch
 
-BLOCK_BYTES = 8 << 20
 WARM_THREADS = 4
 COLD_THREADS = 16
-WARM_SAMPLES = 8  # pages asked about, evenly spread, before a file is called cold
+SCRATCH_BYTES = BLOCK_BYTES + 2 * PAGE_BYTES  # a block's ends are rounded outwards to pages
+WARM_SHARE = 0.9  # of a file's pages in the page cache, from which on it is read through it
 
 OnBytes = Callable[[int], None]
 
 
-class _Span(msgspec.Struct, frozen=True):
-    """A run of bytes of one shard and where it goes in the arena."""
+class _Shard(msgspec.Struct, frozen=True):
+    """One open file. `direct` is past the page cache; None where it is warm or the file system does not do that."""
 
-    shard: int
-    start: int
-    size_bytes: int
-    offset: int
+    name: str
+    plain: int
+    direct: int | None
 
 
 def read_headers(paths: Sequence[Path]) -> tuple[Header, ...]:
@@ -45,137 +48,149 @@ def read_headers(paths: Sequence[Path]) -> tuple[Header, ...]:
 
 
 def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnBytes | None = None) -> Arena:
-    """The arena in host memory, filled. `on_bytes` is told of each block, from several threads."""
+    """The arena in host memory, filled. `on_bytes` is told of each block, from several threads.
+
+    Raises `WeightsDamagedError` when the files are not those that the layout was made for.
+    """
     arena = Arena(device.host_buffer(layout.size_bytes), layout)
-    with _unchanged(paths):
-        cold = [not is_cached(path) for path in paths]
-        with ThreadPoolExecutor(COLD_THREADS if any(cold) else WARM_THREADS) as pool:
-            jobs = [
-                pool.submit(_read_span, paths[span.shard], span, arena, cold[span.shard])
-                for span in spans(layout)
-            ]
-            jobs += [
-                pool.submit(_read_cast, paths[place.shard], place, arena)
-                for place in layout.places
-                if place.is_cast
-            ]
-            for job in jobs:
-                count = job.result()
-                if on_bytes is not None:
-                    on_bytes(count)
+    with ExitStack() as stack:
+        stack.enter_context(_unchanged(paths))
+        _check_headers(paths, layout)
+        shards = [stack.enter_context(_opened(path)) for path in paths]
+        is_cold = any(shard.direct is not None for shard in shards)
+        pool = stack.enter_context(ThreadPoolExecutor(COLD_THREADS if is_cold else WARM_THREADS))
+        reader = _Reader(shards, arena, device)
+
+        def bring(block: Block) -> None:
+            reader.bring(block)
+            if on_bytes is not None:
+                on_bytes(block.stop - block.start)
+
+        for _ in pool.map(bring, cut(layout)):
+            pass
     return arena
 
 
-def is_cached(path: Path) -> bool:
-    """Asks the page cache about a few pages without making it read them."""
-    nowait = getattr(os, "RWF_NOWAIT", None)
-    size_bytes = path.stat().st_size
-    if nowait is None or size_bytes < BLOCK_BYTES:
-        return True
-    page = bytearray(PAGE_BYTES)
-    with path.open("rb", buffering=0) as file:
-        for sample in range(WARM_SAMPLES):
-            try:
-                os.preadv(file.fileno(), [page], sample * (size_bytes - PAGE_BYTES) // WARM_SAMPLES, nowait)
-            except BlockingIOError:
-                return False
-            except OSError:  # a file system without RWF_NOWAIT
-                return True
-    return True
+class _Reader:
+    """Brings blocks of open files to their places. Used by several threads."""
 
+    def __init__(self, shards: Sequence[_Shard], arena: Arena, device: Device) -> None:
+        self._shards = shards
+        self._arena = arena
+        self._device = device
+        self._target = arena.storage.numpy().data
 
-def spans(layout: Layout) -> Iterator[_Span]:
-    """Tensors that lie in the arena as in the file are read together, up to a block."""
-    start = size_bytes = offset = 0
-    shard = -1
-    for place in layout.places:
-        if place.is_cast:
-            continue
-        follows = place.source.start - start == place.offset - offset == size_bytes and place.shard == shard
-        if not follows:
-            yield from _blocks(shard, start, size_bytes, offset)
-            shard, start, size_bytes, offset = place.shard, place.source.start, 0, place.offset
-        size_bytes += place.source.size_bytes
-    yield from _blocks(shard, start, size_bytes, offset)
+    def bring(self, block: Block) -> None:
+        shard = self._shards[block.shard]
+        if shard.direct is None and not block.is_cast:
+            self._read_into_place(shard, block)
+            return
+        with self._device.buffers.scratch(SCRATCH_BYTES) as scratch:
+            raw = np.frombuffer(scratch, dtype=np.uint8)
+            begins = self._read_direct(shard, block, raw)
+            if begins is None:
+                _fill(shard, block.start, [raw.data[: block.stop - block.start]])
+                begins = block.start
+            for piece in block.pieces:
+                self._place(piece, raw[piece.start - begins : piece.start - begins + piece.size_bytes])
 
+    def _read_into_place(self, shard: _Shard, block: Block) -> None:
+        targets = [self._target[piece.offset : piece.offset + piece.size_bytes] for piece in block.pieces]
+        _fill(shard, block.start, targets)
 
-def _blocks(shard: int, start: int, size_bytes: int, offset: int) -> Iterator[_Span]:
-    for skip in range(0, size_bytes, BLOCK_BYTES):
-        yield _Span(shard, start + skip, min(BLOCK_BYTES, size_bytes - skip), offset + skip)
-
-
-def _read_span(path: Path, span: _Span, arena: Arena, cold: bool) -> int:  # noqa: FBT001 (a pool's argument)
-    target = memoryview(arena.storage.numpy())[span.offset : span.offset + span.size_bytes]
-    if not (cold and _read_direct(path, span.start, target)):
-        with path.open("rb", buffering=0) as file:
-            _fill(file.fileno(), span.start, target, path)
-    return span.size_bytes
-
-
-def _fill(descriptor: int, start: int, target: memoryview, path: Path) -> None:
-    done = 0
-    while done < len(target):
-        count = os.preadv(descriptor, [target[done:]], start + done)
-        if count == 0:
-            raise WeightsDamagedError(f"{path.name} ended while it was read")
-        done += count
-
-
-def _read_direct(path: Path, start: int, target: memoryview) -> bool:
-    """Past the page cache. False where the file system does not do that."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    except OSError:
-        return False
-    try:
-        skip = start % PAGE_BYTES
-        length = -(-(skip + len(target)) // PAGE_BYTES) * PAGE_BYTES
-        with _bounce(length) as bounce:
-            done = 0
-            while done < skip + len(target):
-                count = os.preadv(descriptor, [bounce[done:length]], start - skip + done)
-                if count == 0:
-                    raise WeightsDamagedError(f"{path.name} ended while it was read")
+    def _read_direct(self, shard: _Shard, block: Block, raw: "np.ndarray[Any, Any]") -> int | None:
+        """The file offset of the buffer's first byte. None when the plain way has to do it."""
+        if shard.direct is None:
+            return None
+        begins = block.start // PAGE_BYTES * PAGE_BYTES
+        wanted = block.stop - begins
+        view = raw.data[: -(-wanted // PAGE_BYTES) * PAGE_BYTES]
+        done = 0
+        try:
+            while done < wanted:
+                count = os.preadv(shard.direct, [view[done:]], begins + done)
                 done += count
-                if count % PAGE_BYTES and done < skip + len(target):
-                    return False  # a short read in the middle: let the plain way sort it out
-            target[:] = bounce[skip : skip + len(target)]
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+                if count == 0 or (count % PAGE_BYTES and done < wanted):
+                    return None  # an end or an odd stop in the middle: the plain way says what it is
+        except OSError:
+            return None
+        return begins
+
+    def _place(self, piece: Piece, raw: "np.ndarray[Any, Any]") -> None:
+        if piece.cast is None:
+            np.copyto(np.frombuffer(self._target, np.uint8, piece.size_bytes, piece.offset), raw)
+            return
+        source = _typed(raw, piece.cast.source.dtype)
+        view = self._arena.views[piece.cast.name].view(-1)
+        first = (piece.start - piece.cast.source.start) // source.element_size()
+        view[first : first + source.numel()].copy_(source)
+
+
+def _typed(raw: "np.ndarray[Any, Any]", dtype: str) -> "torch.Tensor":
+    import torch
+
+    kind = getattr(torch, dtype)
+    if raw.ctypes.data % kind.itemsize:
+        raw = raw.copy()  # headers may have any length
+    return torch.from_numpy(raw).view(kind)
+
+
+def _fill(shard: _Shard, start: int, targets: list[memoryview]) -> None:
+    """Like `preadv`, until every target is full."""
+    while targets:
+        count = os.preadv(shard.plain, targets, start)
+        if count == 0:
+            raise WeightsDamagedError(f"{shard.name} ended while it was read")
+        start += count
+        while targets and count >= len(targets[0]):
+            count -= len(targets.pop(0))
+        if count:
+            targets[0] = targets[0][count:]
+
+
+def cached_share(path: Path) -> float:
+    """How much of a file the page cache holds, without making it read any; 1.0 where the system does not tell."""
+    size_bytes = path.stat().st_size
+    if not size_bytes:
+        return 1.0
+    pages = np.zeros(-(-size_bytes // mmap.PAGESIZE), dtype=np.uint8)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        address = np.frombuffer(mapped, dtype=np.uint8)
+        failed = _libc().mincore(
+            ctypes.c_void_p(address.ctypes.data),
+            ctypes.c_size_t(size_bytes),
+            ctypes.c_void_p(pages.ctypes.data),
+        )
+        del address  # the map cannot be closed under a view
+    return 1.0 if failed else float((pages & 1).mean())
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 @contextmanager
-def _bounce(size_bytes: int) -> Iterator[memoryview]:
-    """A page-aligned scratch buffer. mmap aligns by itself."""
-    import mmap
-
-    scratch = mmap.mmap(-1, size_bytes)
-    view = memoryview(scratch)
-    try:
-        yield view
-    finally:
-        view.release()
-        with suppress(BufferError):
-            scratch.close()
-
-
-def _read_cast(path: Path, place: Place, arena: Arena) -> int:
-    import torch
-
-    raw = torch.empty(place.source.size_bytes, dtype=torch.uint8)
-    with path.open("rb", buffering=0) as file:
-        _fill(file.fileno(), place.source.start, memoryview(raw.numpy()), path)
-    arena.views[place.name].copy_(_typed(raw, place.source))
-    return place.source.size_bytes
+def _opened(path: Path) -> Iterator[_Shard]:
+    with ExitStack() as stack:
+        plain = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, plain)
+        direct = None
+        if cached_share(path) < WARM_SHARE:
+            try:
+                direct = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+                stack.callback(os.close, direct)
+            except OSError:
+                direct = None  # a file system that has no such thing
+        yield _Shard(path.name, plain, direct)
 
 
-def _typed(raw: "torch.Tensor", source: TensorAt) -> "torch.Tensor":
-    import torch
-
-    return raw.view(getattr(torch, source.dtype)).view(source.shape)
+def _check_headers(paths: Sequence[Path], layout: Layout) -> None:
+    headers = read_headers(paths)
+    for place in layout.places:
+        if headers[place.shard].tensors.get(place.name) != place.source:
+            raise WeightsDamagedError(
+                f"{paths[place.shard].name} is not the file that it was: {place.name} differs"
+            )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ are the shelf's to evict. Out of memory is answered once by evicting everything 
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,6 @@ from loaders import protocol
 from loaders.assembly import Ready
 from loaders.device import Device
 from loaders.errors import CancelledError, LoaderError, OutOfMemoryError
-from loaders.intake import Intake
 from loaders.merging import Merge
 from loaders.pipelines import arguments, built, outputs
 from loaders.protocol import AttemptKey
@@ -48,7 +47,7 @@ class Job:
         self.cancelled = threading.Event()
         self.returned = False
         self.ready: Ready | None = None
-        self.intake: Intake | None = None
+        self.defaults: Mapping[str, Any] = {}
         self.items: tuple[Item, ...] = ()
         self.scales: tuple[float, ...] = ()
         self.payloads: list[Any] = []
@@ -75,16 +74,15 @@ class Job:
 def run(job: Job, shelf: Shelf, device: Device, *, idle_since: float, report: Report) -> Finished:
     """Raises `LoaderError`s, and whatever the pipeline itself raises."""
     job.check_cancelled()
-    taken = _taken(job)
-    call, pipeline = taken.call, taken.pipeline
-    how = outputs.style(call.output_format, call.frame_rate, taken.sample_rate)
+    pipeline = _ready(job).pipeline
+    call = arguments.prepare(pipeline.__class__.__call__, job.assign.input, job.defaults)
     with _bound(job, shelf):
         begun = time.monotonic()
         result = _twice_when_full(
             lambda: built.run(pipeline, call, on_step=_watch(job, report)), shelf, device
         )
         ran = time.monotonic()
-    encoded = outputs.encode(result, how)
+    encoded = outputs.encode(result, fps=call.fps, sample_rate=built.sample_rate(pipeline))
     timings = _timings(job, idle_since, run=ran - begun, encode=time.monotonic() - ran)
     done = protocol.Done(
         attempt=job.attempt,
@@ -137,11 +135,6 @@ def _bound(job: Job, shelf: Shelf) -> Iterator[None]:
 def _ready(job: Job) -> Ready:
     assert job.ready is not None, "the mover thread prepares a job before the device thread gets it"
     return job.ready
-
-
-def _taken(job: Job) -> Intake:
-    assert job.intake is not None, "the mover thread takes a job's input in"
-    return job.intake
 
 
 def _twice_when_full(attempt: Callable[[], Any], shelf: Shelf, device: Device) -> Any:

@@ -4,14 +4,16 @@ Rows go to the pool `demo` and so can be told apart and removed. Shapes follow p
 Pareto attractiveness with exponential ageing, Zipf customers, a weekly rhythm, one request in six with a LoRA.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 
-from registry import partitions, rollups
+from registry import partitions, rollups, usage
 from registry.catalog import Record
 from registry.database import Database
 
@@ -20,6 +22,7 @@ DAYS = 365
 CUSTOMERS = 180
 WEEK = np.array([1.14, 1.19, 1.2, 1.12, 1.02, 0.68, 0.65])  # Monday first
 HOURS = 1.0 + 0.75 * np.sin((np.arange(24) - 9) / 24 * 2 * np.pi)
+STRONGEST = 60.0  # times the weakest hit: no single launch is the whole market
 LORA_SHARE = 0.167
 FAILURE_SHARE = 0.015
 SKEW = 1.2  # of attractiveness
@@ -51,17 +54,17 @@ class Plan(Record, frozen=True, kw_only=True):
     loyalty: NDArray[np.float64]
 
 
-def plan(slugs: Sequence[tuple[str, str]], requests: int, last_day: dt.date, seed: int) -> Plan:
+def plan(slugs: Sequence[tuple[str, str]], *, requests: int, last_day: dt.date, days: int, seed: int) -> Plan:
     """`slugs` with their tasks. About `requests` in all."""
     rng = np.random.default_rng(seed)
-    first_day = last_day - dt.timedelta(days=DAYS - 1)
-    offers = tuple(_offer(rng, slug, task) for slug, task in slugs)
-    day = np.arange(DAYS)[:, None]
+    first_day = last_day - dt.timedelta(days=days - 1)
+    offers = tuple(_offer(rng, slug, task, days) for slug, task in slugs)
+    day = np.arange(days)[:, None]
     age = day - np.array([offer.launch_day for offer in offers])
     fade = np.exp(-np.maximum(age, 0) * np.log(2) / np.array([offer.half_life_days for offer in offers]))
     ramp = np.clip((age + 1) / 4, 0, 1)
     weight = np.array([offer.strength for offer in offers]) * fade * ramp * (age >= 0)
-    rhythm = WEEK[(np.arange(DAYS) + first_day.weekday()) % 7] * np.linspace(0.7, 1.3, DAYS)
+    rhythm = WEEK[(np.arange(days) + first_day.weekday()) % 7] * np.linspace(0.7, 1.3, days)
     expected = weight * (requests / weight.sum()) * rhythm[:, None]
     counts = rng.negative_binomial(12, 12 / (12 + expected))
     size = 1.0 / np.arange(1, CUSTOMERS + 1) ** 0.81
@@ -71,12 +74,12 @@ def plan(slugs: Sequence[tuple[str, str]], requests: int, last_day: dt.date, see
     )
 
 
-def _offer(rng: np.random.Generator, slug: str, task: str) -> Offer:
+def _offer(rng: np.random.Generator, slug: str, task: str, days: int) -> Offer:
     is_video = "video" in task
     return Offer(
         slug=slug,
-        launch_day=int(rng.integers(-200, DAYS - 5)),
-        strength=float(rng.pareto(1 / SKEW) + 0.02),
+        launch_day=int(rng.integers(-200, days - 5)),
+        strength=float(min(rng.pareto(1 / SKEW) + 0.02, STRONGEST)),
         half_life_days=float(np.clip(rng.lognormal(np.log(32), 0.5), 9, 160)),
         run_seconds=float(rng.lognormal(np.log(75 if is_video else 3.6), 0.6)),
         price=str(round(float(rng.lognormal(np.log(0.4 if is_video else 0.03), 0.5)), 3)),
@@ -119,17 +122,23 @@ def _row(
     )  # fmt: skip
 
 
-async def fill(db: Database, *, requests: int, last_day: dt.date, seed: int) -> int:
+async def fill(db: Database, *, requests: int, last_day: dt.date, seed: int, days: int = DAYS) -> int:
     """Writes the year and folds it; returns how many rows. Repeating it adds another year on top: remove first."""
     async with db.pool.connection() as connection:
         found = await connection.execute("SELECT slug, task FROM variants ORDER BY md5(slug)")
         slugs = [(row["slug"], row["task"]) for row in await found.fetchall()]
-        market = plan(slugs, requests, last_day, seed)
-        await partitions.prepare(connection, ["usage_records"], market.first_day, DAYS)
+        market = plan(slugs, requests=requests, last_day=last_day, days=days, seed=seed)
+        for day in range(
+            days
+        ):  # rows that lie in the default partition already stay there, and so does their day
+            with contextlib.suppress(psycopg.errors.CheckViolation):
+                await partitions.prepare(
+                    connection, [usage.TABLE], market.first_day + dt.timedelta(days=day), 0
+                )
     written = 0
-    for day in range(DAYS):
+    for day in range(days):
         async with db.transaction() as connection, connection.cursor() as cursor:
-            statement = f"COPY usage_records ({', '.join(COLUMNS)}) FROM STDIN"
+            statement = f"COPY {usage.TABLE} ({', '.join(COLUMNS)}) FROM STDIN"
             async with cursor.copy(statement.encode()) as copy:
                 for row in rows(market, day, seed):
                     await copy.write_row(row)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from registry import decay
 from registry.catalog import Record
@@ -44,7 +44,7 @@ def demand(amounts: Array, *, first_weekday: int = 0, confidence: float = CONFID
     if reason := _too_little(tail):
         return HalfLife(verdict="not enough data", reason=reason, peak_day=peak, confidence=confidence)
     fit = decay.fit(tail, first_weekday=(first_weekday + peak) % decay.WEEK_DAYS)
-    margin = float(stats.t.ppf((1 + confidence) / 2, fit.degrees)) * fit.rate_error
+    margin = float(special.stdtrit(fit.degrees, (1 + confidence) / 2)) * fit.rate_error
     slowest, fastest = fit.rate + margin, fit.rate - margin
     verdict: Verdict = "fading" if slowest < 0 else "rising" if fastest > 0 else "steady"
     return HalfLife(
@@ -122,8 +122,8 @@ def _interval(ends: Array, censored: Array, seed: int, confidence: float) -> tup
     medians = [_median(_survival(draw @ ends, draw @ censored)) or math.inf for draw in draws]
     told = (ends + censored).sum(axis=1)
     models = max(2.0, float(told.sum() ** 2 / (told**2).sum()))
-    wide = math.sqrt(models / (models - 1)) * float(stats.t.ppf((1 + confidence) / 2, models - 1))
-    low, high = np.quantile(medians, [stats.norm.cdf(-wide), stats.norm.cdf(wide)], method="nearest")
+    wide = math.sqrt(models / (models - 1)) * float(special.stdtrit(models - 1, (1 + confidence) / 2))
+    low, high = np.quantile(medians, [special.ndtr(-wide), special.ndtr(wide)], method="nearest")
     return float(low), float(high)
 
 

@@ -142,7 +142,6 @@ def _check(data: Path) -> None:
 
 
 def _start(data: Path, *, durable: bool) -> None:
-    _forget_stranger(data)
     sockets = _socket_folder(data)
     if sockets != data:
         sockets.mkdir(mode=0o700, exist_ok=True)
@@ -153,27 +152,26 @@ def _start(data: Path, *, durable: bool) -> None:
     log_bytes = log.stat().st_size if log.exists() else 0
     command = ("-D", str(data), "-l", str(log), "-w", "-t", str(START_SECONDS), "-o", arguments, "start")
     give_up_at = time.monotonic() + START_SECONDS
-    while _run(data, "pg_ctl", *command).returncode != 0:
+    while True:
+        _forget_stranger(data)
+        if _run(data, "pg_ctl", *command).returncode == 0:
+            return
         reason = _reason(log, log_bytes)
-        # A killed server's children need a moment to notice and let go of its shared memory.
-        if "shared memory block" not in reason or time.monotonic() > give_up_at:
+        # A killed server's children need a moment to notice and let go of its shared memory and its lock files.
+        passing = "shared memory block" in reason or "lock file" in reason
+        if not passing or time.monotonic() > give_up_at:
             raise HomeDamagedError(data, reason)
         time.sleep(0.2)
 
 
 def _forget_stranger(data: Path) -> None:
-    """Removes a pid file whose number belongs to another program by now; Postgres alone would refuse to start.
+    """Removes lock files whose number belongs to another program, or to nobody, by now; Postgres alone would refuse.
 
     Never while any process still sits in the data folder: a second server on living children would ruin it.
     """
-    file = data / "postmaster.pid"
-    try:
-        number = int(file.read_text().splitlines()[0])
-    except (OSError, ValueError, IndexError):
-        file.unlink(missing_ok=True)
-        return
-    if psutil.pid_exists(number) and not any(_sits_in(process, data) for process in psutil.process_iter()):
-        file.unlink(missing_ok=True)
+    if not any(_sits_in(process, data) for process in psutil.process_iter()):
+        for file in (data / "postmaster.pid", _socket_folder(data) / ".s.PGSQL.5432.lock"):
+            file.unlink(missing_ok=True)
 
 
 def _sits_in(process: psutil.Process, data: Path) -> bool:

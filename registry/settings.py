@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory_budget_bytes: int | None = None
     disk_budget_bytes: int | None = None
     host_key: str | None = None  # how a host signs in to its router
+    retention_days: int = 30  # requests, attempts and output files are kept; the ledger is kept for good
+    allow_private_webhooks: bool = False  # whether webhooks may call addresses inside private networks
     playground_key: str | None = None  # whose account the page uses on a loopback address
 
     @classmethod
@@ -75,6 +77,8 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(
             f"{PREFIX}LOG_LEVEL", f"{settings.log_level!r} is not one of {', '.join(LOG_LEVELS)}"
         )
+    if settings.retention_days < 1:
+        raise SettingsError(f"{PREFIX}RETENTION_DAYS", "at least one day is kept")
     for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes"):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")

@@ -6,6 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from registry.catalog import Digest, OrganizationName, Price, Record, Slug
 from registry.database import Connection, load_queries
 
@@ -81,11 +83,11 @@ def _units(price: Price, made: Quantities) -> Decimal:
 
 async def record(connection: Connection, records: Sequence[UsageRecord]) -> None:
     """Within the caller's transaction. A request that is already in the ledger stays as it was."""
-    async with connection.cursor() as cursor:
-        await cursor.executemany(QUERIES["record"], [_parameters(record) for record in records])
+    rows = msgspec.json.encode([_row(record) for record in records])
+    await connection.execute(QUERIES["record"], {"rows": rows.decode()})
 
 
-def _parameters(record: UsageRecord) -> dict[str, object]:
+def _row(record: UsageRecord) -> dict[str, object]:
     flat = {
         name: getattr(record, name)
         for name in record.__struct_fields__
@@ -93,7 +95,6 @@ def _parameters(record: UsageRecord) -> dict[str, object]:
     }
     made, cost = record.quantities, record.charge
     return flat | {
-        "adapters": list(record.adapters),
         "images": made.images,
         "megapixels": made.megapixels,
         "video_seconds": made.video_seconds,

@@ -4,12 +4,16 @@ INSERT INTO usage_records (
     request_id, organization, key_id, slug, version, adapters, pool, door, state, error, attempt, host_id,
     created_at, finished_at, wait_seconds, load_seconds, run_seconds,
     images, megapixels, video_seconds, unit, units, amount, currency
-) VALUES (
-    %(request_id)s, %(organization)s, %(key_id)s, %(slug)s, %(version)s, %(adapters)s, %(pool)s, %(door)s,
-    %(state)s, %(error)s, %(attempt)s, %(host_id)s,
-    %(created_at)s, %(finished_at)s, %(wait_seconds)s, %(load_seconds)s, %(run_seconds)s,
-    %(images)s, %(megapixels)s, %(video_seconds)s, %(unit)s, %(units)s, %(amount)s, %(currency)s
-) ON CONFLICT (request_id) DO NOTHING
+)
+SELECT request_id, organization, key_id, slug, version, adapters, pool, door, state, error, attempt, host_id,
+       created_at, finished_at, wait_seconds, load_seconds, run_seconds,
+       images, megapixels, video_seconds, unit, units, amount, currency
+FROM json_to_recordset(%(rows)s::json) AS r (
+    request_id uuid, organization text, key_id text, slug text, version text, adapters text[], pool text, door text,
+    state text, error text, attempt int, host_id text, created_at timestamptz, finished_at timestamptz,
+    wait_seconds float8, load_seconds float8, run_seconds float8, images int, megapixels float8,
+    video_seconds float8, unit text, units numeric, amount numeric, currency text)
+ON CONFLICT (request_id) DO NOTHING
 
 -- name: callers
 -- Who called a slug since a time, most active first.

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,15 +15,16 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import edge, partitions, postgres, rollups
+from registry import api, edge, hub, partitions, postgres, rollups
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.database import Database
 from registry.settings import Settings
+from registry.validation import Place
 from registry.web import opening, signin
 from router import downloads, fates, links, tables
 from router.board import Board
-from router.clients import fal
+from router.clients import fal, fal_shapes
 from router.clients.door import House
 from router.core import Core
 from router.dispatcher import Dispatcher
@@ -31,12 +32,15 @@ from router.errors import UnauthorizedError
 from router.files import FileStore
 from router.observatory import Observatory
 from router.queue import Queue
+from router.signatures import Signer
 from router.snapshot import Catalogue
 from router.storefront import pages
+from router.webhooks import Deliverer
 
 log = structlog.get_logger("marquee.gateway")
 
-PARTITIONED = (tables.requests.name, tables.attempts.name, "usage_records")
+EXPIRING = (tables.attempts.name, tables.requests.name)
+PARTITIONED = (*EXPIRING, "usage_records")
 HOUSEKEEPING_SECONDS = 3600.0
 
 
@@ -47,6 +51,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     house: House
     front: pages.Front
     dashboard: dashboard_pages.Dashboard
+    office: api.Office
     seat: links.Seat
     dispatcher: Dispatcher
 
@@ -77,6 +82,7 @@ def create_app(settings: Settings) -> Litestar:
         signin.router(lambda: gateway().front.door),
         pages.router(lambda: gateway().front),
         dashboard_pages.router(lambda: gateway().dashboard),
+        api.router(lambda: gateway().office),
         _health(gateway),
     ]
     return Litestar(
@@ -94,7 +100,6 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
         dsn = await asyncio.to_thread(postgres.ensure, settings.home)
     async with contextlib.AsyncExitStack() as stack:
         db = await stack.enter_async_context(Database.open(dsn))
-        await keep_house(db)
         catalogue = await stack.enter_async_context(Catalogue.open(db))
         files, board, origin = FileStore(settings.home / "files"), Board(), secrets.token_hex(8)
         dispatcher = await stack.enter_async_context(
@@ -102,20 +107,40 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
                 pool=settings.pool, db=db, files=files, board=board, catalogue=catalogue, origin=origin
             )
         )
+        endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
+        office = api.Office(db, Place(home=settings.home, endpoint=endpoint))
+        stack.push_async_callback(office.close)
         queue = Queue(db, origin)
+        await keep_house(db, files, settings.retention_days)
+        signer = Signer.at(settings.home / "webhook.key")
+        deliverer = Deliverer(
+            db=db,
+            look=queue.status,
+            signer=signer,
+            payload=lambda status: fal_shapes.webhook(status, lambda f: f"{settings.address}/files/{f.id}"),
+            allow_private=settings.allow_private_webhooks,
+        )
         core = Core(catalogue=catalogue, queue=queue, board=board, dispatcher=dispatcher)
-        async with _background(core.follow(dsn), _keep_house_for_ever(db), rollups.keep(db)):
-            front = _front(settings, catalogue, core)
+        front = _front(settings, catalogue, core)
+        dashboard = dashboard_pages.Dashboard(
+            db=db,
+            door=front.door,
+            observatory=Observatory(dispatcher, catalogue, queue),
+            stopping=core.stopping,
+        )
+        async with _background(
+            core.follow(dsn),
+            deliverer.run(),
+            _keep_house_for_ever(db, files, settings.retention_days),
+            rollups.keep(db),
+            dashboard.kept.keep_warm(db),
+        ):
             yield Gateway(
                 db=db,
-                house=House(core=core, files=files, public_url=settings.public_url),
+                house=House(core=core, files=files, signer=signer, public_url=settings.public_url),
                 front=front,
-                dashboard=dashboard_pages.Dashboard(
-                    db=db,
-                    door=front.door,
-                    observatory=Observatory(dispatcher, catalogue, queue),
-                    stopping=core.stopping,
-                ),
+                dashboard=dashboard,
+                office=office,
                 seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
                 dispatcher=dispatcher,
             )
@@ -146,18 +171,23 @@ async def _background(*work: Any) -> AsyncIterator[None]:
         await asyncio.wait(tasks)
 
 
-async def keep_house(db: Database) -> None:
-    """Partitions for the days ahead."""
+async def keep_house(db: Database, files: FileStore, retention_days: int) -> None:
+    """Partitions for the days ahead; what is older than the retention goes, the ledger excepted."""
+    today = datetime.now(UTC).date()
+    oldest = today - timedelta(days=retention_days)
     async with db.pool.connection() as connection:
-        await partitions.prepare(connection, PARTITIONED, datetime.now(UTC).date())
+        await partitions.prepare(connection, PARTITIONED, today)
+        for table in EXPIRING:
+            await partitions.drop_before(connection, table, oldest)
+    await asyncio.to_thread(files.drop_before, oldest)
 
 
-async def _keep_house_for_ever(db: Database) -> None:
+async def _keep_house_for_ever(db: Database, files: FileStore, retention_days: int) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         try:
-            await keep_house(db)
-        except psycopg.Error as error:
+            await keep_house(db, files, retention_days)
+        except (psycopg.Error, OSError) as error:
             log.warning("housekeeping failed", error=str(error).strip())
 
 

@@ -55,8 +55,7 @@ class FileStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._drafts = root / "drafts"
-        shutil.rmtree(self._drafts, ignore_errors=True)  # what a killed process left half-written
+        self._drafts = root / "drafts"  # of every process that shares the home
         self._drafts.mkdir(parents=True, exist_ok=True)
 
     def draft(self) -> "Draft":
@@ -78,7 +77,10 @@ class FileStore:
         return Stored(id=file_id, path=path, size_bytes=size_bytes)
 
     def drop_before(self, day: date) -> int:
-        """Remove the folders of older days; returns how many."""
+        """Remove the folders of older days, and drafts that killed processes left; returns how many days."""
+        for draft in self._drafts.iterdir():
+            if datetime.fromtimestamp(draft.stat().st_mtime, UTC).date() < day:
+                draft.unlink(missing_ok=True)
         old = [f for f in self._root.iterdir() if f.name.isdigit() and f.name < f"{day:%Y%m%d}"]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,7 +17,7 @@ from psycopg_pool import PoolClosed, PoolTimeout
 
 from registry import database
 from registry.database import Connection, Database
-from router import ledger, rows
+from router import ledger, rows, webhooks
 from router.batching import Batcher
 from router.errors import QueueUnavailableError
 from router.requests import Request, RequestId, Status
@@ -147,6 +147,7 @@ class Queue:
             moved = {row["id"]: row for row in changed}
             kept = [ending for ending in endings if ending.entry.id in moved]
             await ledger.record(connection, [(e, moved[e.entry.id]["finished_at"]) for e in kept])
+            await webhooks.owe(connection, [e.entry.request for e in kept])
             if elsewhere := [e.entry.id for e in kept if e.entry.origin != self.origin]:
                 await _announce(connection, FINISHED_CHANNEL, elsewhere)
         return [rows.to_ended(moved.get(ending.entry.id)) for ending in endings]

@@ -100,7 +100,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         variant = self.variants.get(Slug(slug))
         releases = self.releases.get(Slug(slug))
         if variant is None or not releases:
-            return variant is not None
+            return variant is not None and _is_listed(variant)
         organization = NOBODY if caller is None else caller.organization
         return isinstance(windows.resolve(releases, organization, now), windows.Open)
 
@@ -119,12 +119,19 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 hint = f"; {successor} took its place" if successor else ""
                 raise UnavailableError(slug, f"it was retired{hint}", is_gone=True)
             case windows.Hidden():
-                if self.releases.get(variant.slug):
+                if self.releases.get(variant.slug) or not _is_listed(variant):
                     raise UnknownSlugError(slug)
                 raise UnavailableError(slug, _nothing_to_run(variant))
 
 
+def _is_listed(variant: Variant) -> bool:
+    """Without any release, what a catalogue file lists is known to all; what a lab has not released is its own."""
+    return variant.source is not None or variant.partner is not None
+
+
 def _nothing_to_run(variant: Variant) -> str:
+    if variant.partner is not None:
+        return f"its partner {variant.partner.provider} is not configured here"
     where = f" ({variant.source.location})" if variant.source else ""
     return f"its weights{where} are not pinned yet"
 
@@ -200,10 +207,14 @@ class Catalogue:
         return datetime.now(UTC) + self._ahead
 
     def variants(self, caller: Caller | None) -> tuple[Variant, ...]:
-        """What a gallery may show, by slug."""
+        """What a gallery may show: first what runs here, then by slug."""
         snapshot, now = self.now, self.clock()
         visible = [v for v in snapshot.variants.values() if snapshot.visible(v.slug, caller, now)]
-        return tuple(sorted(visible, key=lambda variant: variant.slug))
+        return tuple(sorted(visible, key=lambda variant: (not self.runs_here(variant), variant.slug.lower())))
+
+    def runs_here(self, variant: Variant) -> bool:
+        """Whether its weights are pinned and released, so that a host of ours can run it."""
+        return bool(self.now.releases.get(variant.slug))
 
     def variant(self, caller: Caller | None, slug: Slug) -> Variant | None:
         visible = self.now.visible(slug, caller, self.clock())

@@ -1,6 +1,6 @@
-"""The queue's tables, added to the one `MetaData`. Rows are written by `queue` alone. Pure.
+"""The queue's tables, added to the one `MetaData`. `queue` alone writes requests and attempts, `webhooks` the webhooks. Pure.
 
-Both are partitioned by ranges of the request's UUIDv7, a day each: old days are dropped whole, and an id names
+Requests and attempts are partitioned by ranges of the request's UUIDv7, a day each: old days are dropped whole, and an id names
 its partition. `taken` says that a dispatcher has the row in memory, so that others do not take it up.
 """
 
@@ -68,4 +68,16 @@ attempts = Table(
     Column("ended", Text),
     Column("decision", JSON),
     postgresql_partition_by="RANGE (request_id)",
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("request_id", Uuid, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", DateTime(timezone=True)),  # None: delivered, or given up
+    Column("delivered_at", DateTime(timezone=True)),
+    Column("last_error", Text),
+    Index("webhooks_next_at_idx", "next_at", postgresql_where=text("next_at IS NOT NULL")),
 )

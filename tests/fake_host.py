@@ -64,7 +64,7 @@ class FakeHost:
     async def linked(self) -> AsyncIterator["FakeHost"]:
         """One link, until the end of the block or until the router closes it."""
         self.connected.clear()
-        serving = asyncio.create_task(self._serve())
+        serving = asyncio.create_task(self.serve())
         waiting = asyncio.create_task(self.connected.wait())
         await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -93,7 +93,7 @@ class FakeHost:
             slots=self.slots,
         )
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         headers = {"Authorization": f"Bearer {self.key}"}
         async with websockets.connect(self.url, additional_headers=headers, compression=None) as self._socket:
             await self._send(self.hello())

@@ -8,6 +8,7 @@ compiled module stays valid.
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loaders.errors import ArchitectureError
@@ -16,7 +17,9 @@ from registry.catalog import Component
 if TYPE_CHECKING:
     import torch
 
-LIBRARIES = frozenset({"diffusers", "transformers"})  # a repository's own code is never run
+LIBRARIES = frozenset(
+    {"diffusers", "transformers"}
+)  # code that is ours to trust; a repository's own is never run
 PREFIXES = (
     "text_model.",
     "model.",
@@ -35,9 +38,7 @@ class Slots:
 
     def names_for(self, file_names: frozenset[str]) -> Mapping[str, str]:
         """Slot name → name in the weight files. Raises `ArchitectureError` when a slot would stay empty."""
-        renamed = _renamed(self.module, file_names)
-        matches = {name: renamed.get(name) or _match(name, file_names) for name in self.slots}
-        found = {name: match for name, match in matches.items() if match is not None}
+        found = {name: match for name in self.slots if (match := _match(name, file_names)) is not None}
         filled = {id(self.slots[name]) for name in found}
         missing = [name for name, slot in self.slots.items() if id(slot) not in filled]
         if missing:
@@ -46,6 +47,11 @@ class Slots:
                 + (f" and {len(missing) - 1} more weights" if len(missing) > 1 else "")
             )
         return found
+
+    def unique(self) -> Mapping[str, str]:
+        """Slot name → the first name of the same slot."""
+        first: dict[int, str] = {}
+        return {name: first.setdefault(id(slot), name) for name, slot in self.slots.items()}
 
     def point(self, views: Mapping[str, "torch.Tensor"]) -> None:
         """Points these slots, by their own names: all of a version's weights, or a LoRA's merged ones."""
@@ -62,16 +68,17 @@ def build(component: Component, config: Mapping[str, Any], device: "torch.device
     kind = class_of(component.library, component.class_name)
     try:
         with _without_weights():
-            if _is_of_diffusers(kind):
+            if hasattr(kind, "from_config"):
                 module = kind.from_config(dict(config))
             else:
                 module = kind(kind.config_class.from_dict(dict(config)))
-        if not _is_of_diffusers(kind):
+        if hasattr(module, "tie_weights"):
             module.tie_weights()  # outside: on the meta device each name would get a tensor of its own
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ArchitectureError(f"{component.class_name} cannot be built from its config: {error}") from error
     _cast_buffers(component, module)
     module.eval()
+    module.requires_grad_(False)
     shapes = {name: tuple(slot.shape) for name, slot in _state(module)}
     slots = Slots(module, device)
     slots.shapes = shapes
@@ -79,22 +86,39 @@ def build(component: Component, config: Mapping[str, Any], device: "torch.device
 
 
 def class_of(library: str, class_name: str) -> Any:
-    """Raises `ArchitectureError`."""
-    found = getattr(_home(library, class_name), class_name, None)
+    """Raises `ArchitectureError`. A library may also be one of diffusers' own pipeline modules: `stable_audio`."""
+    place: Any = None
+    if library in LIBRARIES:
+        place = importlib.import_module(library)
+    elif library.isidentifier():
+        place = getattr(importlib.import_module("diffusers.pipelines"), library, None)
+    if place is None:
+        raise ArchitectureError(f"{library}.{class_name} is not of {' or '.join(sorted(LIBRARIES))}")
+    found = getattr(place, class_name, None)
     if not isinstance(found, type):
         raise ArchitectureError(f"{library} has no class {class_name}")
     return found
 
 
-def _home(library: str, class_name: str) -> Any:
-    """Where the class lives: one of the libraries, or a pipeline's own folder in diffusers (`stable_audio`)."""
-    if library in LIBRARIES:
-        return importlib.import_module(library)
-    from diffusers import pipelines
+def load_by_library(component: Component, folder: Path, dtype: str | None) -> Mapping[str, "torch.Tensor"]:
+    """The weights under the module's own names, by the library's own loader: slower, but it knows every old layout.
 
-    if library.isidentifier() and hasattr(pipelines, library):
-        return importlib.import_module(f"diffusers.pipelines.{library}")
-    raise ArchitectureError(f"{library}.{class_name} is not of {' or '.join(sorted(LIBRARIES))}")
+    Raises `ArchitectureError`.
+    """
+    import torch
+
+    kind = class_of(component.library, component.class_name)
+    wanted = dtype or component.dtype
+    try:
+        module = kind.from_pretrained(
+            folder,
+            torch_dtype=getattr(torch, wanted) if wanted else None,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ArchitectureError(f"{component.class_name} does not load: {error}") from error
+    return dict(_state(module))
 
 
 def keep_float32(component: Component) -> tuple[str, ...]:
@@ -113,17 +137,11 @@ def _without_weights() -> Iterator[None]:
         yield
 
 
-def _is_of_diffusers(kind: Any) -> bool:
-    from diffusers import ModelMixin
-
-    return issubclass(kind, ModelMixin)
-
-
 def _cast_buffers(component: Component, module: Any) -> None:
     """As `from_pretrained(torch_dtype=...)` does it. Not by the global default dtype: another thread is running."""
     import torch
 
-    if not _is_of_diffusers(type(module)) or component.dtype not in {"float16", "bfloat16"}:
+    if component.library == "transformers" or component.dtype not in {"float16", "bfloat16"}:
         return
     if keep_float32(component):
         return
@@ -143,9 +161,7 @@ def _open_slots(module: Any, device: "torch.device") -> Iterator[tuple[str, "tor
         if id(old) not in made:
             empty = torch.empty(0, dtype=old.dtype, device=device)
             is_parameter = isinstance(old, torch.nn.Parameter)
-            # As `from_pretrained` leaves it: torch multiplies by another route when a weight wants no gradient,
-            # and the last digit differs.
-            made[id(old)] = torch.nn.Parameter(empty, old.requires_grad) if is_parameter else empty
+            made[id(old)] = torch.nn.Parameter(empty, requires_grad=False) if is_parameter else empty
         (owner._parameters if leaf in owner._parameters else owner._buffers)[leaf] = made[id(old)]  # noqa: SLF001
         yield name, made[id(old)]
     for owner in module.modules():
@@ -166,22 +182,6 @@ def _state(module: Any) -> Iterator[tuple[str, "torch.Tensor"]]:
 def _owner(module: Any, name: str) -> tuple[Any, str]:
     path, _, leaf = name.rpartition(".")
     return module.get_submodule(path), leaf
-
-
-def _renamed(module: Any, file_names: frozenset[str]) -> dict[str, str]:
-    """Name in the module → name in older files, as transformers itself translates them."""
-    if not hasattr(module, "base_model_prefix"):
-        return {}
-    from transformers import conversion_mapping, core_model_loading
-
-    changes = conversion_mapping.get_model_conversion_mapping(module)
-    renamings = [change for change in changes if isinstance(change, core_model_loading.WeightRenaming)]
-    state = dict(_state(module))
-    translated = {
-        core_model_loading.rename_source_key(name, renamings, [], module.base_model_prefix, state)[0]: name
-        for name in sorted(file_names)
-    }
-    return {name: there for name, there in translated.items() if name in state}
 
 
 def _match(name: str, file_names: frozenset[str]) -> str | None:

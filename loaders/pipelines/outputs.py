@@ -1,34 +1,21 @@
-"""What a pipeline returns, as files: PNG, JPEG or WebP for pictures, MP4 for clips, WAV for sound.
+"""What a pipeline returns, as files: PNG for pictures, MP4 for videos, WAV for sound.
 
-Touches numpy, encoders and, for clips, a temporary file. Encoding is deterministic: the same array gives the same bytes.
+Touches numpy and encoders, no disk. Encoding is deterministic: the same array gives the same bytes.
 """
 
 import hashlib
 import io
-import tempfile
 import wave
-from collections.abc import Iterator, Mapping
-from fractions import Fraction
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from loaders.errors import InputError, ModelError
+from loaders.errors import ModelError
 from loaders.protocol import OutputFile
 
 PNG_LEVEL = 6
-QUALITY = 95  # of JPEG and WebP
-PICTURE_FORMATS: Mapping[str, tuple[str, dict[str, Any]]] = {  # caller's name → Pillow's, its settings
-    "png": ("PNG", {"compress_level": PNG_LEVEL}),
-    "jpeg": ("JPEG", {"quality": QUALITY, "subsampling": 0}),
-    "jpg": ("JPEG", {"quality": QUALITY, "subsampling": 0}),
-    "webp": ("WEBP", {"quality": QUALITY, "method": 4}),
-}
-CLIP_OPTIONS = {"crf": "18", "preset": "medium"}
-ENCODER_THREADS = 4  # fixed, not the machine's: their number shows in the bytes
-MAX_RATE_DENOMINATOR = 1001  # of frames a second: 30000/1001
-SOUND_BLOCK = 1024  # samples, as AAC wants them
+DEFAULT_FPS = 16
 DEFAULT_SAMPLE_RATE = 44_100
 
 
@@ -39,59 +26,26 @@ class Encoded(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class Style(msgspec.Struct, frozen=True, kw_only=True):
-    """How outputs are to be written."""
-
-    picture: str = "png"
-    frame_rate: float = 16.0
-    sample_rate: int = DEFAULT_SAMPLE_RATE
-
-
-def style(output_format: str | None, frame_rate: float, sample_rate: int | None) -> Style:
-    """Raises `InputError`. Clips and sounds have one format each, so theirs need not be asked for."""
-    wanted = (output_format or "png").lower()
-    if wanted in {"mp4", "wav"}:
-        wanted = "png"
-    if wanted not in PICTURE_FORMATS:
-        raise InputError(f"no output format is called {output_format!r}", "output_format")
-    return Style(picture=wanted, frame_rate=frame_rate, sample_rate=sample_rate or DEFAULT_SAMPLE_RATE)
-
-
-def encode(result: Any, how: Style) -> tuple[Encoded, ...]:
+def encode(result: Any, *, sample_rate: int | None = None, fps: int | None = None) -> tuple[Encoded, ...]:
     """Raises `ModelError` when the result holds nothing we know."""
     if (images := getattr(result, "images", None)) is not None:
-        return tuple(_picture(index, image, how) for index, image in enumerate(_flat(images)))
-    if (clips := getattr(result, "frames", None)) is not None:
-        sounds = getattr(result, "audio", None)
-        return tuple(
-            _clip(index, clip, None if sounds is None else sounds[index], how)
-            for index, clip in enumerate(clips)
-        )
+        return tuple(_png(index, image) for index, image in enumerate(images))
+    if (frames := getattr(result, "frames", None)) is not None:
+        return tuple(_video(index, clip, fps or DEFAULT_FPS) for index, clip in enumerate(frames))
     if (audios := getattr(result, "audios", None)) is not None:
-        return tuple(_wav(index, sound, how.sample_rate) for index, sound in enumerate(audios))
+        return tuple(
+            _wav(index, sound, sample_rate or DEFAULT_SAMPLE_RATE) for index, sound in enumerate(audios)
+        )
     raise ModelError(f"{type(result).__name__} holds neither images nor frames nor audios")
 
 
-def _flat(images: Any) -> Iterator[Any]:
-    """Layered pictures come as a list a prompt."""
-    for image in images:
-        if isinstance(image, list):
-            yield from image
-        else:
-            yield image
-
-
-def _picture(index: int, image: Any, how: Style) -> Encoded:
+def _png(index: int, image: Any) -> Encoded:
     from PIL import Image
 
     picture = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
-    name, settings = PICTURE_FORMATS[how.picture]
-    if name == "JPEG" and picture.mode not in {"RGB", "L"}:
-        picture = picture.convert("RGB")
     out = io.BytesIO()
-    picture.save(out, format=name, **settings)
-    facts = {"width": picture.width, "height": picture.height}
-    return _encoded(index, f"image/{name.lower()}", out.getvalue(), facts)
+    picture.save(out, format="PNG", compress_level=PNG_LEVEL)
+    return _encoded(index, "image/png", out.getvalue(), {"width": picture.width, "height": picture.height})
 
 
 def _pixels(image: Any) -> Any:
@@ -104,75 +58,23 @@ def _pixels(image: Any) -> Any:
     return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
 
 
-def _clip(index: int, frames: Any, sound: Any, how: Style) -> Encoded:
-    """H.264 in MP4; AAC beside it where there is sound. Odd sizes get their last row or column twice."""
-    import av
-
-    rate = Fraction(how.frame_rate).limit_denominator(MAX_RATE_DENOMINATOR)
-    pictures = [_even(_pixels(frame)) for frame in frames]
-    height, width = pictures[0].shape[:2]
-    options = {"movflags": "+faststart", "fflags": "+bitexact"}
-    # A file, because the index is put in front only after the rest is written.
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "clip.mp4"
-        with av.open(str(out), mode="w", format="mp4", options=options) as container:
-            _write_clip(container, pictures, sound, rate, how)
-        data = out.read_bytes()
-    facts = {
-        "width": width,
-        "height": height,
-        "frames": len(pictures),
-        "seconds": float(len(pictures) / rate),
-    }
-    return _encoded(index, "video/mp4", data, facts)
-
-
-def _write_clip(container: Any, pictures: list[Any], sound: Any, rate: Fraction, how: Style) -> None:
-    import av
+def _video(index: int, clip: Any, fps: int) -> Encoded:
     import numpy as np
 
-    height, width = pictures[0].shape[:2]
-    video = container.add_stream("libx264", rate=rate, options=CLIP_OPTIONS)
-    video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-    video.codec_context.thread_count = ENCODER_THREADS
-    track = None if sound is None else container.add_stream("aac", rate=how.sample_rate, layout="stereo")
-    for picture in pictures:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        container.mux(video.encode(frame))
-    container.mux(video.encode())
-    if track is not None:
-        for block in _sound_frames(sound, how.sample_rate):
-            container.mux(track.encode(block))
-        container.mux(track.encode())
+    from loaders.pipelines.video import mp4
 
-
-def _even(picture: Any) -> Any:
-    """H.264 halves its colours: both sides have to be even. (height, width[, 3]) → (height, width, 3)."""
-    import numpy as np
-
-    if picture.ndim == 2:
-        picture = np.repeat(picture[..., None], 3, axis=2)
-    height, width = picture.shape[:2]
-    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def _sound_frames(sound: Any, rate: int) -> Iterator[Any]:
-    import av
-    import numpy as np
-
-    samples = _samples(sound)
-    if samples.shape[0] == 1:
-        samples = np.repeat(samples, 2, axis=0)
-    for start in range(0, samples.shape[1], SOUND_BLOCK):
-        block = np.ascontiguousarray(samples[:2, start : start + SOUND_BLOCK])
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-        frame.sample_rate, frame.pts = rate, start
-        yield frame
+    frames = np.stack([_pixels(frame) for frame in clip])
+    count, height, width = frames.shape[:3]
+    facts = {"width": width, "height": height, "frames": count, "seconds": count / fps}
+    return _encoded(index, "video/mp4", mp4(frames, fps), facts)
 
 
 def _wav(index: int, sound: Any, sample_rate: int) -> Encoded:
-    """16 bit."""
-    samples = (_samples(sound) * 32767).round().astype("<i2").T
+    """From float [-1, 1], (samples,) or (channels, samples) → 16 bit."""
+    import numpy as np
+
+    array = np.atleast_2d(np.asarray(sound, dtype=np.float32))
+    samples = (np.nan_to_num(array).clip(-1, 1) * 32767).round().astype("<i2").T
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(samples.shape[1])
@@ -180,15 +82,6 @@ def _wav(index: int, sound: Any, sample_rate: int) -> Encoded:
         file.setframerate(sample_rate)
         file.writeframes(samples.tobytes())
     return _encoded(index, "audio/wav", out.getvalue(), {"seconds": samples.shape[0] / sample_rate})
-
-
-def _samples(sound: Any) -> Any:
-    """(samples,) or (channels, samples), tensor or array → float32 in [-1, 1], (channels, samples)."""
-    import numpy as np
-
-    if hasattr(sound, "detach"):
-        sound = sound.detach().float().cpu().numpy()
-    return np.nan_to_num(np.atleast_2d(np.asarray(sound, dtype=np.float32))).clip(-1, 1)
 
 
 def _encoded(index: int, content_type: str, data: bytes, facts: Mapping[str, Any]) -> Encoded:

@@ -103,14 +103,12 @@ class Latencies:
     """Buckets of seconds, summed over any part of their days."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._buckets: dict[tuple[str, dt.date], dict[int, int]] = defaultdict(dict)
+        self._days: dict[tuple[str, dt.date], list[tuple[int, int]]] = defaultdict(list)
+        self._all: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
         for row in rows:
-            self._buckets[row["kind"], row["day"]][row["bucket"]] = row["requests"]
+            self._days[row["kind"], row["day"]].append((row["bucket"], row["requests"]))
+            self._all[row["kind"]][row["bucket"]] += row["requests"]
 
     def quantile(self, kind: str, share: float, day: dt.date | None = None) -> float | None:
-        total: dict[int, int] = defaultdict(int)
-        for (of_kind, of_day), buckets in self._buckets.items():
-            if of_kind == kind and day in {None, of_day}:
-                for bucket, requests in buckets.items():
-                    total[bucket] += requests
-        return rollups.quantile(list(total.items()), share)
+        buckets = list(self._all[kind].items()) if day is None else self._days[kind, day]
+        return rollups.quantile(buckets, share)

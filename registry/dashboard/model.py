@@ -60,14 +60,10 @@ def _demand(figures: Figures, series: Array, found: HalfLife, factor: float) -> 
     """The last year, the fit since its peak, and two weeks ahead with their interval."""
     ahead = forecasts.forecast(series, first_weekday=figures.first_weekday, factor=factor)
     trend = _trend(series, found, figures.first_weekday)
-    start = (
-        max(0, min(int(np.argmax(series > 0)), STATISTICS_DAYS - figures.period.days)) if series.any() else 0
-    )
-    start = (
-        max(start, STATISTICS_DAYS - figures.period.days) if figures.period.days < STATISTICS_DAYS else start
-    )
+    begun = int(np.argmax(series > 0)) if series.any() else 0
+    start = max(begun, STATISTICS_DAYS - figures.period.days, 0)
     rows: list[tuple[object, ...]] = [
-        (figures.statistics_since + dt.timedelta(days=day), series[day], trend[day], None, None, None)
+        (figures.statistics_since + dt.timedelta(days=day), float(series[day]), trend[day], None, None, None)
         for day in range(start, STATISTICS_DAYS)
     ]
     if ahead:

@@ -11,6 +11,7 @@ from registry.halflife import Turnover
 
 RANKED = 10
 SHARED = 8
+LEAGUE = 100
 Weeks = Mapping[str, Mapping[int, int]]  # slug → weeks ago → requests
 
 
@@ -103,6 +104,7 @@ def _league(figures: Figures, statistics: Statistics) -> Panel:
         Column(name="verdict", kind="text"),
         Column(name="peak", kind="day"),
         Column(name="requests, 30 days"),
+        Column(name="why no figure", kind="text"),
     )
     return Panel(
         id="halflife",
@@ -110,16 +112,16 @@ def _league(figures: Figures, statistics: Statistics) -> Panel:
         note="Days until demand halves after its peak, with a 90 % interval; docs/halflife.md says how.",
         columns=columns,
         rows=[_standing(figures, one) for one in statistics.standings],
+        limit=LEAGUE,
         wide=True,
     )
 
 
 def _standing(figures: Figures, one: Standing) -> Sequence[object]:
     found = one.half_life
-    verdict = f"{found.verdict}: {found.reason}" if found.verdict == "not enough data" else found.verdict
     peak = figures.statistics_since + dt.timedelta(days=found.peak_day)
     bounds = (found.low, found.high) if found.days else (None, None)
-    return (one.slug, found.days, *bounds, verdict, peak, one.recent)
+    return (one.slug, found.days, *bounds, found.verdict, peak, one.recent, found.reason)
 
 
 def _turnover(turnovers: Sequence[Turnover]) -> Panel:
@@ -164,4 +166,5 @@ def _cohorts(statistics: Statistics) -> Panel:
             for age in range(longest)
         ],
         chart=Chart(kind="survival"),
+        wide=True,
     )

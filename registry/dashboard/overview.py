@@ -73,7 +73,6 @@ def _requests(figures: Figures, days: list[Row]) -> Panel:
         columns=(Column(name="day", kind="day"), Column(name="succeeded"), Column(name="failed")),
         rows=rows,
         chart=Chart(kind="stack"),
-        wide=True,
     )
 
 

@@ -46,6 +46,7 @@ class Panel(Record, frozen=True, kw_only=True):
     rows: Sequence[Sequence[Any]]
     note: str = ""
     chart: Chart | None = None
+    limit: int | None = None  # rows that the page shows; the CSV has all
     heat: bool = False  # colour the cells by their share of the largest
     wide: bool = False
     empty: str = "Nothing happened in these days."
@@ -65,6 +66,10 @@ class Panel(Record, frozen=True, kw_only=True):
             "rows": [[_number(value) for value in row] for row in self.rows],
         }
         return msgspec.json.encode(content).decode().replace("<", "\\u003c")
+
+    @property
+    def visible(self) -> Sequence[Sequence[Any]]:
+        return self.rows if self.limit is None else self.rows[: self.limit]
 
     @property
     def largest(self) -> float:

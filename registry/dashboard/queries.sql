@@ -115,3 +115,7 @@ SELECT host_id, count(*) AS requests, count(*) FILTER (WHERE load_seconds > 0.00
     sum(load_seconds) AS load_seconds, sum(run_seconds) AS run_seconds
 FROM usage_records WHERE finished_at > now() - interval '1 day' AND host_id IS NOT NULL
 GROUP BY host_id ORDER BY load_seconds DESC LIMIT 100
+
+-- name: past
+-- How many requests the days before the period's last have, over everything: the statistics' edition.
+SELECT coalesce(sum(requests), 0)::bigint AS requests FROM scope_days WHERE scope = '' AND day < %(until)s

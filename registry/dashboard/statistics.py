@@ -9,14 +9,20 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import structlog
 from cachetools import LRUCache
 
 from registry import cohorts, forecasts, halflife
 from registry.catalog import Record
-from registry.dashboard.figures import STATISTICS_DAYS, Demand, Figures
+from registry.dashboard.figures import STATISTICS_DAYS, Demand, Figures, Period
+from registry.dashboard.views import View
+from registry.database import Database
 from registry.halflife import HalfLife, Turnover
 
 SIZES = (5, 10, 20)
+WARM_SECONDS = 30.0
+
+log = structlog.get_logger("marquee.dashboard")
 
 
 class Standing(Record, frozen=True, kw_only=True):
@@ -45,15 +51,23 @@ class Cache:
 
     async def get(self, figures: Figures) -> Statistics:
         view = figures.view
-        key = (
-            view.role,
-            view.organization if view.role != "operator" else "",
-            view.slugs,
-            figures.period.until,
-        )
+        past = (await figures.rows("past"))[0]["requests"]  # grows when late rows come in, or demo data
+        owner = "" if view.role == "operator" else view.organization
+        key = (view.role, owner, view.slugs, figures.period.until, past)
         if key not in self._kept or self._failed(key):
             self._kept[key] = asyncio.create_task(_compute(figures))
         return await asyncio.shield(self._kept[key])
+
+    async def keep_warm(self, db: Database) -> None:
+        """Computes the operators' statistics as soon as a day is over, so that nobody waits for them."""
+        view = View(role="operator", organization="")
+        while True:
+            await asyncio.sleep(WARM_SECONDS)
+            today = Period(until=dt.datetime.now(dt.UTC).date(), days=1)
+            try:
+                await self.get(Figures(db, view, today))
+            except Exception as error:  # noqa: BLE001  whoever opens the page tries again and sees the error
+                log.warning("statistics could not be computed", error=repr(error))
 
     def _failed(self, key: object) -> bool:
         task = self._kept[key]
@@ -86,7 +100,7 @@ def statistics(demand: Sequence[Demand], first_weekday: int, month: Callable[[in
     launches = [
         cohorts.Launch(cohort=month(one.first), amounts=one.requests[one.first :])
         for one in demand
-        if 0 < one.first < STATISTICS_DAYS
+        if 0 < one.first < STATISTICS_DAYS and one.requests.sum() >= halflife.MINIMUM_AMOUNT
     ]
     return Statistics(
         standings=tuple(sorted(standings, key=lambda one: (-one.recent, one.slug))),

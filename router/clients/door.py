@@ -14,6 +14,7 @@ from router.errors import BodyTooLargeError, MalformedBodyError
 from router.files import FileStore
 from router.links import token_of
 from router.requests import StoredFile
+from router.signatures import Signer
 
 BODY_LIMIT_BYTES = 20 << 20  # pictures may come as data URIs; larger files are uploaded first
 AnyRequest = Request[Any, Any, Any]
@@ -25,6 +26,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 
     core: Core
     files: FileStore
+    signer: Signer
     public_url: str | None = None  # None: whatever name the caller used
 
     def caller(self, request: AnyRequest, scope: Scope = "run") -> Caller:

@@ -55,9 +55,13 @@ def router(home: Home) -> Router:
             raise UnknownRequestError(job)
         return await _cancel(home(), home().caller(request), job)
 
+    @get("/rest/.well-known/jwks.json")
+    async def webhook_keys() -> dict[str, Any]:
+        return home().signer.jwks
+
     return Router(
         PREFIX,
-        route_handlers=[run, submit, read, cancel],
+        route_handlers=[run, submit, read, cancel, webhook_keys],
         exception_handlers=fal_shapes.HANDLERS,
         request_max_body_size=BODY_LIMIT_BYTES,
         include_in_schema=False,

@@ -53,6 +53,17 @@ def output(status: Status, address: Callable[[StoredFile], str]) -> dict[str, An
     return content
 
 
+def webhook(status: Status, address: Callable[[StoredFile], str]) -> dict[str, Any]:
+    """What a webhook's receiver gets: the result, or the error as the result call would say it."""
+    request_id = status.request.id
+    shape: dict[str, Any] = {"request_id": request_id, "gateway_request_id": request_id}
+    ending = status.outcome.failure if status.outcome else None
+    if ending is None:
+        return shape | {"status": "OK", "payload": output(status, address)}
+    code, body, _ = failure(ending)
+    return shape | {"status": "ERROR", "payload": body, "error": f"Invalid status code: {code}"}
+
+
 def _file(file: StoredFile, address: Callable[[StoredFile], str]) -> dict[str, Any]:
     shape: dict[str, Any] = {
         "url": address(file),

@@ -33,6 +33,7 @@ class Catalogue(Protocol):
     def variants(self, caller: Caller | None) -> Sequence[Variant]: ...
     def variant(self, caller: Caller | None, slug: Slug) -> Variant | None: ...
     def adapters(self, caller: Caller | None, variant: Variant) -> Sequence[Adapter]: ...
+    def runs_here(self, variant: Variant) -> bool: ...
 
 
 class Calls(Protocol):
@@ -126,6 +127,8 @@ async def _gallery(front: Front, request: AnyRequest, query: str, task: str, pag
         query=query,
         task=task,
         picture=front.picture,
+        runs_here=front.catalogue.runs_here,
+        title=title,
     )
 
 
@@ -139,6 +142,8 @@ async def _playground(front: Front, request: AnyRequest, slug: Slug) -> Response
         "playground.html",
         cookies=front.door.cookies(visitor),
         visitor=visitor,
+        title=title(variant),
+        runs_here=front.catalogue.runs_here(variant),
         variant=variant,
         plain=[field for field in controls if not field.advanced],
         advanced=[field for field in controls if field.advanced],
@@ -166,6 +171,11 @@ async def _events(statuses: AsyncIterator[Status]) -> AsyncIterator[ServerSentEv
             upcoming = asyncio.ensure_future(anext(source, None))
     finally:
         upcoming.cancel()
+
+
+def title(variant: Variant) -> str:
+    """Its name, else what its slug says behind the owner."""
+    return variant.name or variant.slug.partition("/")[2].replace("/", " ") or variant.slug
 
 
 def _slug(path: str) -> Slug:

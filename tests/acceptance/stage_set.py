@@ -133,6 +133,9 @@ class FakeCatalogue:
     def variant(self, caller: Caller | None, slug: Slug) -> Variant | None:
         return self._variants.get(slug)
 
+    def runs_here(self, variant: Variant) -> bool:
+        return variant.slug.startswith("marquee/")
+
     def adapters(self, caller: Caller | None, variant: Variant) -> Sequence[Adapter]:
         if not variant.slug.startswith("marquee/"):
             return ()

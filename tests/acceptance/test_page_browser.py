@@ -1,84 +1,45 @@
 """The storefront in a real browser, over a made-up catalogue and a core that draws by itself."""
 
-import shutil
-import socket
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
+import chromium
 import stage_set
+from chromium import Visits
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine"),
+    pytest.mark.skipif(chromium.EXECUTABLE is None, reason="no Chromium on this machine"),
 ]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(stage_set.create_app(), log_level="error", timeout_graceful_shutdown=1)
-        )
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=10)
+    with chromium.served(stage_set.create_app()) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        yield started
-        started.close()
+    with chromium.launched() as browser:
+        yield browser
 
 
 @pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Open]:
+def visit(browser: Browser, address: str) -> Iterator[Visits]:
     """Opens a page; whatever the browser complains about fails the test."""
-    complaints: list[str] = []
-    contexts = []
-
-    def visit(path: str, *, wide: int = 1280, high: int = 900, scheme: str = "light") -> Page:
-        context = browser.new_context(viewport={"width": wide, "height": high}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console",
-            lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None,
-        )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address + path, wait_until="load")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    visits = Visits(browser, address)
+    yield visits
+    visits.close()
+    assert visits.complaints == []
 
 
-def test_the_gallery_shows_pictures_and_search_narrows_it(visit: Open) -> None:
+def test_the_gallery_shows_pictures_and_search_narrows_it(visit: Visits) -> None:
     page = visit("/")
     assert page.locator(".card").count() == 24
     assert page.locator(".card img").first.evaluate("img => img.complete && img.naturalWidth > 0")
@@ -87,7 +48,7 @@ def test_the_gallery_shows_pictures_and_search_narrows_it(visit: Open) -> None:
     assert "q=halcyon+turbo" in page.url
 
 
-def test_a_task_and_the_next_page_are_links(visit: Open) -> None:
+def test_a_task_and_the_next_page_are_links(visit: Visits) -> None:
     page = visit("/")
     page.get_by_role("link", name="text to video").click()
     expect(page.locator(".card .chip").first).to_have_text("text to video")
@@ -105,7 +66,7 @@ def run(page: Page, prompt: str) -> str:
     return str(shown.get_attribute("src"))
 
 
-def test_a_run_draws_a_picture_and_a_lora_changes_it(visit: Open) -> None:
+def test_a_run_draws_a_picture_and_a_lora_changes_it(visit: Visits) -> None:
     page = visit("/m/marquee/shapes")
     plain = run(page, "a red circle on white")
     expect(page.locator("#status")).to_have_text("Done.")
@@ -116,7 +77,7 @@ def test_a_run_draws_a_picture_and_a_lora_changes_it(visit: Open) -> None:
     expect(page.locator("#history img")).to_have_count(2)
 
 
-def test_the_snippets_follow_the_form(visit: Open) -> None:
+def test_the_snippets_follow_the_form(visit: Visits) -> None:
     page = visit("/m/marquee/shapes")
     page.get_by_label("Prompt", exact=False).first.fill("a 'red' circle")
     page.get_by_label("Stripes").first.check()
@@ -128,7 +89,7 @@ def test_the_snippets_follow_the_form(visit: Open) -> None:
     assert '"path": "marquee/shapes-stripes"' in str(page.locator("#code-fal").text_content())
 
 
-def test_an_empty_prompt_is_not_sent(visit: Open) -> None:
+def test_an_empty_prompt_is_not_sent(visit: Visits) -> None:
     page = visit("/m/marquee/shapes")
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_label("Prompt", exact=False).first).to_be_focused()
@@ -136,6 +97,14 @@ def test_an_empty_prompt_is_not_sent(visit: Open) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/m/marquee/shapes", "/sign-in"])
-def test_nothing_sticks_out_on_a_phone(visit: Open, path: str) -> None:
+def test_nothing_sticks_out_on_a_phone(visit: Visits, path: str) -> None:
     page = visit(path, wide=360, high=740)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/m/marquee/shapes", "/sign-in", "/m/no/such"])
+def test_everybody_can_use_the_pages(visit: Visits, path: str, scheme: str) -> None:
+    page = visit(path, scheme=scheme)
+    assert chromium.serious_findings(page) == []
+    visit.complaints = [text for text in visit.complaints if "404" not in text]

@@ -1,10 +1,11 @@
-"""Pipelines on disk, made once a run."""
+"""Pipelines on disk, made once a run: real files in the real layout, with weights that nobody will run."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-
-from tests import tiny
+import safetensors.numpy
 
 CATALOG = """
 schemas:
@@ -21,12 +22,51 @@ adapters:
 """
 
 
+PARTS = {
+    "transformer": ("diffusers", "SD3Transformer2DModel", "diffusion_pytorch_model"),
+    "vae": ("diffusers", "AutoencoderKL", "diffusion_pytorch_model"),
+    "text_encoder": ("transformers", "CLIPTextModelWithProjection", "model"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "model"),
+}
+
+
+def save_pipeline(folder: Path, seed: int) -> None:
+    """As `save_pretrained` lays it out. Only the transformer's weights depend on the seed."""
+    index = {
+        "_class_name": "StableDiffusion3Pipeline",
+        "_diffusers_version": "0.42.1",
+        "text_encoder_3": [None, None],
+    }
+    for number, (name, (library, class_name, stem)) in enumerate(PARTS.items()):
+        index[name] = [library, class_name]
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text(json.dumps({"_class_name": class_name}))
+        rng = np.random.default_rng(seed if name == "transformer" else 1000 + number)
+        weights = {"weight": rng.standard_normal((64, 64)).astype(np.float32)}
+        safetensors.numpy.save_file(weights, folder / name / f"{stem}.safetensors")
+    for name, class_name in (
+        ("scheduler", "FlowMatchEulerDiscreteScheduler"),
+        ("tokenizer", "CLIPTokenizer"),
+    ):
+        index[name] = ["diffusers" if name == "scheduler" else "transformers", class_name]
+        (folder / name).mkdir()
+        (folder / name / f"{name}_config.json").write_text("{}")
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def save_lora(folder: Path) -> None:
+    folder.mkdir()
+    names = ("lora_A", "lora_B")
+    weights = {f"transformer.to_q.{name}.weight": np.ones((4, 64), np.float32) for name in names}
+    safetensors.numpy.save_file(weights, folder / "pytorch_lora_weights.safetensors")
+
+
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalogue file with two variants of one architecture and a LoRA. Read it, copy it, never change it."""
     folder = tmp_path_factory.mktemp("toys")
-    tiny.save_pipeline(folder / "toys", seed=1)
-    tiny.save_pipeline(folder / "toys-late", seed=2, base=folder / "toys")
-    tiny.save_lora(folder / "toys-bent", seed=3)
+    save_pipeline(folder / "toys", seed=1)
+    save_pipeline(folder / "toys-late", seed=2)
+    save_lora(folder / "toys-bent")
     (folder / "catalog.yaml").write_text(CATALOG)
     return folder / "catalog.yaml"

@@ -144,25 +144,23 @@ async def test_what_was_live_then_agrees_with_a_replay_of_the_history(
             assert (told["phase"], told["shares"]) == ("public", expected["shares"])
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "detail"),
-    [
-        ({"shares": []}, 422, "shares: one version, or two different ones"),
-        ({"shares": [{"version": 1, "percent": 60}]}, 422, "shares: percents are from 0 to 100 and add up to 100"),
-        ({"shares": [{"version": 9, "percent": 100}]}, 422, "shares: version 9 does not exist or is not validated"),
-        ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2020-01-01T00:00:00Z"}}, 422, "window.public_from: lies in the past"),
-        ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2120-01-01T00:00:00"}}, 422, "window: public has no time zone"),
-        ({"shares": [{"version": 1, "percent": 100}], "window": {}}, 422, "window: it never opens"),
-        ({"shares": [{"version": 1, "percent": 100}], "open": True}, 422, "body: Object contains unknown field `open`"),
-        ({"shares": "all"}, 422, "shares: Expected `array`, got `str`"),
-    ],
-)  # fmt: skip
-async def test_a_release_that_makes_no_sense_says_why(
-    two_versions: Lab, body: Any, status: int, detail: str
-) -> None:
-    answer = await two_versions.ask("POST", "/variants/acme~toys/releases", body)
-    assert answer.status_code == status
-    assert detail in answer.json()["detail"]
+NONSENSE: list[tuple[Any, int, str]] = [
+    ({"shares": []}, 422, "shares: one version, or two different ones"),
+    ({"shares": [{"version": 1, "percent": 60}]}, 422, "shares: percents are from 0 to 100 and add up to 100"),
+    ({"shares": [{"version": 9, "percent": 100}]}, 422, "shares: version 9 does not exist or is not validated"),
+    ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2020-01-01T00:00:00Z"}}, 422, "window.public_from: lies in the past"),
+    ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2120-01-01T00:00:00"}}, 422, "window: public has no time zone"),
+    ({"shares": [{"version": 1, "percent": 100}], "window": {}}, 422, "window: it never opens"),
+    ({"shares": [{"version": 1, "percent": 100}], "open": True}, 422, "body: Object contains unknown field `open`"),
+    ({"shares": "all"}, 422, "shares: Expected `array`, got `str`"),
+]  # fmt: skip
+
+
+async def test_a_release_that_makes_no_sense_says_why(two_versions: Lab) -> None:
+    for body, status, detail in NONSENSE:
+        answer = await two_versions.ask("POST", "/variants/acme~toys/releases", body)
+        assert answer.status_code == status, body
+        assert detail in answer.json()["detail"]
 
 
 async def test_a_draft_cannot_be_released(lab: Lab, toys: Path) -> None:

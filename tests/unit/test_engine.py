@@ -90,7 +90,7 @@ def test_an_argument_the_model_does_not_take_is_named(
     bench: Callable[..., Bench], models: dict[str, Any]
 ) -> None:
     engine = bench()
-    engine.submit(models["base"], fps=12)
+    engine.submit(models["base"], strength=0.5)
     outcome = engine.outcome()
     assert isinstance(outcome, protocol.Failed)
-    assert (outcome.kind, outcome.error, outcome.location) == ("input", "invalid_input", ("fps",))
+    assert (outcome.kind, outcome.error, outcome.location) == ("input", "invalid_input", ("strength",))

@@ -1,0 +1,98 @@
+"""Host memory that is really there: page-aligned buffers in huge pages, used again when their tensors are gone.
+
+IO on memory alone. Touching fresh memory costs as much as reading a disk, so what a leaving component gives back
+waits for the next one. It waits only as long as it may: a request that no waiting buffer fits gets fresh memory after
+all waiting ones were returned, so the sum never grows past what was in use at some moment. Refuses to know tensors'
+names and budgets.
+"""
+
+import bisect
+import ctypes
+import mmap
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+HUGE_BYTES = 2 << 20
+SLACK = 1.25  # a waiting buffer may be so much larger than what is asked for; the rest is returned
+POOLED_FROM_BYTES = 1 << 20  # below, the ordinary allocator is as good
+
+
+class Buffers:
+    """Buffers of one process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._waiting: list[mmap.mmap] = []  # by size
+        self._scratch: list[mmap.mmap] = []
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> "torch.Tensor":
+        """uint8, one dimension, page-aligned, contents undefined. Comes back when no tensor looks at it any more."""
+        import torch
+
+        if size_bytes < POOLED_FROM_BYTES:
+            return _small(size_bytes)
+        memory = self._fitting(size_bytes) or _fresh(size_bytes)
+        view = (ctypes.c_char * size_bytes).from_buffer(memory)
+        weakref.finalize(view, self._come_back, memory).atexit = False
+        return torch.frombuffer(view, dtype=torch.uint8)
+
+    @contextmanager
+    def scratch(self, size_bytes: int) -> Iterator[mmap.mmap]:
+        """A buffer for the length of a block; all scratch buffers have one size."""
+        with self._lock:
+            memory = self._scratch.pop() if self._scratch else None
+        if memory is None or len(memory) < size_bytes:
+            memory = _fresh(size_bytes)
+        try:
+            yield memory
+        finally:
+            with self._lock:
+                self._scratch.append(memory)
+
+    def waiting_bytes(self) -> int:
+        with self._lock:
+            return sum(map(len, self._waiting))
+
+    def give_back(self) -> None:
+        """Returns everything that waits to the system."""
+        with self._lock:
+            self._waiting.clear()
+            self._scratch.clear()
+
+    def _fitting(self, size_bytes: int) -> mmap.mmap | None:
+        with self._lock:
+            at = bisect.bisect_left(self._waiting, size_bytes, key=len)
+            if at < len(self._waiting) and len(self._waiting[at]) <= size_bytes * SLACK + HUGE_BYTES:
+                memory = self._waiting.pop(at)
+                rest = -(-size_bytes // HUGE_BYTES) * HUGE_BYTES
+                if rest < len(memory):
+                    memory.madvise(mmap.MADV_DONTNEED, rest, len(memory) - rest)
+                return memory
+            self._waiting.clear()
+            return None
+
+    def _come_back(self, memory: mmap.mmap) -> None:
+        with self._lock:
+            bisect.insort(self._waiting, memory, key=len)
+
+
+def _fresh(size_bytes: int) -> mmap.mmap:
+    memory = mmap.mmap(
+        -1, -(-size_bytes // HUGE_BYTES) * HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _small(size_bytes: int) -> "torch.Tensor":
+    import torch
+
+    padded = torch.empty(size_bytes + mmap.PAGESIZE, dtype=torch.uint8)
+    skip = -padded.data_ptr() % mmap.PAGESIZE
+    return padded[skip : skip + size_bytes]

@@ -1,0 +1,54 @@
+"""Signs webhooks with Ed25519 as fal does, and publishes the public key. IO: one small file; the rest is pure.
+
+Gateways behind one balancer share a home, and so the key.
+"""
+
+import base64
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+KEY_BYTES = 32
+
+
+class Signer:
+    """One private key."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+
+    @classmethod
+    def at(cls, path: Path) -> "Signer":
+        """The key kept in this file; made at the first start. Of two processes that make it at once, one wins."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(secrets.token_bytes(KEY_BYTES))
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        return cls(path.read_bytes())
+
+    def headers(self, request_id: str, user_id: str, body: bytes, timestamp: int) -> dict[str, str]:
+        """Over request, user, time and the body's hash, a line each."""
+        digest = hashlib.sha256(body).hexdigest()
+        signed = "\n".join((request_id, user_id, str(timestamp), digest)).encode()
+        return {
+            "x-fal-webhook-request-id": request_id,
+            "x-fal-webhook-user-id": user_id,
+            "x-fal-webhook-timestamp": str(timestamp),
+            "x-fal-webhook-signature": self._key.sign(signed).hex(),
+        }
+
+    @property
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        raw = self._key.public_key().public_bytes_raw()
+        x = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]}

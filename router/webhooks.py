@@ -1,0 +1,127 @@
+"""Webhooks: owed in the outcome's transaction, delivered until the receiver says 2xx or two hours are over. IO.
+
+A delivery may come twice, never not at all while the receiver answers in time. It follows no redirects and, unless
+the settings allow it, calls no address inside a private network: a caller must not make us knock on our own doors.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psycopg
+import structlog
+
+from registry.database import Connection, Database, load_queries
+from router.requests import Request, RequestId, Status
+from router.signatures import Signer
+
+QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+PAUSES_SECONDS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0)  # then it is given up
+TIMEOUT_SECONDS = 15.0
+LEASE_SECONDS = 60.0
+AT_ONCE = 20
+POLL_SECONDS = 1.0
+
+Look = Callable[[RequestId], Awaitable[Status | None]]
+Payload = Callable[[Status], Mapping[str, Any]]
+
+log = structlog.get_logger("marquee.webhooks")
+
+
+class PrivateAddressError(Exception):
+    """The webhook's host is, or resolves to, an address that is not public."""
+
+
+async def owe(connection: Connection, requests: Sequence[Request]) -> None:
+    """Within the caller's transaction: whoever asked for a webhook is owed one."""
+    rows = [{"request_id": r.id, "url": r.webhook_url} for r in requests if r.webhook_url is not None]
+    if rows:
+        await connection.execute(QUERIES["owe"], {"rows": msgspec.json.encode(rows).decode()})
+
+
+class Deliverer:
+    """Every gateway may run one; a delivery is in one's hands at a time."""
+
+    def __init__(
+        self, *, db: Database, look: Look, signer: Signer, payload: Payload, allow_private: bool
+    ) -> None:
+        self._db = db
+        self._look = look
+        self._signer = signer
+        self._payload = payload
+        self._allow_private = allow_private
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            while True:
+                try:
+                    due = await self._claim()
+                    await asyncio.gather(*(self._deliver(client, row) for row in due))
+                except psycopg.Error as error:
+                    log.warning("webhooks wait for the database", error=str(error).strip())
+                    due = []
+                if len(due) < AT_ONCE:
+                    await asyncio.sleep(POLL_SECONDS)
+
+    async def _claim(self) -> Sequence[Mapping[str, Any]]:
+        async with self._db.pool.connection() as connection:
+            parameters = {"limit": AT_ONCE, "lease_seconds": LEASE_SECONDS}
+            return await (await connection.execute(QUERIES["claim"], parameters)).fetchall()
+
+    async def _deliver(self, client: httpx.AsyncClient, row: Mapping[str, Any]) -> None:
+        trouble = await self._trouble(client, row["url"], RequestId(row["request_id"]))
+        async with self._db.pool.connection() as connection:
+            if trouble is None:
+                await connection.execute(QUERIES["delivered"], {"id": row["request_id"]})
+                return
+            tries = int(row["tries"])
+            pause = PAUSES_SECONDS[tries - 1] if tries <= len(PAUSES_SECONDS) else None
+            log.info("webhook failed", request=row["request_id"], tries=tries, error=trouble)
+            parameters = {"id": row["request_id"], "pause_seconds": pause, "error": trouble}
+            await connection.execute(QUERIES["failed"], parameters)
+
+    async def _trouble(self, client: httpx.AsyncClient, url: str, request_id: RequestId) -> str | None:
+        """None when it was delivered."""
+        status = await self._look(request_id)
+        if status is None:
+            return "the request is gone"
+        body = msgspec.json.encode(self._payload(status))
+        headers = self._signer.headers(request_id, status.request.organization, body, int(time.time()))
+        try:
+            answer = await self._post(client, url, headers | {"content-type": "application/json"}, body)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, PrivateAddressError) as error:
+            return f"{type(error).__name__}: {error}"[:500]
+        return None if answer.is_success else f"the receiver answered {answer.status_code}"
+
+    async def _post(
+        self, client: httpx.AsyncClient, url: str, headers: dict[str, str], body: bytes
+    ) -> httpx.Response:
+        target = httpx.URL(url)
+        if target.scheme not in {"http", "https"} or not target.host:
+            raise PrivateAddressError("only http and https addresses are called")
+        if self._allow_private:
+            return await client.post(target, headers=headers, content=body)
+        # The checked address itself is called, so that a second answer of the name server changes nothing.
+        address = await public_address(target.host, target.port or (443 if target.scheme == "https" else 80))
+        return await client.post(
+            target.copy_with(host=address),
+            headers=headers | {"host": target.netloc.decode()},
+            content=body,
+            extensions={"sni_hostname": target.host},
+        )
+
+
+async def public_address(host: str, port: int) -> str:
+    """Raises `PrivateAddressError` unless every address of the host is public, `OSError` when it has none."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
+    addresses = [str(item[4][0]) for item in found]
+    private = [a for a in addresses if not ipaddress.ip_address(a.partition("%")[0]).is_global]
+    if private:
+        raise PrivateAddressError(f"{host} is not a public address")
+    return addresses[0]

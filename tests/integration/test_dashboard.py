@@ -1,0 +1,265 @@
+"""Figures on the pages equal SQL over the ledger; operators, labs and customers see exactly what is theirs."""
+
+import csv
+import datetime as dt
+import io
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
+
+import httpx
+import pytest
+from litestar import Litestar
+
+from registry import demo, keys, partitions, rollups, usage
+from registry.catalog import Caller, Digest, OrganizationName, Scope, Slug
+from registry.dashboard import pages
+from registry.dashboard.live import FleetState, HostState, Life, Part, Step
+from registry.database import Database
+from registry.usage import Charge, Quantities, UsageRecord
+from registry.web import signin
+from registry.web.signin import Door
+
+TODAY = dt.datetime.now(dt.UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+SLUGS = ("acme/alpha", "acme/beta", "other/gamma")
+CUSTOMERS = ("blue", "green")
+ORIGIN = "http://gateway.example"
+PATHS = (
+    "/dashboard",
+    "/dashboard/models",
+    "/dashboard/models/acme/alpha",
+    "/dashboard/models/other/gamma",
+    "/dashboard/customers",
+    "/dashboard/launches",
+    "/dashboard/fleet",
+    "/dashboard/requests/theirs",
+)
+Enter = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+def ledger() -> list[UsageRecord]:
+    """Forty days; customer green never calls acme/beta, and blue never calls other/gamma."""
+    rows = []
+    for day in range(40):
+        for number, (slug, customer) in enumerate(
+            [("acme/alpha", "blue"), ("acme/alpha", "green"), ("acme/beta", "blue"), ("other/gamma", "green")]
+        ):
+            for again in range(1 + (day * 7 + number * 3) % 5):
+                at = TODAY - dt.timedelta(days=day, minutes=again)
+                failed = (day + again) % 9 == 0
+                rows.append(
+                    UsageRecord(
+                        request_id=str(
+                            partitions.uuid7(int(at.timestamp() * 1000), day << 20 | number << 10 | again)
+                        ),
+                        organization=OrganizationName(customer),
+                        key_id="k",
+                        slug=Slug(slug),
+                        version=Digest("sha256:v1"),
+                        adapters=(Digest("sha256:lora"),) if again else (),
+                        pool="local",
+                        door="fal",
+                        state="failed" if failed else "succeeded",
+                        attempt=1,
+                        host_id="h1",
+                        created_at=at,
+                        finished_at=at,
+                        wait_seconds=0.5 + again,
+                        run_seconds=2.0 + day / 10,
+                        quantities=Quantities(images=1),
+                        charge=Charge(unit="image", units=Decimal(1), amount=Decimal("0.02"), currency="USD"),
+                    )
+                )
+    return rows
+
+
+class OneRequest:
+    """An observatory that knows one host and one request, of customer blue."""
+
+    def fleet(self) -> FleetState:
+        part = Part(digest="sha256:p", name="acme/alpha unet", tier="device", size_bytes=1 << 30)
+        host = HostState(id="h1", name="rack-7", device="cpu", parts=(part,), running=1, slots=2)
+        return FleetState(at=TODAY, pool="local", hosts=(host,), running=1, warm={"acme/alpha": 1})
+
+    async def life(self, request_id: str, organization: str | None) -> Life | None:
+        if request_id != "theirs" or organization not in {None, "blue"}:
+            return None
+        return Life(
+            id="theirs",
+            slug="acme/alpha",
+            organization="blue",
+            state="succeeded",
+            created_at=TODAY,
+            steps=(
+                Step(name="queued", began_seconds=0, seconds=0.5),
+                Step(name="running", began_seconds=0.5, seconds=2),
+            ),
+            reasons=((1, "h1", "cheapest"),),
+            candidates=((1, "h1", 2.5, "run 2.50"),),
+        )
+
+
+@pytest.fixture
+async def enter(db: Database) -> AsyncIterator[Enter]:
+    """Signs in with a new key of an organization and gives the browser-like client."""
+    async with db.transaction() as connection:
+        await usage.record(connection, ledger())
+        await connection.execute("INSERT INTO organizations (name) VALUES ('acme'), ('other')")
+        for slug in SLUGS:
+            owner = slug.split("/")[0]
+            await connection.execute(
+                "INSERT INTO models (name, owner) VALUES (%s, %s) ON CONFLICT DO NOTHING", [slug, owner]
+            )
+            await connection.execute(
+                "INSERT INTO variants (slug, model, owner, task, input_schema) VALUES (%s, %s, %s, 'text-to-image', '{}')",
+                [slug, slug, owner],
+            )
+    await rollups.fold(db)
+    callers: dict[str, Caller] = {}
+
+    async def verify(token: str) -> Caller | None:
+        caller = await keys.verify(db, token)
+        if caller:
+            callers[caller.key_id] = caller
+        return caller
+
+    async def find(key_id: str) -> Caller | None:
+        return callers.get(key_id)
+
+    door = Door(secret=bytes(32), verify=verify, find=find)
+    dashboard = pages.Dashboard(db=db, door=door, observatory=OneRequest())
+    app = Litestar([pages.router(lambda: dashboard), signin.router(lambda: door)], openapi_config=None)
+    clients: list[httpx.AsyncClient] = []
+
+    async def enter(organization: str, *scopes: Scope) -> httpx.AsyncClient:
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN)
+        clients.append(client)
+        if scopes:
+            key = await keys.create(db, organization, scopes)
+            answer = await client.post("/sign-in", data={"key": key.token}, headers={"origin": ORIGIN})
+            assert answer.status_code == 303
+        return client
+
+    yield enter
+    for client in clients:
+        await client.aclose()
+
+
+async def table(client: httpx.AsyncClient, path: str, panel: str) -> list[dict[str, str]]:
+    answer = await client.get(path, params={"csv": panel, "days": "30"})
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+async def sql(db: Database, query: str) -> object:
+    async with db.pool.connection() as connection:
+        row = await (await connection.execute(query)).fetchone()
+    return next(iter(row.values()))
+
+
+SINCE = "finished_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '29 days'"
+
+
+@pytest.mark.parametrize(
+    ("who", "scopes", "where"),
+    [
+        ("ops", ["operate"], "true"),
+        ("acme", ["models:publish"], "slug LIKE 'acme/%%'"),
+        ("blue", ["usage:read"], "organization = 'blue'"),
+    ],
+)
+async def test_pages_say_what_the_ledger_says(
+    db: Database, enter: Enter, who: str, scopes: list[Scope], where: str
+) -> None:
+    client = await enter(who, *scopes)
+    limit = f"FROM usage_records WHERE {where.replace('%%', '%')} AND {SINCE}"
+    days = await table(client, "/dashboard", "requests")
+    for state in ("succeeded", "failed"):
+        expected = await sql(db, f"SELECT count(*) {limit} AND state = '{state}'")
+        assert sum(int(row[state]) for row in days) == expected
+    spend = sum(Decimal(row["spend, USD"]) for row in await table(client, "/dashboard", "spend"))
+    assert spend == await sql(db, f"SELECT sum(amount) {limit}")
+    movers = await table(client, "/dashboard", "movers")
+    assert {row["model"] for row in movers} == set(
+        await sql(db, f"SELECT array_agg(DISTINCT slug) {limit}")  # type: ignore[call-overload]
+    )
+    page = (await client.get("/dashboard?days=30")).text
+    total = await sql(db, f"SELECT count(*) {limit}")
+    assert re.search(rf"<dt>Requests</dt>\s*<dd>{total:,}</dd>", page)
+
+
+@pytest.mark.parametrize(
+    ("who", "scopes", "open_paths"),
+    [
+        ("ops", ["operate"], set(PATHS)),
+        ("acme", ["models:publish"], {PATHS[0], PATHS[1], PATHS[2], PATHS[5]}),
+        ("blue", ["usage:read"], {PATHS[0], PATHS[1], PATHS[2], PATHS[4], PATHS[7]}),
+        ("green", ["usage:read"], {PATHS[0], PATHS[1], PATHS[2], PATHS[3], PATHS[4]}),
+    ],
+)
+async def test_everyone_sees_exactly_what_is_theirs(
+    enter: Enter, who: str, scopes: list[Scope], open_paths: set[str]
+) -> None:
+    """Walks every page and every export of it, and looks for names that the visitor must not see."""
+    client = await enter(who, *scopes)
+    forbidden = {
+        "ops": (),
+        "acme": ("other/gamma", "blue", "green", "rack-7"),
+        "blue": ("other/gamma", "green", "rack-7"),
+        "green": ("acme/beta", "blue", "rack-7"),
+    }[who]
+    for path in PATHS:
+        answer = await client.get(path)
+        assert (answer.status_code == 200) == (path in open_paths), path
+        texts = [answer.text]
+        for panel in re.findall(r'\?csv=([a-z]+)"', answer.text):
+            export = await client.get(path, params={"csv": panel})
+            assert export.headers["content-type"].startswith("text/csv")
+            texts.append(export.text)
+        for name in forbidden:
+            assert not any(name in text for text in texts), (path, name)
+
+
+async def test_figures_need_a_key_that_may_read_them(enter: Enter) -> None:
+    for client in (await enter("nobody"), await enter("runner", "run")):
+        for path in PATHS:
+            answer = await client.get(path, params={"csv": "requests"})
+            assert (answer.status_code, answer.headers["location"][:8]) == (303, "/sign-in")
+
+
+async def test_the_live_fleet_is_for_operators(enter: Enter) -> None:
+    for who in (
+        await enter("acme", "models:publish"),
+        await enter("blue", "usage:read"),
+        await enter("nobody"),
+    ):
+        assert (await who.get("/dashboard/fleet/events")).status_code == 404
+
+
+async def test_a_link_from_elsewhere_tries_again_with_its_cookie(enter: Enter) -> None:
+    client = await enter("nobody")
+    answer = await client.get("/dashboard", headers={"sec-fetch-site": "cross-site"})
+    assert 'http-equiv="refresh"' in answer.text
+
+
+async def test_unknown_tables_and_odd_filters_do_no_harm(enter: Enter) -> None:
+    client = await enter("ops", "operate")
+    assert (await client.get("/dashboard?csv=nothing")).status_code == 404
+    for query in ("days=-1", "days=x", "until=never", "until=2999-01-01", "days=999999999999"):
+        assert (await client.get(f"/dashboard?{query}")).status_code == 200
+    assert (await client.get("/dashboard/models/no/such")).status_code == 404
+    assert (await client.get("/dashboard/requests/no-such")).status_code == 404
+
+
+async def test_a_made_up_year_can_be_looked_at_and_taken_away(db: Database, enter: Enter) -> None:
+    yesterday = TODAY.date() - dt.timedelta(days=1)
+    real = await sql(db, "SELECT count(*) FROM usage_records")
+    written = await demo.fill(db, requests=3000, last_day=yesterday, days=60, seed=1)
+    assert 1500 < written < 6000
+    assert await sql(db, "SELECT sum(requests)::int FROM scope_days WHERE scope = ''") == real + written
+    client = await enter("ops", "operate")
+    for path in PATHS:
+        assert (await client.get(path, params={"days": "365"})).status_code == 200
+    assert await demo.remove(db) == written
+    assert await sql(db, "SELECT sum(requests)::int FROM scope_days WHERE scope = ''") == real
+    assert await rollups.differences(db) == dict.fromkeys(rollups.TABLES, 0)
