@@ -19,6 +19,7 @@ from registry.folders import sha256_of
 if TYPE_CHECKING:
     import torch
 
+Place = tuple[str, str]  # role, weight
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 UNSUPPORTED = {
     "lora_magnitude_vector": "a DoRA",
@@ -126,33 +127,36 @@ def moved(lora: Lora, device: "torch.device") -> Lora:
     )
 
 
-def merged(
-    originals: Mapping[tuple[str, str], "torch.Tensor"], uses: Sequence[tuple[Lora, float]]
-) -> Mapping[tuple[str, str], "torch.Tensor"]:
-    """Fresh tensors original + Σ scale x update, by (role, weight); summed in float32, rounded once."""
-    return {
-        (role, name): _sum(
-            original,
-            [
-                (pair, scale)
-                for lora, scale in uses
-                if (pair := lora.pairs.get(role, {}).get(name)) is not None
-            ],
-        )
-        for (role, name), original in originals.items()
-    }
-
-
-def _sum(original: "torch.Tensor", updates: Sequence[tuple[Pair, float]]) -> "torch.Tensor":
+def merge(
+    originals: Mapping[Place, "torch.Tensor"],
+    uses: Sequence[tuple[Lora, float]],
+    targets: Mapping[Place, "torch.Tensor"],
+) -> None:
+    """Writes original + Σ scale x update into each target, by (role, weight); summed in float32, rounded once."""
     import torch
 
     with torch.no_grad():
-        total = original.to(torch.float32, copy=True)
-        for pair, scale in updates:
-            down = pair.down.to(torch.float32).flatten(1)
-            up = pair.up.to(torch.float32).flatten(1)
-            total.view(total.shape[0], -1).addmm_(up, down, alpha=pair.factor * scale)
-        return total.to(original.dtype)
+        for place, original in originals.items():
+            role, name = place
+            found = [(lora.pairs.get(role, {}).get(name), scale) for lora, scale in uses]
+            updates = [(pair, pair.factor * scale) for pair, scale in found if pair is not None]
+            _sum(original, updates, targets[place])
+
+
+def _sum(original: "torch.Tensor", updates: Sequence[tuple[Pair, float]], target: "torch.Tensor") -> None:
+    """In one pass over the weight where it is float32 already."""
+    import torch
+
+    wide = original.dtype == torch.float32
+    total = target if wide else torch.empty(original.shape, dtype=torch.float32, device=original.device)
+    before = original if wide else original.to(torch.float32)
+    flat = total.view(total.shape[0], -1)
+    for pair, factor in updates:
+        up, down = pair.up.to(torch.float32).flatten(1), pair.down.to(torch.float32).flatten(1)
+        torch.addmm(before.reshape(flat.shape), up, down, alpha=factor, out=flat)
+        before = total
+    if not wide:
+        target.copy_(total)
 
 
 def _refuse_unsupported(tensors: Mapping[str, Any]) -> None:

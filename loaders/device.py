@@ -4,8 +4,9 @@ IO. Everything the other modules need of torch's memory goes through here, so th
 one more branch in this file. It refuses to know what the bytes mean.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 PAGE_BYTES = 4096
-MEMORY_SHARE = 0.6  # of what is free at start, when no budget is given: activations and caches need the rest
+SMALL_WORK_BYTES = 256 << 20
 
 
 class Arena:
@@ -60,6 +61,19 @@ class Device:
         import torch
 
         torch.set_num_threads(os.cpu_count() or 1)
+
+    @contextlib.contextmanager
+    def few_cores(self, size_bytes: int) -> Iterator[None]:
+        """One core for many small operations: waking the others costs more than they bring."""
+        import torch
+
+        before = torch.get_num_threads()
+        if self.is_cpu and size_bytes < SMALL_WORK_BYTES:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def free_bytes(self) -> int:
         import torch

@@ -128,6 +128,7 @@ class AdapterItem:
         self._built = built
         self._store = store
         self._device = device
+        self._size_bytes: int | None = None
         self.reported: Digest = manifest.digest
         self.digest: Digest = (
             manifest.digest
@@ -143,7 +144,9 @@ class AdapterItem:
         self._path()
 
     def measure(self) -> int:
-        return layout.lay_out(reader.read_headers([self._path()])).size_bytes
+        if self._size_bytes is None:
+            self._size_bytes = layout.lay_out(reader.read_headers([self._path()])).size_bytes
+        return self._size_bytes
 
     def load(self) -> adapters.Lora:
         headers = reader.read_headers([self._path()])

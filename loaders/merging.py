@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from loaders import adapters
+from loaders.adapters import Place
 from loaders.assembly import Ready
-from loaders.layout import ALIGNMENT_BYTES
+from loaders.device import Device
+from loaders.layout import Layout, pack
 from loaders.residency import Item
 from registry.catalog import Digest, digest_of
-
-Place = tuple[str, str]  # role, weight
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,12 +27,19 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
     ]  # in the order of the adapters' digests: sums are not associative
     originals: Mapping[Place, Any]
 
+    layout: Layout
+
     @property
     def size_bytes(self) -> int:
-        return sum(-(-t.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for t in self.originals.values())
+        return self.layout.size_bytes
 
-    def make(self) -> Mapping[Place, Any]:
-        return adapters.merged(self.originals, self.uses)
+    def make(self, device: Device) -> Mapping[Place, Any]:
+        """In an arena of their own, aligned like the originals."""
+        views = device.empty_arena(self.layout).views
+        targets = {place: views["/".join(place)] for place in self.originals}
+        with device.few_cores(self.size_bytes):
+            adapters.merge(self.originals, self.uses, targets)
+        return targets
 
 
 def plan(
@@ -47,6 +54,9 @@ def plan(
     uses = sorted(zip(digests[count:], scales, payloads[count:], strict=True), key=lambda use: use[:2])
     touched = adapters.touched([lora for _, _, lora in uses])
     roles = {component.name: position for position, component in enumerate(components)}
+    originals = {
+        (role, name): payloads[roles[role]].views[name] for role, names in touched.items() for name in names
+    }
     return Merge(
         digest=digest_of(
             {
@@ -55,9 +65,11 @@ def plan(
             }
         ),
         uses=tuple((lora, scale) for _, scale, lora in uses),
-        originals={
-            (role, name): payloads[roles[role]].views[name]
-            for role, names in touched.items()
-            for name in names
-        },
+        originals=originals,
+        layout=pack(
+            {
+                "/".join(place): (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+                for place, tensor in originals.items()
+            }
+        ),
     )

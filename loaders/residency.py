@@ -117,6 +117,12 @@ class Shelf:
                     cache.discard(digest)  # booked, never made
             self._changed.notify_all()
 
+    def forget(self, digest: Digest) -> None:
+        """Lets go of a payload that nobody pins."""
+        with self._changed:
+            if digest in self.tiers["device"] and not self.tiers["device"].is_pinned(digest):
+                self._leave(digest, "device")
+
     def evict_idle(self) -> int:
         """Empties the device of all that is not pinned, after an out-of-memory; bytes given back."""
         with self._changed:

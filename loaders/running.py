@@ -4,6 +4,7 @@ Called on the device thread. It leaves nothing behind: modules are unbound, sche
 are the shelf's to evict. Out of memory is answered once by evicting everything idle and trying again.
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -76,7 +77,7 @@ def run(job: Job, shelf: Shelf, device: Device, *, idle_since: float, report: Re
     job.check_cancelled()
     pipeline = _ready(job).pipeline
     call = arguments.prepare(pipeline.__class__.__call__, job.assign.input, job.defaults)
-    with _bound(job, shelf):
+    with _bound(job, shelf, device):
         begun = time.monotonic()
         result = _twice_when_full(
             lambda: built.run(pipeline, call, on_step=_watch(job, report)), shelf, device
@@ -115,7 +116,7 @@ def failure(job: Job, error: Exception, *, idle_since: float) -> protocol.Failed
 
 
 @contextmanager
-def _bound(job: Job, shelf: Shelf) -> Iterator[None]:
+def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
     """The version's weights in its modules, merged where LoRAs touch them. Afterwards the modules hold nothing."""
     ready = _ready(job)
     slots = ready.built.slots
@@ -124,7 +125,8 @@ def _bound(job: Job, shelf: Shelf) -> Iterator[None]:
         for role, payload in zip(roles, job.payloads, strict=False):
             slots[role].point(payload.views)
         if job.merge is not None:
-            for (role, name), view in shelf.fill(job.merge.digest, job.merge.make).items():
+            views = shelf.fill(job.merge.digest, functools.partial(job.merge.make, device))
+            for (role, name), view in views.items():
                 slots[role].point({name: view})
         yield
     finally:

@@ -99,7 +99,7 @@ STEPS: Mapping[str, tuple[Any, str, Callable[[], Exception]]] = {
     "header": (reader, "read_header", lambda: WeightsDamagedError("injected")),
     "read": (reader, "_fill", lambda: OSError(errno.EIO, "injected")),
     "parse": (adapters, "parse", lambda: MemoryError("injected")),
-    "merge": (adapters, "merged", lambda: MemoryError("injected")),
+    "merge": (adapters, "merge", lambda: MemoryError("injected")),
     "run": (built, "run", lambda: RuntimeError("injected")),
     "full": (built, "run", lambda: MemoryError("injected")),
     "encode": (outputs, "encode", lambda: OSError(errno.EIO, "injected")),
