@@ -13,8 +13,8 @@ COMMANDS = {
     "demo-data": "registry.usage_cli:demo_data",
     "host": "loaders.cli:host",
     "load": "loaders.cli:load",
-    "simulate": "router.simulator.cli:simulate",
     "why": "router.why:why",
+    "simulate": "router.simulator.cli:simulate",
 }
 
 

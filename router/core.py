@@ -135,6 +135,13 @@ class Core:
             raise UnknownRequestError(request_id)
         return status
 
+    async def inspect(self, caller: Caller, request_id: str) -> Status:
+        """As `status`, and anybody's for an operator. Raises `UnknownRequestError`."""
+        known = ids.parse(request_id)
+        if "operate" in caller.scopes and known is not None and (status := await self._look(known)):
+            return status
+        return await self.status(caller, request_id)
+
     async def wait(self, caller: Caller, request_id: str, timeout_seconds: float) -> Status:
         """The final status, or the present one when the time is over. Raises `UnknownRequestError`."""
         status = await self.status(caller, request_id)
@@ -186,10 +193,13 @@ class Core:
         finally:
             self._board.unsubscribe(known, changed)
 
-    async def attempts(self, caller: Caller, request_id: str) -> list[AttemptRow]:
-        """Every try of it, with the decision that placed it. Raises `UnknownRequestError`."""
-        status = await self.status(caller, request_id)
-        return await self._queue.attempts(status.request.id)
+    async def explain(self, caller: Caller, request_id: str) -> tuple[Status, list[AttemptRow]]:
+        """Every try of it, with the decision that placed it; for its owner and operators.
+
+        Raises `UnknownRequestError`.
+        """
+        status = await self.inspect(caller, request_id)
+        return status, await self._queue.attempts(status.request.id)
 
     async def follow(self, dsn: str) -> None:
         """Until cancelled: hear what other processes finished, and settle who waits for it here."""

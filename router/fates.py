@@ -1,16 +1,24 @@
-"""What became of a request, for its caller: `GET /v1/requests/{id}`, and with `explain` why it ran where. Process edge."""
+"""What became of a request: `GET /v1/requests/{id}`, and with `explain` why it ran where. Process edge.
 
+Its owner may ask, and so may operators. Evicted parts are named only as far as the asker may know their models:
+an embargo holds here as well.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
 from litestar import Router, get
 from litestar.params import FromPath
 
 from registry import edge
+from registry.catalog import Adapter, Caller, Digest, Version
 from router.clients.door import AnyRequest, Home
 from router.errors import ForbiddenError, RouterError, UnauthorizedError, UnknownRequestError
-from router.requests import Status
+from router.explanation import Fate
+from router.links import token_of
+from router.observatory import named
 from router.rows import AttemptRow
+from router.snapshot import Catalogue
 
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     UnauthorizedError: (401, "Key needed"),
@@ -20,22 +28,36 @@ PROBLEMS: dict[type[Exception], tuple[int, str]] = {
 }
 
 
-class Fate(msgspec.Struct, frozen=True, kw_only=True):
-    """A request's status; with `explain`, every attempt and the prices that placed it."""
-
-    status: Status
-    attempts: tuple[AttemptRow, ...] | None = None
-
-
 def router(home: Home) -> Router:
     @get("/v1/requests/{request_id:str}", include_in_schema=False)
     async def fate(request: AnyRequest, request_id: FromPath[str]) -> Fate:
-        house = home()
-        caller = house.caller(request)
-        status = await house.core.status(caller, request_id)
+        core = home().core
+        caller = core.catalogue.now.caller(token_of(request.headers.get("authorization")), None)
+        if not caller.scopes & {"run", "operate"}:
+            raise ForbiddenError("run")
         if "explain" not in request.query_params:
-            return Fate(status=status)
-        return Fate(status=status, attempts=tuple(await house.core.attempts(caller, request_id)))
+            return Fate(status=await core.inspect(caller, request_id))
+        status, attempts = await core.explain(caller, request_id)
+        names = _visible_names(core.catalogue, caller, attempts)
+        return Fate(status=status, attempts=tuple(attempts), names=names)
 
     handlers: dict[Any, Any] = edge.problem_handlers(PROBLEMS)
     return Router("/", route_handlers=[fate], exception_handlers=handlers)
+
+
+def evicted_names(
+    attempts: Sequence[AttemptRow], versions: Iterable[Version], adapters: Iterable[Adapter]
+) -> dict[Digest, str]:
+    """What attempts evicted, in words."""
+    evicted = {digest for row in attempts if row.decision for digest in row.decision.evicts}
+    return (
+        {digest: name for digest, name in named(versions, adapters) if digest in evicted} if evicted else {}
+    )
+
+
+def _visible_names(catalogue: Catalogue, caller: Caller, attempts: Sequence[AttemptRow]) -> dict[Digest, str]:
+    snapshot, now = catalogue.now, catalogue.clock()
+    versions: Iterable[Version] = snapshot.versions.values()
+    if "operate" not in caller.scopes:
+        versions = [version for version in versions if snapshot.visible(version.variant, caller, now)]
+    return evicted_names(attempts, versions, snapshot.adapters.values())

@@ -1,10 +1,10 @@
 """The dashboard's view of what this process dispatches: the fleet now, one request's life. Reads memory and the queue's tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from loaders.protocol import Tier
-from registry.catalog import Digest
+from registry.catalog import Adapter, Digest, Version
 from registry.dashboard.live import FleetState, HostState, Life, Part, Step
 from router import ids
 from router.dispatcher import Dispatcher
@@ -55,15 +55,16 @@ class Observatory:
         """Component and LoRA digests in words; made anew with each snapshot."""
         snapshot = self._catalogue.now
         if self._named[0] is not snapshot:
-            self._named = (snapshot, dict(_named(snapshot)))
+            self._named = (snapshot, dict(named(snapshot.versions.values(), snapshot.adapters.values())))
         return self._named[1]
 
 
-def _named(snapshot: Snapshot) -> Iterator[tuple[Digest, str]]:
-    for version in reversed(list(snapshot.versions.values())):
+def named(versions: Iterable[Version], adapters: Iterable[Adapter]) -> Iterator[tuple[Digest, str]]:
+    """Components and LoRAs in words; of several names the last one holds."""
+    for version in reversed(list(versions)):
         for component in version.manifest.components:
             yield component.digest, f"{version.variant} {component.name}"
-    for adapter in snapshot.adapters.values():
+    for adapter in adapters:
         yield adapter.manifest.digest, adapter.slug
 
 

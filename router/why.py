@@ -1,73 +1,71 @@
-"""`marquee why REQUEST_ID`: why a request ran where it did, as a table a person understands. Process edge."""
+"""`marquee why REQUEST_ID`: why a request ran where it did, read from the database or asked of a gateway. Process edge."""
 
-import asyncio
-import os
+from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
+import msgspec
 
-from registry import postgres
-from registry.database import Database
-from registry.settings import Settings
-from router import ids
-from router.errors import UnknownRequestError
-from router.pricing import Candidate
-from router.queue import Queue
-from router.requests import Status
-from router.rows import AttemptRow
+from registry.cli import home_option, one_line_errors, open_database
+from router.explanation import Fate
 
-TERMS = ("wait", "load", "adapters", "run", "regret", "spread")
+TIMEOUT_SECONDS = 30.0
 
 
 @click.command()
 @click.argument("request_id")
-def why(request_id: str) -> None:
-    """Show every attempt of a request and the prices, in seconds, that placed it."""
-    status, attempts = asyncio.run(_read(Settings.from_environment(os.environ), request_id))
-    console = Console()
-    console.print(headline(status))
-    for attempt in attempts:
-        console.print(table(attempt))
+@home_option
+@click.option("--url", help="Ask this gateway instead of reading the database.")
+@click.option("--key", help="The owner's or an operator's key, for --url.")
+@one_line_errors
+async def why(request_id: str, home: Path | None, url: str | None, key: str | None) -> None:
+    """Show each attempt of a request: the hosts' prices in seconds, the reason, and what really happened."""
+    from rich.console import Console
+
+    from router import explanation
+
+    fate = await (_read(request_id, home) if url is None else _ask(request_id, url, key))
+    Console().print(explanation.render(fate))
 
 
-async def _read(settings: Settings, text: str) -> tuple[Status, list[AttemptRow]]:
+async def _read(text: str, home: Path | None) -> Fate:
     """Raises `UnknownRequestError`."""
-    request_id = ids.parse(text)
-    dsn = settings.database_url or postgres.dsn(settings.home)
-    async with Database.open(dsn, connections=1) as db:
-        queue = Queue(db, origin="why")
+    from registry import store
+    from router import fates, ids
+    from router.errors import UnknownRequestError
+    from router.queue import Queue
+
+    async with open_database(home) as db:
+        queue, request_id = Queue(db, origin="why"), ids.parse(text)
         status = None if request_id is None else await queue.status(request_id)
         if status is None:
             raise UnknownRequestError(text)
-        return status, await queue.attempts(status.request.id)
+        attempts = tuple(await queue.attempts(status.request.id))
+        rows = await store.load_catalog(db)
+    names = fates.evicted_names(attempts, rows.versions, rows.adapters)
+    return Fate(status=status, attempts=attempts, names=names)
 
 
-def headline(status: Status) -> str:
-    request, outcome = status.request, status.outcome
-    line = f"{request.slug} for {request.organization}: {status.state}"
-    if outcome is not None:
-        line += f" after {outcome.wait_seconds:.2f} s waiting, {outcome.load_seconds:.2f} s loading"
-        line += f" and {outcome.run_seconds:.2f} s running"
-        line += f": {outcome.failure.message}" if outcome.failure else ""
-    return line
+async def _ask(request_id: str, url: str, key: str | None) -> Fate:
+    import httpx
+
+    headers = {} if key is None else {"Authorization": f"Key {key}"}
+    try:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+            answer = await client.get(f"/v1/requests/{request_id}", params={"explain": "1"})
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise click.ClickException(f"{url} cannot be asked: {error}") from error
+    if answer.status_code != 200:
+        raise click.ClickException(f"{url} answers {answer.status_code}: {_problem(answer.content)}")
+    try:
+        return msgspec.json.decode(answer.content, type=Fate)
+    except msgspec.MsgspecError as error:
+        raise click.ClickException(f"{url} is no gateway that this command understands: {error}") from error
 
 
-def table(attempt: AttemptRow) -> Table:
-    """One attempt: the hosts that were weighed, cheapest first, each price by its terms."""
-    decision = attempt.decision
-    ended = f", ended: {attempt.ended}" if attempt.ended else ""
-    reason = f": {decision.reason}" if decision else ""
-    title = f"attempt {attempt.number} on {attempt.host_id}{reason}{ended}"
-    made = Table("host", *TERMS, "total", title=title, title_justify="left")
-    for candidate in decision.candidates if decision else ():
-        chosen = candidate.host_id == attempt.host_id
-        made.add_row(*_cells(candidate), style="bold" if chosen else None)
-    if decision and decision.evicts:
-        made.caption = f"{len(decision.evicts)} component(s) made room for it"
-    return made
-
-
-def _cells(candidate: Candidate) -> tuple[str, ...]:
-    seconds = [getattr(candidate, term) for term in TERMS] + [candidate.total]
-    return candidate.host_id, *(f"{value:.2f}" for value in seconds)
+def _problem(body: bytes) -> str:
+    """The detail of a problem document, where it is one."""
+    try:
+        shape = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError):
+        return body[:200].decode(errors="replace")
+    return str(shape.get("detail") or shape) if isinstance(shape, dict) else str(shape)
