@@ -32,6 +32,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory_budget_bytes: int | None = None
     disk_budget_bytes: int | None = None
     host_key: str | None = None  # how a host signs in to its router
+    key_requests_per_minute: int | None = None  # calls of one key, over all gateways; None: no limit
+    key_requests_at_once: int | None = None  # of one key's requests on hosts; the others wait their turn
+    longest_wait_seconds: float | None = (
+        None  # beyond which new work is refused with Retry-After; None: never
+    )
     retention_days: int = 30  # requests, attempts and output files are kept; the ledger is kept for good
     allow_private_webhooks: bool = False  # whether webhooks may call addresses inside private networks
     playground_key: str | None = None  # whose account the page uses on a loopback address
@@ -77,6 +82,9 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(
             f"{PREFIX}LOG_LEVEL", f"{settings.log_level!r} is not one of {', '.join(LOG_LEVELS)}"
         )
+    for name in ("key_requests_per_minute", "key_requests_at_once", "longest_wait_seconds"):
+        if (limit := getattr(settings, name)) is not None and limit <= 0:
+            raise SettingsError(PREFIX + name.upper(), "a limit is more than nothing")
     if settings.retention_days < 1:
         raise SettingsError(f"{PREFIX}RETENTION_DAYS", "at least one day is kept")
     for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes"):

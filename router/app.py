@@ -30,6 +30,7 @@ from router.core import Core
 from router.dispatcher import Dispatcher
 from router.errors import UnauthorizedError
 from router.files import FileStore
+from router.limits import Limiter
 from router.observatory import Observatory
 from router.queue import Queue
 from router.signatures import Signer
@@ -102,11 +103,16 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
         db = await stack.enter_async_context(Database.open(dsn))
         catalogue = await stack.enter_async_context(Catalogue.open(db))
         files, board, origin = FileStore(settings.home / "files"), Board(), secrets.token_hex(8)
-        dispatcher = await stack.enter_async_context(
-            Dispatcher.open(
-                pool=settings.pool, db=db, files=files, board=board, catalogue=catalogue, origin=origin
-            )
+        dispatcher = Dispatcher(
+            pool=settings.pool,
+            db=db,
+            files=files,
+            board=board,
+            catalogue=catalogue,
+            origin=origin,
+            key_at_once=settings.key_requests_at_once,
         )
+        await stack.enter_async_context(dispatcher.standing())
         endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
         office = api.Office(db, Place(home=settings.home, endpoint=endpoint))
         stack.push_async_callback(office.close)
@@ -120,7 +126,14 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
             payload=lambda status: fal_shapes.webhook(status, lambda f: f"{settings.address}/files/{f.id}"),
             allow_private=settings.allow_private_webhooks,
         )
-        core = Core(catalogue=catalogue, queue=queue, board=board, dispatcher=dispatcher)
+        core = Core(
+            catalogue=catalogue,
+            queue=queue,
+            board=board,
+            dispatcher=dispatcher,
+            limiter=Limiter(db, settings.key_requests_per_minute),
+            longest_wait_seconds=settings.longest_wait_seconds,
+        )
         front = _front(settings, catalogue, core)
         dashboard = dashboard_pages.Dashboard(
             db=db,

@@ -15,10 +15,11 @@ import msgspec
 
 from registry import feed
 from registry.catalog import Caller
-from router import ids, inputs, queue
+from router import ids, inputs, limits, queue
 from router.board import Board
 from router.dispatcher import Dispatcher
 from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
+from router.limits import Limiter
 from router.queue import Queue
 from router.requests import Failure, Outcome, Priority, Request, RequestId, State, Status
 from router.rows import AttemptRow, Ending, Entry
@@ -41,12 +42,16 @@ class Core:
         queue: Queue,
         board: Board,
         dispatcher: Dispatcher,
+        limiter: Limiter,
+        longest_wait_seconds: float | None = None,
         entropy: Entropy = secrets.randbits,
     ) -> None:
         self.catalogue = catalogue
         self._queue = queue
         self._board = board
         self._dispatcher = dispatcher
+        self._limiter = limiter
+        self._longest_wait_seconds = longest_wait_seconds
         self._entropy = entropy
         self.stopping = asyncio.Event()  # streams and waiting calls end
 
@@ -67,11 +72,14 @@ class Core:
         webhook_url: str | None = None,
     ) -> RequestId:
         """Returns after the commit. Raises `UnknownSlugError`, `UnavailableError`, `InvalidInputError`,
-        `QueueUnavailableError`.
+        `OverloadedError`, `QueueUnavailableError`.
         """
+        await self._limiter.admit(caller.key_id)
         resolved = self.resolve(caller, slug)
         values = resolved.checker.complete(arguments, self._entropy(SEED_BITS))
         uses = inputs.adapters(values, resolved.version, self.catalogue.now.adapters)
+        if (term := self._dispatcher.term) is not None:
+            limits.refuse_long_wait(term.expected_wait_seconds, self._longest_wait_seconds)
         now = self.catalogue.clock()
         request = Request(
             id=ids.request_id(now.timestamp(), self._entropy),

@@ -22,6 +22,7 @@ from router.queue import Queue
 from router.requests import RequestId
 from router.snapshot import Catalogue
 from router.term import Term
+from router.turns import Turns
 
 log = structlog.get_logger("marquee.dispatcher")
 
@@ -34,9 +35,18 @@ class Dispatcher:
     """Stands by for one pool until it ends; `term` and `hub` are there while it is the active one."""
 
     def __init__(
-        self, *, pool: str, db: Database, files: FileStore, board: Board, catalogue: Catalogue, origin: str
+        self,
+        *,
+        pool: str,
+        db: Database,
+        files: FileStore,
+        board: Board,
+        catalogue: Catalogue,
+        origin: str,
+        key_at_once: int | None = None,
     ) -> None:
         self.pool = pool
+        self._key_at_once = key_at_once
         self.term: Term | None = None
         self.hub: Hub | None = None
         self.standing_by = False  # another process is active and we are ready
@@ -46,19 +56,15 @@ class Dispatcher:
         self._catalogue = catalogue
         self._origin = origin
 
-    @classmethod
     @contextlib.asynccontextmanager
-    async def open(
-        cls, *, pool: str, db: Database, files: FileStore, board: Board, catalogue: Catalogue, origin: str
-    ) -> AsyncIterator["Dispatcher"]:
+    async def standing(self) -> AsyncIterator[None]:
         """Stands by from now on; ends its term at the exit, what hosts run goes on there."""
-        dispatcher = cls(pool=pool, db=db, files=files, board=board, catalogue=catalogue, origin=origin)
-        standing = asyncio.create_task(dispatcher._stand_by())
+        task = asyncio.create_task(self._stand_by())
         try:
-            yield dispatcher
+            yield
         finally:
-            standing.cancel()
-            await asyncio.wait([standing])
+            task.cancel()
+            await asyncio.wait([task])
 
     @property
     def hosts(self) -> int:
@@ -95,6 +101,7 @@ class Dispatcher:
             files=self._files,
             board=self._board,
             catalogue=self._catalogue,
+            turns=Turns(self._key_at_once),
         )
         hub = Hub(term)
         try:

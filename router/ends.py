@@ -38,6 +38,7 @@ class Ends:
         if self._term.attempts.get(attempt.entry.id) is attempt:
             del self._term.attempts[attempt.entry.id]
         attempt.discard()
+        self._term.pass_turn(attempt.entry.id)
         gone = protocol.Failed(attempt=attempt.key, kind="cancelled", error="", message="")
         placement.fold(self._term.placement, Reported(host_id=attempt.host_id, message=gone), time.time())
         self._term.wake.set()

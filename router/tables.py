@@ -1,4 +1,5 @@
-"""The queue's tables, added to the one `MetaData`. `queue` alone writes requests and attempts, `webhooks` the webhooks. Pure.
+"""The queue's tables, added to the one `MetaData`. `queue` alone writes requests and attempts, `webhooks` the webhooks,
+`limits` the quotas. Pure.
 
 Requests and attempts are partitioned by ranges of the request's UUIDv7, a day each: old days are dropped whole, and an id names
 its partition. `taken` says that a dispatcher has the row in memory, so that others do not take it up.
@@ -10,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     Index,
     Integer,
     Table,
@@ -80,4 +82,12 @@ webhooks = Table(
     Column("delivered_at", DateTime(timezone=True)),
     Column("last_error", Text),
     Index("webhooks_next_at_idx", "next_at", postgresql_where=text("next_at IS NOT NULL")),
+)
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("tokens", Float, nullable=False),  # calls that may be made at once, as of `at`
+    Column("at", DateTime(timezone=True), nullable=False),
 )

@@ -7,7 +7,6 @@ An attempt is sent only after its row is committed; a caller is told only after 
 
 import asyncio
 import bisect
-import functools
 import heapq
 import time
 from collections.abc import Callable, Coroutine
@@ -16,7 +15,6 @@ from typing import Any
 import structlog
 
 from loaders import protocol
-from loaders.protocol import AttemptKey
 from router import placement
 from router.attempts import Attempt
 from router.board import Board
@@ -25,18 +23,18 @@ from router.ends import Ends
 from router.fairness import Fairness
 from router.files import FileStore
 from router.fleet import Fleet
-from router.hosts import Assigned
 from router.links import Link
 from router.queue import Queue
 from router.requests import Failure, Outcome, RequestId, State, Status
 from router.residency import Bundle
-from router.rows import Assignment, Entry, Explanation
+from router.rows import Entry
 from router.snapshot import Catalogue
+from router.starts import Starts
+from router.turns import Turns
 from router.waiting import Waiting, Work
 
 log = structlog.get_logger("marquee.dispatcher")
 
-DECISIONS_AT_ONCE = 16  # before other tasks get the loop
 WINDOW = 20_000  # waiting requests in memory; the rest stays in the table
 TICK_SECONDS = 0.5
 
@@ -45,8 +43,16 @@ class Term:
     """What one dispatcher knows and does while it is the active one."""
 
     def __init__(
-        self, *, pool: str, queue: Queue, files: FileStore, board: Board, catalogue: Catalogue
+        self,
+        *,
+        pool: str,
+        queue: Queue,
+        files: FileStore,
+        board: Board,
+        catalogue: Catalogue,
+        turns: Turns | None = None,
     ) -> None:
+        self.turns = Turns(None) if turns is None else turns
         self.pool = pool
         self.queue = queue
         self.files = files
@@ -61,8 +67,11 @@ class Term:
         self.wake = asyncio.Event()
         self.backlog = asyncio.Event()  # the table may hold waiting requests that are not in memory
         self.closed = False
+        self.starts = Starts(self)
         self.ends = Ends(self)
         self._order: list[RequestId] = []
+        self._seconds: dict[RequestId, float] = {}  # that each waiting request is expected to run
+        self._seconds_waiting = 0.0
         self._deadlines: list[tuple[float, RequestId]] = []
         self.faulty: dict[RequestId, frozenset[str]] = {}  # hosts that failed under a waiting request
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,8 +96,7 @@ class Term:
     def withdraw(self, request_id: RequestId) -> None:
         """Its row is final by somebody else's doing: forget it, and stop the host that runs it."""
         if request_id in self.waiting:
-            self.unlist(request_id)
-            placement.cancel(self.placement, request_id)
+            self.drop(request_id)
         attempt = self.attempts.get(request_id)
         if attempt is not None:
             attempt.cancelled = True
@@ -109,9 +117,34 @@ class Term:
         bisect.insort(self._order, entry.id)
         if entry.request.start_deadline is not None:
             heapq.heappush(self._deadlines, (entry.request.start_deadline.timestamp(), entry.id))
-        placement.submit(self.placement, self.work_of(entry), time.time())
+        self._seconds[entry.id] = self._estimate(entry)
+        self._seconds_waiting += self._seconds[entry.id]
+        if self.turns.enter(entry.id, entry.request.key_id):
+            placement.submit(self.placement, self.work_of(entry), time.time())
+            self.wake.set()
         self.board.touch(entry.id)
+
+    def drop(self, request_id: RequestId) -> Entry:
+        """It waits no more, and was not placed."""
+        placement.cancel(self.placement, request_id)
+        entry = self.unlist(request_id)
+        self.pass_turn(request_id)
+        return entry
+
+    def pass_turn(self, request_id: RequestId) -> None:
+        """It needs its key's turn no more: the next of the same key may be placed."""
+        following = self.turns.leave(request_id)
+        if following is not None and (entry := self.waiting.get(following)) is not None:
+            placement.submit(self.placement, self.work_of(entry), time.time())
         self.wake.set()
+
+    def _estimate(self, entry: Entry) -> float:
+        return self.placement.run_times.estimate(entry.request.version, units_of(entry.request.input))
+
+    @property
+    def expected_wait_seconds(self) -> float:
+        """Of a request that comes now behind all that wait; 0 where no host could say."""
+        return self._seconds_waiting / len(self.links) if self.links else 0.0
 
     def work_of(self, entry: Entry) -> Work:
         request = entry.request
@@ -129,8 +162,8 @@ class Term:
 
     def unlist(self, request_id: RequestId) -> Entry:
         """Take it out of the waiting ones, but for placement's own list."""
-        place = bisect.bisect_left(self._order, request_id)
-        del self._order[place]
+        del self._order[bisect.bisect_left(self._order, request_id)]
+        self._seconds_waiting -= self._seconds.pop(request_id)
         return self.waiting.pop(request_id)
 
     def describe_to_fleet(self, entry: Entry) -> Failure | None:
@@ -164,7 +197,7 @@ class Term:
             except TimeoutError:
                 self._expire(time.time())
             self.wake.clear()
-            if self.place(time.time()):
+            if self.starts.place(time.time()):
                 self.wake.set()
                 await asyncio.sleep(0)
 
@@ -186,81 +219,12 @@ class Term:
         for entry in entries:
             self.offer(entry)
 
-    def place(self, now: float) -> bool:
-        """Some decisions; False when there is nothing more to decide."""
-        for _ in range(DECISIONS_AT_ONCE):
-            decision = placement.choose(self.placement, now)
-            if decision is None:
-                return False
-            self._carry_out(decision, now)
-        return True
-
-    def _carry_out(self, decision: placement.Decision, now: float) -> None:
-        entry = self.unlist(decision.request_id)
-        work, key = decision.work, AttemptKey(entry.id, entry.attempt + 1)
-        assigned = Assigned(
-            host_id=decision.host_id,
-            attempt=key,
-            bundles=(work.version, *work.adapters),
-            run_seconds=decision.run_seconds,
-            evicts=decision.evicts,
-        )
-        placement.commit(self.placement, decision, assigned, now)
-        attempt = Attempt(entry, key, decision.host_id, work, decision.run_seconds, now)
-        self.attempts[entry.id] = attempt
-        explanation = Explanation(
-            reason=decision.reason, candidates=decision.candidates, evicts=decision.evicts
-        )
-        row = Assignment(id=entry.id, number=key.number, host_id=decision.host_id, decision=explanation)
-        self.then(self.queue.assign(row), functools.partial(self._assigned, attempt, decision))
-
-    def _assigned(self, attempt: Attempt, decision: placement.Decision, moved: bool) -> None:  # noqa: FBT001  a future's result
-        if attempt.cancelled:
-            self.ends.free(attempt)
-        elif not moved:
-            self.ends.free(attempt)
-            self.spawn(self.ends.look_again(attempt.entry.id))
-        elif attempt.lost:
-            self.ends.give_back(attempt, "host_lost", is_fault=False)
-        else:
-            attempt.sent = True
-            self._send(attempt, decision)
-            self.board.touch(attempt.entry.id)
-
-    def _send(self, attempt: Attempt, decision: placement.Decision) -> None:
-        link, request = self.links[attempt.host_id], attempt.entry.request
-        messages: list[protocol.Message] = []
-        snapshot = self.catalogue.now
-        if request.version not in link.described:
-            version = snapshot.described[request.version]
-            messages.append(
-                protocol.DescribeVersion(
-                    digest=request.version, manifest=version.manifest, defaults=version.defaults
-                )
-            )
-            link.described.add(request.version)
-        for use in request.adapters:
-            if use.digest not in link.described:
-                manifest = snapshot.described_adapters[use.digest]
-                messages.append(protocol.DescribeAdapter(digest=use.digest, manifest=manifest))
-                link.described.add(use.digest)
-        if decision.evicts:
-            messages.append(protocol.Drop(digests=decision.evicts))
-        values = {name: value for name, value in request.input.items() if name != "loras"}
-        messages.append(
-            protocol.Assign(
-                attempt=attempt.key, version=request.version, adapters=request.adapters, input=values
-            )
-        )
-        link.send(*messages)
-
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request_id = heapq.heappop(self._deadlines)
             entry = self.waiting.get(request_id)
             if entry is not None:
-                self.unlist(request_id)
-                placement.cancel(self.placement, request_id)
+                self.drop(request_id)
                 failure = Failure(
                     kind="deadline", error="request_timeout", message="it did not start before its deadline"
                 )

@@ -7,7 +7,7 @@ import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException
 
-from router import errors
+from router import errors, limits
 from router.clients.door import AnyRequest, Headers
 from router.requests import Failure, State, Status, StoredFile
 
@@ -120,7 +120,7 @@ def _issue(issue: errors.Issue) -> dict[str, Any]:
     return shape if issue.input is None else shape | {"input": issue.input}
 
 
-# Never 408, 409 or 429 for what would fail again: fal's clients repeat those.
+# Never 408, 409 or 429 for what would fail again: fal's clients repeat those. Overload passes, so it may be one.
 STATUS: Mapping[type[errors.RouterError], int] = {
     errors.UnauthorizedError: 401,
     errors.ForbiddenError: 403,
@@ -131,6 +131,7 @@ STATUS: Mapping[type[errors.RouterError], int] = {
     errors.InvalidInputError: 422,
     errors.MalformedBodyError: 422,
     errors.BodyTooLargeError: 413,
+    errors.OverloadedError: 429,
     errors.QueueUnavailableError: 503,
     errors.StoppingError: 503,
 }
@@ -152,6 +153,8 @@ def _refused(_: AnyRequest, error: Exception) -> Response[Any]:
     if isinstance(error, errors.UnavailableError) and error.is_gone:
         code = 410
     headers: Headers = {} if code < 500 else {ERROR_TYPE: "internal_error"}
+    if isinstance(error, errors.OverloadedError):
+        headers |= {"retry-after": limits.retry_after(error)}
     if isinstance(error, errors.StoppingError):
         headers |= {"x-fal-request-id": error.request_id}
     return Response({"detail": _detail(error)}, status_code=code, headers=headers)

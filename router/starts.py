@@ -1,0 +1,95 @@
+"""How waiting requests become attempts in a term: decided, written, sent. IO by proxy.
+
+Placement decides, the attempt's row is committed, then its host is told; whatever happened meanwhile is looked at
+before anything is sent.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+from loaders import protocol
+from loaders.protocol import AttemptKey
+from router import placement
+from router.attempts import Attempt
+from router.hosts import Assigned
+from router.rows import Assignment, Explanation
+
+if TYPE_CHECKING:
+    from router.term import Term
+
+DECISIONS_AT_ONCE = 16  # before other tasks get the loop
+
+
+class Starts:
+    """The part of a `Term` that places."""
+
+    def __init__(self, term: "Term") -> None:
+        self._term = term
+
+    def place(self, now: float) -> bool:
+        """Some decisions; False when there is nothing more to decide."""
+        for _ in range(DECISIONS_AT_ONCE):
+            decision = placement.choose(self._term.placement, now)
+            if decision is None:
+                return False
+            self._carry_out(decision, now)
+        return True
+
+    def _carry_out(self, decision: placement.Decision, now: float) -> None:
+        entry = self._term.unlist(decision.request_id)
+        work, key = decision.work, AttemptKey(entry.id, entry.attempt + 1)
+        assigned = Assigned(
+            host_id=decision.host_id,
+            attempt=key,
+            bundles=(work.version, *work.adapters),
+            run_seconds=decision.run_seconds,
+            evicts=decision.evicts,
+        )
+        placement.commit(self._term.placement, decision, assigned, now)
+        attempt = Attempt(entry, key, decision.host_id, work, decision.run_seconds, now)
+        self._term.attempts[entry.id] = attempt
+        explanation = Explanation(
+            reason=decision.reason, candidates=decision.candidates, evicts=decision.evicts
+        )
+        row = Assignment(id=entry.id, number=key.number, host_id=decision.host_id, decision=explanation)
+        self._term.then(self._term.queue.assign(row), functools.partial(self._assigned, attempt, decision))
+
+    def _assigned(self, attempt: Attempt, decision: placement.Decision, moved: bool) -> None:  # noqa: FBT001  a future's result
+        if attempt.cancelled:
+            self._term.ends.free(attempt)
+        elif not moved:
+            self._term.ends.free(attempt)
+            self._term.spawn(self._term.ends.look_again(attempt.entry.id))
+        elif attempt.lost:
+            self._term.ends.give_back(attempt, "host_lost", is_fault=False)
+        else:
+            attempt.sent = True
+            self._send(attempt, decision)
+            self._term.board.touch(attempt.entry.id)
+
+    def _send(self, attempt: Attempt, decision: placement.Decision) -> None:
+        link, request = self._term.links[attempt.host_id], attempt.entry.request
+        messages: list[protocol.Message] = []
+        snapshot = self._term.catalogue.now
+        if request.version not in link.described:
+            version = snapshot.described[request.version]
+            messages.append(
+                protocol.DescribeVersion(
+                    digest=request.version, manifest=version.manifest, defaults=version.defaults
+                )
+            )
+            link.described.add(request.version)
+        for use in request.adapters:
+            if use.digest not in link.described:
+                manifest = snapshot.described_adapters[use.digest]
+                messages.append(protocol.DescribeAdapter(digest=use.digest, manifest=manifest))
+                link.described.add(use.digest)
+        if decision.evicts:
+            messages.append(protocol.Drop(digests=decision.evicts))
+        values = {name: value for name, value in request.input.items() if name != "loras"}
+        messages.append(
+            protocol.Assign(
+                attempt=attempt.key, version=request.version, adapters=request.adapters, input=values
+            )
+        )
+        link.send(*messages)
