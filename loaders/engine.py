@@ -9,7 +9,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from loaders import assembly, merging, protocol, running
@@ -105,6 +105,10 @@ class Engine:
     def known(self) -> tuple[Digest, ...]:
         """Versions and adapters that need no description any more."""
         return self._descriptions.known()
+
+    def know_peers(self, urls: Sequence[str]) -> None:
+        """Hosts of the pool to ask first for files that are not here."""
+        self._store.know_peers(urls)
 
     def drain(self) -> tuple[AttemptKey, ...]:
         """Hands back what has not begun, without a report, and lets the running one finish."""

@@ -7,6 +7,7 @@ another file under the same name `WeightsDamagedError`, and what does not answer
 import functools
 import hashlib
 import hmac
+import random
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,7 @@ from registry.catalog import FileRef, Source
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 PEER_TIMEOUT = httpx.Timeout(10.0, connect=2.0)  # a peer is only a short cut
+MAX_PEERS = 8  # asked before the source: each miss costs a round trip
 OVERLOADED = frozenset({408, 425, 429})
 BUCKET_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss"})
 
@@ -70,9 +72,8 @@ def local_path(source: Source, file: FileRef) -> Path:
 def origins(remote: Remote, source: Source, file: FileRef) -> Iterator[list[Origin]]:
     """Nearest first: hosts of the pool, then the source itself, or the router for what only it can read."""
     with httpx.Client(timeout=TIMEOUT, follow_redirects=True, verify=_certificates()) as client:
-        peers = [
-            Web(client, peer, file, _peer_address(peer, remote, file), PEER_TIMEOUT) for peer in remote.peers
-        ]
+        asked = random.sample(remote.peers, min(len(remote.peers), MAX_PEERS))  # spreads the load
+        peers = [Web(client, peer, file, _peer_address(peer, remote, file), PEER_TIMEOUT) for peer in asked]
         yield [*peers, _origin(client, remote, source, file)]
 
 

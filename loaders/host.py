@@ -13,6 +13,7 @@ import signal
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -23,6 +24,8 @@ from loaders.engine import Engine
 from loaders.errors import HostError
 from loaders.fetch import Remote
 from loaders.link import Address, Link
+from loaders.pace import Pace
+from loaders.peers import BlobServer
 from loaders.protocol import Tier
 from loaders.store import Store
 from registry.settings import Settings
@@ -31,7 +34,7 @@ log = structlog.get_logger("marquee.host")
 
 MEMORY_SHARE = 0.6  # of what is free at start; activations and the page cache need the rest
 DEVICE_SHARE = 0.85
-DISK_SHARE = 0.9
+DISK_SHARE = 0.9  # for weights; configs, tokenizers and what is on its way need the rest
 PRIOR_SPEEDS = protocol.Speeds(disk_to_memory=1e9, memory_to_device=10e9, network_to_disk=100e6)
 DRAIN_SECONDS = 30.0
 
@@ -44,7 +47,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 def budgets_for(device: Device, home: Path, settings: Settings) -> dict[Tier, int]:
     """Bytes per tier; what the settings leave open is taken from what is free now."""
-    disk_bytes = settings.disk_budget_bytes or int(shutil.disk_usage(home).free * DISK_SHARE)
+    disk_bytes = int((settings.disk_budget_bytes or shutil.disk_usage(home).free) * DISK_SHARE)
     if device.is_cpu:
         free_bytes = int(device.free_bytes() * MEMORY_SHARE)
         chosen = settings.device_budget_bytes or settings.memory_budget_bytes or free_bytes
@@ -69,16 +72,45 @@ async def run(
         device = await asyncio.to_thread(Device, settings.device)
         budgets = budgets_for(device, home, settings)
         hello = _hello(settings, device, budgets, name=name or platform.node(), zone=zone)
-        remote = Remote(
-            hub_endpoint=settings.hub_endpoint,
-            hub_token=settings.hub_token,
-            router_url=address.url,
-            host_key=address.key,
-        )
-        with _engine(home, device, Store(home, remote=remote), budgets) as engine:
+        store = _store(home, settings, address)
+        with _given_out(store, settings, address), _engine(home, device, store, budgets) as engine:
             link = Link(address, engine, hello=hello, loop=loop)
             engine.listen(link.heard)
             await _until_stopped(link, stop)
+
+
+def _store(home: Path, settings: Settings, address: Address) -> Store:
+    remote = Remote(
+        hub_endpoint=settings.hub_endpoint,
+        hub_token=settings.hub_token,
+        router_url=address.url,
+        host_key=address.key,
+    )
+    return Store(
+        home,
+        remote=remote,
+        budget_bytes=settings.disk_budget_bytes,
+        pace=Pace(settings.download_bytes_per_second),
+    )
+
+
+@contextlib.contextmanager
+def _given_out(store: Store, settings: Settings, address: Address) -> Iterator[None]:
+    """Files for the pool's other hosts while the block runs, on every interface, where the settings say an address."""
+    if settings.blobs_url is None:
+        yield
+        return
+    port = urlsplit(settings.blobs_url).port
+    if port is None:
+        raise HostError(f"{settings.blobs_url} names no port to give out files at")
+    try:
+        server = BlobServer(store.locate, address.key, host="", port=port)
+    except OSError as error:
+        raise HostError(f"cannot give out files at port {port}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        server.close()
 
 
 async def _until_stopped(link: Link, stop: asyncio.Event) -> None:
@@ -138,6 +170,7 @@ def _hello(
         held=(),
         running=(),
         finished=(),
+        blobs_url=settings.blobs_url,
     )
 
 

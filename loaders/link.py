@@ -46,6 +46,7 @@ class Worker(Protocol):
     def drain(self) -> tuple[AttemptKey, ...]: ...
     def held(self) -> tuple[protocol.Held, ...]: ...
     def known(self) -> tuple[Digest, ...]: ...
+    def know_peers(self, urls: Sequence[str]) -> None: ...
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +178,8 @@ class Link:
                 log.info("linked", pool=message.pool)
                 self._welcomed = True
                 self._abandon(abandon)
+            case protocol.Peers(urls=urls):
+                self._worker.know_peers(urls)
             case protocol.DescribeVersion() | protocol.DescribeAdapter():
                 self._worker.describe(message)
             case protocol.Assign():

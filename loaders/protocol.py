@@ -95,6 +95,7 @@ class Hello(Message, frozen=True, kw_only=True):
     finished: tuple[AttemptKey, ...]  # done or failed, not yet settled: reports follow
     known: tuple[Digest, ...] = ()  # versions and adapters it still has descriptions of
     slots: int = 2  # assignments it takes at once: one running, the rest staging
+    blobs_url: str | None = None  # where hosts of its pool may fetch verified files from it
 
 
 class Residency(Message, frozen=True, kw_only=True):
@@ -159,6 +160,12 @@ class Welcome(Message, frozen=True, kw_only=True):
     abandon: tuple[AttemptKey, ...] = ()
 
 
+class Peers(Message, frozen=True, kw_only=True):
+    """Other hosts of the pool that give out verified files, each by its `blobs_url`. Replaces what was said before."""
+
+    urls: tuple[str, ...]
+
+
 class DescribeVersion(Message, frozen=True, kw_only=True):
     digest: Digest
     manifest: Manifest
@@ -205,7 +212,7 @@ class Drop(Message, frozen=True, kw_only=True):
 
 
 FromHost = Hello | Residency | Started | Progress | OutputChunk | Done | Failed | Draining
-ToHost = Welcome | DescribeVersion | DescribeAdapter | Assign | Cancel | Settled | Stage | Drop
+ToHost = Welcome | Peers | DescribeVersion | DescribeAdapter | Assign | Cancel | Settled | Stage | Drop
 
 _encoder = msgspec.msgpack.Encoder()
 _from_host: msgspec.msgpack.Decoder[FromHost] = msgspec.msgpack.Decoder(FromHost)

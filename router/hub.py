@@ -63,6 +63,7 @@ class Hub:
             if entry.host_id == link.host_id:
                 self._disown(entry, "host_restarted")
         link.send(protocol.Welcome(pool=term.pool, abandon=abandon))
+        self._introduce(link)
         term.wake.set()
 
     def leave(self, link: Link) -> None:
@@ -71,6 +72,7 @@ class Hub:
             return
         del term.links[link.host_id]
         self._fold(Left(host_id=link.host_id))
+        self._introduce(link)
         for attempt in tuple(term.attempts.values()):
             if attempt.host_id != link.host_id:
                 continue
@@ -82,6 +84,15 @@ class Hub:
             else:
                 attempt.lost = True
         term.wake.set()
+
+    def _introduce(self, newcomer: Link) -> None:
+        """Hosts hear of the others that give out files; nothing is said of hosts that do not."""
+        links = self._term.links.values()
+        urls = {link.host_id: link.hello.blobs_url for link in links if link.hello.blobs_url}
+        for link in links:
+            if newcomer.hello.blobs_url or (link is newcomer and urls):
+                others = tuple(url for host_id, url in urls.items() if host_id != link.host_id)
+                link.send(protocol.Peers(urls=others))
 
     async def report(self, link: Link, message: protocol.FromHost) -> None:
         """Reports of attempts that are no longer anybody's change nothing but the host's memory."""

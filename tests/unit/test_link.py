@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -41,6 +41,7 @@ class FakeWorker:
         self.cancelled: list[AttemptKey] = []
         self.staged: tuple[AttemptKey, ...] = ()
         self.descriptions: list[Digest] = []
+        self.peers: tuple[str, ...] = ()
 
     def describe(self, description: protocol.DescribeVersion | protocol.DescribeAdapter) -> None:
         self.descriptions.append(description.digest)
@@ -60,6 +61,9 @@ class FakeWorker:
 
     def held(self) -> tuple[protocol.Held, ...]:
         return (protocol.Held(digest=Digest("sha256:x"), tier="disk", size_bytes=3),)
+
+    def know_peers(self, urls: Sequence[str]) -> None:
+        self.peers = tuple(urls)
 
     def known(self) -> tuple[Digest, ...]:
         return tuple(self.descriptions)
@@ -193,6 +197,14 @@ async def test_draining_hands_back_the_staged_and_waits_for_the_running(
         assert not draining.done()
         link.heard(finished(FIRST, b"picture"))
         await draining
+
+
+async def test_the_worker_hears_where_else_files_are(router: FakeRouter, worker: FakeWorker) -> None:
+    async with linked(router, worker):
+        await router.hello()
+        await router.send(protocol.Peers(urls=("http://10.0.0.2:7001",)))
+        await until(lambda: worker.peers)
+        assert worker.peers == ("http://10.0.0.2:7001",)
 
 
 async def test_a_refused_key_ends_it(router: FakeRouter, worker: FakeWorker) -> None:
