@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_budget_bytes: int | None = None
     memory_budget_bytes: int | None = None
     disk_budget_bytes: int | None = None
-    blobs_url: str | None = None  # where other hosts of the pool reach this one's files; None: it gives out none
+    blobs_url: str | None = None  # where the pool's other hosts reach this one's files; None: gives out none
     download_bytes_per_second: int | None = None  # a host's cap for fetching weights
     host_key: str | None = None  # how a host signs in to its router
     key_requests_per_minute: int | None = None  # calls of one key, over all gateways; None: no limit
