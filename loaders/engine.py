@@ -52,7 +52,7 @@ class Engine:
         self._lock = threading.Lock()
         self._to_move: queue.SimpleQueue[Job | protocol.Stage | WarmUp | None] = queue.SimpleQueue()
         self._to_run: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._idle_since = time.monotonic()
+        self._idle_since = self._last_sign = time.monotonic()
         self._remember_disk()
         self._threads = [
             threading.Thread(target=self._move_all, name="mover", daemon=True),
@@ -125,6 +125,12 @@ class Engine:
         for thread in self._threads:
             thread.join(timeout_seconds)
 
+    def stalled(self) -> tuple[AttemptKey, float] | None:
+        """The attempt on the device and the seconds since it last gave a sign of life."""
+        with self._lock:
+            running = next((job for job in self._jobs.values() if job.started_at is not None), None)
+        return None if running is None else (running.attempt, time.monotonic() - self._last_sign)
+
     def check_integrity(self) -> None:
         self._shelf.check_integrity()
 
@@ -142,6 +148,7 @@ class Engine:
                 self._store.drop(file.sha256)
 
     def _tell(self, event: Event) -> None:
+        self._last_sign = time.monotonic()
         self._listener(event)
 
     # the mover thread

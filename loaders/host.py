@@ -7,6 +7,7 @@ another host.
 import asyncio
 import contextlib
 import fcntl
+import os
 import platform
 import shutil
 import signal
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from loaders import protocol
+from loaders import protocol, watchdog
 from loaders.device import Device
 from loaders.engine import Engine
 from loaders.errors import HostError
@@ -76,7 +77,13 @@ async def run(
         with _given_out(store, settings, address), _engine(home, device, store, budgets) as engine:
             link = Link(address, engine, hello=hello, loop=loop)
             engine.listen(link.heard)
-            await _until_stopped(link, stop)
+            watching = asyncio.create_task(
+                watchdog.watch(engine, report=link.heard, leave=os._exit)  # cleaning up could hang as well
+            )
+            try:
+                await _until_stopped(link, stop)
+            finally:
+                watching.cancel()
 
 
 def _store(home: Path, settings: Settings, address: Address) -> Store:
