@@ -1,5 +1,6 @@
 """The disk tier against a local Hub with faults, a disk without room, and files that change. Loopback only."""
 
+import errno
 import hashlib
 import os
 import threading
@@ -274,7 +275,7 @@ def test_a_full_disk_is_named_before_anything_is_asked_for(
     open_store: Callable[..., Store], hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(descriptor: int, start: int, size_bytes: int) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     store = open_store()
     monkeypatch.setattr(os, "posix_fallocate", full)
@@ -284,3 +285,54 @@ def test_a_full_disk_is_named_before_anything_is_asked_for(
     assert list((tmp_path / "home/partial").iterdir()) == []
     monkeypatch.undo()
     assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
+
+
+def test_a_disk_that_fills_up_on_the_way_is_named_and_keeps_nothing(
+    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write, written = os.pwrite, [0]
+
+    def filling(descriptor: int, data: Any, position: int) -> int:
+        written[0] += len(data)
+        if written[0] > 300_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data, position)
+
+    store = open_store()
+    monkeypatch.setattr(os, "pwrite", filling)
+    with pytest.raises(errors.DiskFullError, match=NAME):
+        store.ensure(ref(WEIGHTS), OPEN)
+    assert list((tmp_path / "home/partial").iterdir()) == []
+    monkeypatch.undo()
+    assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
+
+
+def test_a_full_disk_makes_room_from_what_nobody_holds(
+    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No budget is set: the disk itself is the limit, as when something else filled it."""
+    store = open_store()
+    first = ref(WEIGHTS)
+    store.ensure(first, OPEN)
+    store.release(first.sha256)
+
+    def full_until_evicted(descriptor: int, start: int, size_bytes: int) -> None:
+        if store.locate(first.sha256) is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full_until_evicted)
+    assert store.ensure(ref(OTHER, "other.safetensors"), OPEN).read_bytes() == OTHER
+    assert store.locate(first.sha256) is None
+
+
+def test_a_disk_that_fails_is_named(
+    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store = open_store()
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(errors.DiskFailedError, match="Input/output error"):
+        store.ensure(ref(WEIGHTS), OPEN)
+    assert store.locate(ref(WEIGHTS).sha256) is None
