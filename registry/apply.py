@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import diff, facts, folders, history, manifest, store, tables
+from registry import diff, facts, folders, history, manifest, pinning, store, tables
 from registry.catalog import (
     AdapterEntry,
     AdapterManifest,
@@ -46,7 +46,8 @@ def read_file(file: Path) -> Catalog:
         text = file.read_text()
     except OSError as error:
         raise CatalogFileError(f"cannot read {file}: {error.strerror}") from error
-    return read_folders(manifest.parse(text, facts.schema), file.resolve().parent)
+    declared = read_folders(manifest.parse(text, facts.schema), file.resolve().parent)
+    return pinning.with_contents(declared, pinning.read(file))
 
 
 def read_folders(declared: Catalog, base: Path) -> Catalog:

@@ -127,6 +127,68 @@ async def export(home: Path | None) -> None:
         click.echo(await exporting.export(db), nl=False)
 
 
+@catalog.command()
+@file_option
+@one_line_errors
+async def pin(file: Path) -> None:
+    """Ask the Hub for revisions, files, sizes and digests; `apply` then makes versions of them."""
+    from rich import progress
+    from rich.console import Console
+
+    from registry import apply, hub, pinning
+
+    settings = Settings.from_environment(os.environ)
+    declared, known = apply.read_file(file), pinning.read(file)
+    endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
+    with progress.Progress(console=Console(stderr=True)) as bar:
+        asking = bar.add_task("pinning", total=sum(entry.source is not None for entry in declared.variants))
+        _, outcome = await pinning.pin(
+            declared,
+            known,
+            endpoint,
+            keep=lambda pins: pinning.write(file, pins),
+            tell=lambda slug: bar.advance(asking),
+        )
+    for slug, reason in outcome.failed.items():
+        click.echo(f"! {slug}: {reason}", err=True)
+    click.echo(f"{outcome.pinned} pinned, {outcome.known} known already, {len(outcome.failed)} not to be had")
+
+
+@click.command()
+@click.argument("place", metavar="PATH|OWNER/REPO[@REVISION]")
+@click.option("--home", type=click.Path(path_type=Path), help="Compare with the catalogue that lies here.")
+@one_line_errors
+async def inspect(place: str, home: Path | None) -> None:
+    """Print a pipeline's manifest: architecture, components, sizes, and what the catalogue has already."""
+    from registry import folders, hub
+    from registry.catalog import Source
+
+    settings = Settings.from_environment(os.environ, home=home)
+    if await asyncio.to_thread(Path(place).is_dir):
+        found = await asyncio.to_thread(folders.read_pipeline, Path(place))
+    else:
+        repository, _, revision = place.partition("@")
+        source = Source(kind="hub", location=repository, revision=revision or None)
+        endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
+        found = await asyncio.to_thread(hub.read_pipeline, endpoint, source)
+    known = await _known_digests(home) if home is not None else frozenset()
+    click.echo(f"{found.pipeline_class}  {found.digest}\narchitecture {found.architecture}")
+    for part in found.components:
+        share = "  (in the catalogue already)" if part.digest in known else ""
+        click.echo(
+            f"  {part.name:<18} {part.class_name:<32} {part.dtype or '':<9} {part.size_bytes:>15,}{share}"
+        )
+    click.echo(f"  {'total':<61} {found.size_bytes:>15,}")
+
+
+async def _known_digests(home: Path) -> frozenset[str]:
+    from registry import store
+
+    async with open_database(home) as db:
+        rows = await store.load_catalog(db)
+    return frozenset(part.digest for version in rows.versions for part in version.manifest.components)
+
+
 @click.group()
 def key() -> None:
     """API keys."""

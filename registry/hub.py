@@ -15,6 +15,7 @@ from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Record,
 from registry.errors import FolderError, HubError, TruncatedError, WeightsError
 
 TIMEOUT_SECONDS = 30.0
+GATED = "it is gated: accept its licence on the Hub and set MARQUEE_HUB_TOKEN"
 
 
 class Endpoint(Record, frozen=True, kw_only=True):
@@ -84,6 +85,8 @@ class Repository:
             answer = httpx.get(url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS)
         except httpx.HTTPError as error:
             raise HubError(self.name, f"the Hub does not deliver {path}: {error}") from error
+        if answer.status_code in {401, 403}:
+            raise HubError(self.name, GATED)
         if not answer.is_success:
             raise HubError(self.name, f"the Hub answered {answer.status_code} for {path}")
         self._counted.bytes += len(answer.content)
@@ -92,12 +95,7 @@ class Repository:
 
 def _info(endpoint: Endpoint, source: Source) -> Any:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     api = HfApi(endpoint=endpoint.url, token=endpoint.token or False)
     try:
@@ -105,14 +103,12 @@ def _info(endpoint: Endpoint, source: Source) -> Any:
             source.location, revision=source.revision, files_metadata=True, timeout=TIMEOUT_SECONDS
         )
     except GatedRepoError as error:
-        raise HubError(
-            source.location, "it is gated: accept its licence on the Hub and set MARQUEE_HUB_TOKEN"
-        ) from error
+        raise HubError(source.location, GATED) from error
     except RevisionNotFoundError as error:
         raise HubError(source.location, f"it has no revision {source.revision}") from error
     except RepositoryNotFoundError as error:
         raise HubError(source.location, "the Hub knows no such repository, or it wants a token") from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+    except Exception as error:  # whichever HTTP library the client is built on has errors of its own
         reason = str(error).strip().splitlines()
         raise HubError(
             source.location, f"the Hub does not answer: {reason[0] if reason else error!r}"

@@ -12,6 +12,7 @@ import msgspec
 from registry.errors import SettingsError
 
 PREFIX = "MARQUEE_"
+CLIENT_KEYS = frozenset({"MARQUEE_URL", "MARQUEE_KEY"})  # the commands' own: whom they talk to, as whom
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -48,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Overrides that are None count as not given. Raises `SettingsError`."""
         fields = cls.__struct_fields__
         for key in environ:
-            if key.startswith(PREFIX) and key[len(PREFIX) :].lower() not in fields:
+            if key.startswith(PREFIX) and key not in CLIENT_KEYS and key[len(PREFIX) :].lower() not in fields:
                 raise SettingsError(key, "no such setting")
         values: dict[str, Any] = {
             name: environ[PREFIX + name.upper()] for name in fields if environ.get(PREFIX + name.upper())

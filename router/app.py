@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import api, edge, hub, partitions, postgres, rollups
+from registry import api, edge, hub, listing, partitions, postgres, rollups
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.database import Database
@@ -24,6 +24,7 @@ from registry.validation import Place
 from registry.web import opening, signin
 from router import downloads, fates, links, tables
 from router.board import Board
+from router.browsing import Browser
 from router.clients import fal, fal_shapes
 from router.clients.door import House
 from router.core import Core
@@ -53,6 +54,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     front: pages.Front
     dashboard: dashboard_pages.Dashboard
     office: api.Office
+    browser: Browser
     seat: links.Seat
     dispatcher: Dispatcher
 
@@ -84,6 +86,7 @@ def create_app(settings: Settings) -> Litestar:
         pages.router(lambda: gateway().front),
         dashboard_pages.router(lambda: gateway().dashboard),
         api.router(lambda: gateway().office),
+        listing.router(lambda: gateway().browser),
         _health(gateway),
     ]
     return Litestar(
@@ -154,6 +157,7 @@ async def _open(settings: Settings) -> AsyncIterator[Gateway]:
                 front=front,
                 dashboard=dashboard,
                 office=office,
+                browser=Browser(catalogue, settings.address),
                 seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
                 dispatcher=dispatcher,
             )

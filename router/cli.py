@@ -10,6 +10,8 @@ COMMANDS = {
     "up": "router.up:up",
     "catalog": "registry.cli:catalog",
     "key": "registry.cli:key",
+    "inspect": "registry.cli:inspect",
+    "publish": "registry.publish_cli:publish",
     "demo-data": "registry.usage_cli:demo_data",
     "host": "loaders.cli:host",
     "load": "loaders.cli:load",

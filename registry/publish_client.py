@@ -1,0 +1,77 @@
+"""A client of the admin API: signs requests, repeats them safely, turns refusals into one line. Process edge."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import click
+import httpx
+
+CHUNK_BYTES = 16 << 20
+TRIES = 5
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+
+
+class Client:
+    def __init__(self, url: str, key: str) -> None:
+        headers = {"authorization": f"Key {key}"}
+        self._http = httpx.Client(base_url=f"{url.rstrip('/')}/v1/admin", headers=headers, timeout=TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    @staticmethod
+    def address(slug: str) -> str:
+        return slug.replace("/", "~")
+
+    def get(self, path: str, **query: str) -> Any:
+        return self._ask("GET", path, params=query)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._ask("POST", path, json=body if body is not None else {})
+
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
+    def send(self, upload_id: str, file: dict[str, Any], source: Path) -> Iterator[int]:
+        """Sends what is missing of a file, chunk by chunk; yields how many bytes each had. Resumes by itself."""
+        if source.stat().st_size != file["size_bytes"]:
+            raise click.ClickException(f"{source} changed since it was announced")
+        offset = 0 if file["verified"] else file["received_bytes"]
+        with source.open("rb") as stream:
+            while not file["verified"]:
+                stream.seek(offset)
+                query = {"path": file["path"], "offset": str(offset)}
+                file = self._ask(
+                    "PUT", f"/uploads/{upload_id}/files", params=query, content=stream.read(CHUNK_BYTES)
+                )
+                yield file["received_bytes"] - offset
+                offset = file["received_bytes"]
+
+    def _ask(self, method: str, path: str, **request: Any) -> Any:
+        """The key makes a repeated write one write, so a lost connection is simply tried again."""
+        headers = {"idempotency-key": secrets.token_hex(16)}
+        for attempt in range(TRIES):
+            try:
+                return _result(self._http.request(method, path, headers=headers, **request))
+            except httpx.TransportError as error:
+                if attempt == TRIES - 1:
+                    raise click.ClickException(f"{self._http.base_url} does not answer: {error}") from error
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError
+
+
+def _result(answer: httpx.Response) -> Any:
+    if answer.is_success:
+        return answer.json()
+    try:
+        found = answer.json()
+        reason = f"{found['title']}: {found['detail']}"
+    except (ValueError, KeyError, TypeError):
+        reason = f"the server answered {answer.status_code}"
+    raise click.ClickException(reason)
