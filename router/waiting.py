@@ -142,8 +142,9 @@ class Waiting:
     def replan_host(self, host: int) -> None:
         """What was planned on a host that is gone has to be planned again."""
         rows = np.flatnonzero(self.column(PLAN_HOST) == host)
-        self._columns.cells[PLAN_HOST, rows] = NOWHERE
-        self.unplanned.extend(rows.tolist())
+        for row in rows.tolist():
+            self.plan(row, int(NOWHERE), 0.0, np.inf)  # an old finish would look better than any host can do
+            self.unplanned.append(row)
 
     def _pool(self, line: Line, entry: Entry) -> None:
         row = self._free.pop() if self._free else len(self.rows)

@@ -254,6 +254,23 @@ def test_a_lost_host_is_forgotten_and_its_plans_made_again(site: Site) -> None:
     assert site.drain() == {"r2": "cold"}
 
 
+def test_all_that_waited_for_a_lost_host_runs_when_it_is_back(site: Site) -> None:
+    """Their old plans' finish times must not make the returned host look too late."""
+    site.join(hello("only", MODELS["flux"], slots=1))
+    waiting = [site.submit() for _ in range(5)]
+    assert len(site.drain()) == 1
+    placement.fold(site.state, Left(host_id="only"), site.now)
+    assert site.drain() == {}
+    site.now += 60
+    placed = []
+    for _ in waiting[1:]:
+        site.join(hello("only", MODELS["flux"], slots=1))  # free again
+        placed += site.drain()
+        placement.fold(site.state, Left(host_id="only"), site.now)
+        site.now += 1
+    assert sorted(placed) == waiting[1:]
+
+
 def test_reports_correct_what_was_expected(site: Site) -> None:
     site.join(hello("a"))
     request = site.submit("sdxl")
