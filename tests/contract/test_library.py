@@ -1,0 +1,75 @@
+"""The loader without a server: as a library and as `marquee load`, from folders and from a catalogue file."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from loaders import FailedRunError, Loader
+from loaders.cli import load
+from loaders.errors import InputError, WeightsMissingError
+from registry import folders
+from registry.settings import Settings
+from tests import tiny
+
+VALUES = {"prompt": "red", "seed": 3, "num_inference_steps": 2, "image_size": "32x32"}
+CATALOG = """
+organizations: {toys: {title: Toys}}
+models:
+  toys/bricks:
+    title: Bricks
+    task: text-to-image
+    input: {type: object, properties: {prompt: {type: string}}}
+    variants:
+      toys/bricks: {name: Bricks, path: base}
+adapters:
+  toys/bent: {name: Bent, base: toys/bricks, path: lora}
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny.save_pipeline(folder / "base", seed=1)
+    tiny.save_lora(folder / "lora", seed=3)
+    (folder / "catalog.yaml").write_text(CATALOG)
+    return folder
+
+
+def test_a_folder_and_a_slug_of_the_same_bytes_give_the_same_picture(root: Path, tmp_path: Path) -> None:
+    with Loader(Settings(home=tmp_path, device="cpu"), catalog=root / "catalog.yaml") as loader:
+        by_folder = loader.run(root / "base", **VALUES)
+        assert loader.run("toys/bricks", **VALUES).outputs == by_folder.outputs
+        bent = loader.run("toys/bricks", loras=[("toys/bent", 1.0)], **VALUES)
+        assert bent.outputs != by_folder.outputs
+        by_file = loader.run(root / "base", loras=[(root / "lora" / folders.ADAPTER_FILE, 1.0)], **VALUES)
+        assert by_file.outputs == bent.outputs
+        with pytest.raises(InputError, match="no LoRA nowhere"):
+            loader.run("toys/bricks", loras=[("nowhere", 1.0)], **VALUES)
+        with pytest.raises(FailedRunError) as caught:
+            loader.run("toys/bricks", **VALUES | {"image_size": "huge"})
+        assert caught.value.failure.location == ("image_size",)
+        with pytest.raises(WeightsMissingError, match=r"holds|missing"):
+            loader.run(root / "lora", **VALUES)
+
+
+def test_the_command_writes_the_picture_and_says_what_fails(root: Path, tmp_path: Path) -> None:
+    arguments = [
+        "--prompt",
+        "red",
+        "--steps",
+        "2",
+        "--size",
+        "32x32",
+        "--home",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
+    runner = CliRunner(env={"MARQUEE_TEST_CLUSTER": None})  # the tests' own, not a setting
+    done = runner.invoke(load, [str(root / "base"), "--out", str(tmp_path / "out"), *arguments])
+    assert done.exit_code == 0, done.output
+    assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".png"]
+    failed = runner.invoke(load, [str(root / "lora"), *arguments])
+    assert failed.exit_code == 1
+    assert "model_index.json" in failed.output
