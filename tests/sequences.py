@@ -26,16 +26,16 @@ Request = tuple[int, tuple[tuple[int, float], ...], int]  # variant, (LoRA, scal
 
 
 class Zoo:
-    """Four variants of one architecture, two of another, and LoRAs for each."""
+    """Four variants of one architecture, two of another, and LoRAs for each; made where they are not there yet."""
 
     def __init__(self, root: Path) -> None:
         self.variants: list[Manifest] = []
         self.loras: list[list[AdapterManifest]] = []
         for family, seeds in (("flux", (1, 2, 3, 4)), ("sd15", (1, 2))):
-            made = [architectures.write(root / f"{family}{seed}", family, seed=seed) for seed in seeds]
+            made = [_once(root / f"{family}{seed}", family, seed) for seed in seeds]
             manifests = [folders.read_pipeline(folder) for folder in made]
             files = [
-                architectures.write_lora(root / f"{family}-lora{n}.safetensors", made[0], seed=n, rank=rank)
+                _lora_once(root / f"{family}-lora{n}.safetensors", made[0], seed=n, rank=rank)
                 for n, rank in enumerate((1, 4, 16))
             ]
             loras = [adapters.describe(file, architecture=manifests[0].architecture) for file in files]
@@ -53,6 +53,14 @@ class Zoo:
         return bench.submit(
             self.variants[variant], uses, seed=seed, num_inference_steps=steps, image_size=SIZE
         )
+
+
+def _once(folder: Path, family: str, seed: int) -> Path:
+    return folder if folder.exists() else architectures.write(folder, family, seed=seed)
+
+
+def _lora_once(file: Path, base: Path, *, seed: int, rank: int) -> Path:
+    return file if file.exists() else architectures.write_lora(file, base, seed=seed, rank=rank)
 
 
 class Faults:
@@ -134,8 +142,8 @@ def play(
     return {**counts, "faults": faults.struck}
 
 
-def references(zoo: Zoo, home: Path, *, steps: int, seed: int) -> dict[Request, bytes]:
-    """What each request of that game gives on an engine that has room for everything and meets no faults."""
+def requests(zoo: Zoo, *, steps: int, seed: int) -> list[Request]:
+    """The different requests that `play` will make, in order of first appearance."""
     rng = random.Random(seed)
     wanted: list[Request] = []
     for _ in range(steps):
@@ -146,8 +154,13 @@ def references(zoo: Zoo, home: Path, *, steps: int, seed: int) -> dict[Request, 
         wanted += burst
         if rng.random() < 0.15:
             rng.choice(burst)
+    return list(dict.fromkeys(wanted))
+
+
+def references(zoo: Zoo, home: Path, *, steps: int, seed: int) -> dict[Request, bytes]:
+    """What each request of that game gives on an engine that has room for everything and meets no faults."""
     found: dict[Request, bytes] = {}
-    for request in dict.fromkeys(wanted):
+    for request in requests(zoo, steps=steps, seed=seed):
         bench = Bench(home, 1 << 30)
         zoo.submit(bench, request)
         outcome = bench.outcome()
