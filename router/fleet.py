@@ -14,6 +14,7 @@ from router.grid import Floats, Grid, Names
 from router.hosts import Assigned, FleetEvent, Host, Joined, Left, Reported, Running, Staging, expected_end
 from router.residency import ABSENT, DEVICE, LEVEL, Bundle, Part, Residency
 
+ARRIVAL_GRACE_SECONDS = 10.0
 NEVER = 1e12  # later than any clock; finite, so that sums with it stay numbers
 
 
@@ -147,6 +148,7 @@ class Fleet:
                 attempt.ends_at = began + (now - began) * message.steps / message.step
             case protocol.Done(attempt=key) | protocol.Failed(attempt=key):
                 self._finish(host, [key], now)
+                self._expire(host, now)
             case protocol.Draining(returned=returned):
                 host.draining = True
                 self._finish(host, returned, now)
@@ -165,6 +167,15 @@ class Fleet:
                 for part in attempt.parts - wanted:
                     host.arriving.pop(part, None)
                     self._retier(host, part)
+
+    def _expire(self, host: Host, now: float) -> None:
+        """Loads ahead are only tried: what has not come long after its time, and no attempt waits for, will not."""
+        overdue = [part for part, at in host.arriving.items() if now > at + ARRIVAL_GRACE_SECONDS]
+        wanted = {part for attempt in host.attempts.values() for part in attempt.parts} if overdue else ()
+        for part in overdue:
+            if part not in wanted:
+                del host.arriving[part]
+                self._retier(host, part)
 
     def _hold(self, host: Host, held: Iterable[protocol.Held]) -> None:
         for item in held:

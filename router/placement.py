@@ -129,7 +129,7 @@ def _bind_or_plan(state: State, row: int, candidates: Shortlist, now: float) -> 
     entry, tag = state.waiting.entry(row), float(state.waiting.column(TAG)[row])
     best, victims = candidates[0]
     index = state.fleet.names[best.host_id]
-    free = state.fleet.free_slots[index] > 0 and state.waiting.planned_ahead(tag, index + 1)[index] == 0
+    free = state.fleet.free_slots[index] > 0 and not state.waiting.is_planned_ahead(tag, index)
     low = entry.work.priority == "low"
     if free and not (low and state.fleet.device_free_at[index] > now):
         return _decide(state, entry, tag, best, candidates, victims, "the cheapest host, and it can take it")
@@ -188,7 +188,7 @@ def prefetch(state: State, now: float) -> Staging | None:
     Ask when `choose` has nothing more; fold each answer before asking again.
     """
     waiting, fleet = state.waiting, state.fleet
-    if not waiting.row_of:
+    if not waiting.planned:
         return None
     hosts = waiting.column(PLAN_HOST).astype(np.int64)
     idle = (fleet.overlaps > 0) & (fleet.mover_free_at <= now)

@@ -20,11 +20,11 @@ from router.waiting import ADAPTER, PLAN_HOST, RUN_SECONDS, SCANNED_ADAPTERS, VE
 class Knobs(msgspec.Struct, frozen=True, kw_only=True):
     """Weights of the price's terms; the simulator tunes them."""
 
-    regret: float = 1.0  # of a second of expected reloading
-    order: float = 0.2  # seconds that a second of virtual time (fair order) is worth
+    regret: float = 2.0  # of a second of expected reloading
+    order: float = 0.1  # seconds that a second of virtual time (fair order) is worth
     steal_margin_seconds: float = 0.5  # that a host must gain before it takes what is planned elsewhere
     spread_seconds: float = 0.5  # price of a second copy in the same failure domain
-    mover: float = 0.3  # of a second of loading, hidden or not: the mover is wanted by others too
+    mover: float = 0.6  # of a second of loading, hidden or not: the mover is wanted by others too
     stall: float = 1.0
     prefetch_regret_seconds: float = 2.0  # that fetching ahead for a plan may cost
     shortlist: int = 4  # hosts whose eviction regret is worked out
@@ -91,7 +91,7 @@ def price(state: State, entry: Entry, tag: float, now: float, *, first_on: int |
         needs = sum((residency.missing_bytes(adapter) for adapter in adapters), needs)
         total_bytes += sum(residency.size_bytes(adapter) for adapter in adapters)
     free_at = np.maximum(fleet.device_free_at, now)
-    if state.waiting.row_of:
+    if state.waiting.planned:
         ahead = state.waiting.planned_ahead(tag, len(fetch))
         if first_on is not None:
             ahead[first_on] = 0.0
@@ -123,21 +123,33 @@ def finish_on(state: State, host: int, free_at: float, now: float) -> Floats:
 def planned_parts(state: State, host: int) -> set[int]:
     """Parts that requests planned on this host will need there."""
     waiting = state.waiting
+    if not waiting.planned:
+        return set()
     rows = np.flatnonzero(waiting.column(PLAN_HOST) == host).tolist()
     bundles = {bundle for row in rows for bundle in waiting.entry(row).bundles}
     return {int(part) for bundle in bundles for part in state.fleet.residency.bundle_parts[bundle]}
+
+
+def nearest(total: Floats, count: int) -> list[int]:
+    """The cheapest few that can run it; a handful of `argmin` is cheaper than one partition."""
+    left, found = total.copy(), []
+    for _ in range(min(count, len(left))):
+        index = int(left.argmin())
+        if left[index] >= NEVER / 2:
+            break
+        found.append(index)
+        left[index] = NEVER
+    return found
 
 
 def shortlist(
     state: State, entry: Entry, priced: Priced, now: float, *, include: int | None = None
 ) -> Shortlist:
     """The cheapest hosts with their eviction regret worked out, cheapest first."""
-    count = min(state.knobs.shortlist, len(priced.total))
-    near = np.argpartition(priced.total, count - 1)[:count] if count else np.zeros(0, dtype=np.int64)
-    if include is not None and include not in near:
-        near = np.append(near, include)
-    finite = [index for index in near.tolist() if priced.total[index] < NEVER / 2]
-    found = [_candidate(state, entry, priced, index, now) for index in finite]
+    near = nearest(priced.total, state.knobs.shortlist)
+    if include is not None and include not in near and priced.total[include] < NEVER / 2:
+        near.append(include)
+    found = [_candidate(state, entry, priced, index, now) for index in near]
     # The sort is stable and the name breaks ties, so that equal prices give equal answers on every run.
     return sorted(found, key=lambda pair: (pair[0].total, pair[0].host_id))
 

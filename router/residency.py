@@ -81,15 +81,13 @@ class Residency:
     # rows
 
     def seconds(self, bundle: int) -> Floats:
-        """Per host, what loading the missing parts of a bundle takes, fixed share included."""
-        missing = self._count.cells[bundle, : self.hosts] > 0
-        row: Floats = (self._seconds.cells[bundle, : self.hosts] + self._fixed.cells[bundle]) * missing
+        """Per host, what loading the missing parts of a bundle takes, fixed share included. A view: do not write."""
+        row: Floats = self._seconds.cells[bundle, : self.hosts]
         return row
 
     def seconds_on(self, bundles: Ints, host: int) -> Floats:
         """The same for many bundles on one host."""
-        missing = self._count.cells[bundles, host] > 0
-        column: Floats = (self._seconds.cells[bundles, host] + self._fixed.cells[bundles]) * missing
+        column: Floats = self._seconds.cells[bundles, host]
         return column
 
     def missing_bytes(self, bundle: int) -> Floats:
@@ -173,12 +171,19 @@ class Residency:
         self._tier.cells[part, host] = tier
         prices, size = self._seconds_per_byte.cells[:, host], self.part_bytes[part]
         bundles = self.bundles_of[part]
-        self._seconds.cells[bundles, host] += size * (prices[tier] - prices[before])
+        seconds = self._seconds.cells[bundles, host] + size * (prices[tier] - prices[before])
         arrived = (tier == DEVICE) - (before == DEVICE)
         if arrived:
             self.copies[part] += arrived
             self._bytes.cells[bundles, host] -= arrived * size
-            self._count.cells[bundles, host] -= arrived
+            count = self._count.cells[bundles, host] - arrived
+            self._count.cells[bundles, host] = count
+            # The fixed share is paid while anything is missing; nothing missing is exactly nothing to pay.
+            if arrived > 0:
+                seconds[count == 0] = 0.0
+            else:
+                seconds[count == 1] += self._fixed.cells[bundles][count == 1]
+        self._seconds.cells[bundles, host] = seconds
 
     def _grow(self) -> None:
         parts, bundles = len(self.parts), len(self.bundles)
@@ -202,6 +207,8 @@ class Residency:
         tiers = self._tier.cells[np.ix_(parts, hosts)]
         absent = tiers < DEVICE
         seconds = (sizes * self._seconds_per_byte.cells[tiers, hosts[None, :]]).sum(axis=0)
+        missing = absent.any(axis=0)
+        seconds = (seconds + self._fixed.cells[bundle]) * missing
         return seconds, (sizes * absent).sum(axis=0), absent.sum(axis=0)
 
     def check_integrity(self) -> None:

@@ -1,7 +1,7 @@
 """What it costs to let weights go: the expected seconds of loading them again.
 
 Pure. A part is worth (probability that it is wanted before it would have left anyway) x (seconds to load it),
-discounted when the fleet holds more copies than demand asks for. Rates are read from `demand` at most once a second.
+discounted when the fleet holds more copies than demand asks for. Rates are read from `demand` every few seconds.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from router.hosts import Host
 from router.residency import DEVICE, Residency
 
 HORIZON_SECONDS = 600.0  # for which an unused part would have stayed on the device
-SPARE_SHARE = 0.15  # of its worth that a copy keeps which demand does not ask for
-REFRESH_SECONDS = 1.0
+SPARE_SHARE = 0.5  # of its worth that a copy keeps which demand does not ask for
+REFRESH_SECONDS = 5.0
 
 
 class Valuation:

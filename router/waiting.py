@@ -64,6 +64,7 @@ class Waiting:
         self._lines: dict[Line, deque[RequestId]] = {}
         self._behind: dict[RequestId, Entry] = {}
         self._turns: list[tuple[float, Line]] = []
+        self.planned = 0  # rows with a plan
         self._turning: set[Line] = set()  # lines in `_turns`
 
     def __len__(self) -> int:
@@ -84,10 +85,16 @@ class Waiting:
 
     def planned_ahead(self, tag: float, hosts: int) -> Floats:
         """Seconds planned on each host for requests that go before this tag."""
+        if not self.planned:
+            return np.zeros(hosts)
         ahead = (self.column(TAG) < tag) & (self.column(PLAN_HOST) >= 0)
         where = self.column(PLAN_HOST)[ahead].astype(np.int64)
         seconds = np.bincount(where, weights=self.column(PLAN_SECONDS)[ahead], minlength=hosts)
         return seconds.astype(np.float64)
+
+    def is_planned_ahead(self, tag: float, host: int) -> bool:
+        """Somebody who goes before this tag is planned there."""
+        return bool(self.planned and ((self.column(PLAN_HOST) == host) & (self.column(TAG) < tag)).any())
 
     def entry(self, row: int) -> Entry:
         entry = self.rows[row]
@@ -125,6 +132,7 @@ class Waiting:
         entry = self.entry(row)
         line = (entry.work.organization, entry.work.priority)
         self.rows[row] = None
+        self.planned -= int(self._columns.cells[PLAN_HOST, row] >= 0)
         self._columns.cells[TAG, row] = np.inf
         self._columns.cells[PLAN_HOST, row] = NOWHERE
         self._free.append(row)
@@ -137,7 +145,9 @@ class Waiting:
 
     def plan(self, row: int, host: int, seconds: float, finish_at: float) -> None:
         """Expect a request to run there: `seconds` of that host's time, done at `finish_at`."""
-        self._columns.cells[PLAN_HOST : PLAN_FINISH + 1, row] = (host, seconds, finish_at)
+        cells = self._columns.cells[PLAN_HOST : PLAN_FINISH + 1, row]
+        self.planned += int(host >= 0) - int(cells[0] >= 0)
+        cells[:] = (host, seconds, finish_at)
 
     def replan_host(self, host: int) -> None:
         """What was planned on a host that is gone has to be planned again."""
@@ -191,6 +201,7 @@ class Waiting:
             assert self.entry(row).work.id == request_id
             assert request_id not in self._behind
         assert len(self.row_of) + len(self._free) == len(self.rows)
+        assert self.planned == int((self.column(PLAN_HOST) >= 0).sum())
         assert sum(self._pooled.values()) == len(self.row_of)
         queued = {request_id for queue in self._lines.values() for request_id in queue}
         assert set(self._behind) <= queued

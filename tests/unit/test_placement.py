@@ -171,11 +171,11 @@ def test_waiting_for_a_warm_host_costs_less_than_loading(site: Site) -> None:
 
 def test_a_long_queue_pays_for_a_second_copy(site: Site) -> None:
     site.join(hello("cold"), hello("warm", MODELS["flux"], slots=1))
-    for _ in range(7):
+    for _ in range(10):
         site.submit("flux")
     placed = site.drain()
     assert placed["r1"] == "warm"
-    assert "cold" in placed.values(), "the sixth would wait for 20 s"
+    assert "cold" in placed.values(), "the tenth would wait for 36 s"
 
 
 def test_several_requests_join_one_load(site: Site) -> None:
