@@ -18,11 +18,12 @@ from litestar import Litestar, Response, get
 from registry import api, edge, hub, listing, partitions, postgres, rollups
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
+from registry.dashboard.live import FleetState
 from registry.database import Database
 from registry.settings import Settings
 from registry.validation import Place
 from registry.web import opening, signin
-from router import downloads, fates, links, tables
+from router import downloads, fates, links, tables, telemetry
 from router.board import Board
 from router.browsing import Browser
 from router.clients import fal, fal_shapes
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> Litestar:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with _open(settings) as opened:
+        async with _open(settings, told) as opened:
             living.append(opened)
             app.state.gateway = opened
             app.state.stop = opened.house.core.stopping.set
@@ -76,7 +77,14 @@ def create_app(settings: Settings) -> Litestar:
             opened.house.core.stopping.set()
             living.clear()
 
-    plumbing = edge.plumbing(edge.Metrics())
+    def fleet() -> FleetState | None:
+        """Only of the process that dispatches, so that sums over gateways are right."""
+        active = bool(living) and gateway().dispatcher.term is not None
+        return gateway().dashboard.observatory.fleet() if active else None
+
+    metrics = edge.Metrics()
+    told = telemetry.Telemetry(metrics.registry, fleet)
+    plumbing = edge.plumbing(metrics)
     handlers = [
         fal.router(lambda: gateway().house),
         fates.router(lambda: gateway().house),
@@ -85,6 +93,7 @@ def create_app(settings: Settings) -> Litestar:
         signin.router(lambda: gateway().front.door),
         pages.router(lambda: gateway().front),
         dashboard_pages.router(lambda: gateway().dashboard),
+        telemetry.router(lambda: gateway().house, fleet),
         api.router(lambda: gateway().office),
         listing.router(lambda: gateway().browser),
         _health(gateway),
@@ -98,14 +107,15 @@ def create_app(settings: Settings) -> Litestar:
 
 
 @contextlib.asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[Gateway]:
+async def _open(settings: Settings, told: telemetry.Telemetry) -> AsyncIterator[Gateway]:
     dsn = settings.database_url
     if dsn is None:
         dsn = await asyncio.to_thread(postgres.ensure, settings.home)
     async with contextlib.AsyncExitStack() as stack:
         db = await stack.enter_async_context(Database.open(dsn))
         catalogue = await stack.enter_async_context(Catalogue.open(db))
-        files, board, origin = FileStore(settings.home / "files"), Board(), secrets.token_hex(8)
+        files, board = FileStore(settings.home / "files"), Board(told.ended)
+        origin = secrets.token_hex(8)
         dispatcher = Dispatcher(
             pool=settings.pool,
             db=db,

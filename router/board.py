@@ -5,6 +5,7 @@ Whoever learns something posts it: `settle` an end, `touch` any other change. It
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 
 from router.requests import RequestId, Status
 
@@ -12,7 +13,8 @@ from router.requests import RequestId, Status
 class Board:
     """Callers that wait for an end, and callers that watch every change."""
 
-    def __init__(self) -> None:
+    def __init__(self, concluded: Callable[[Status], None] = lambda _: None) -> None:
+        self._concluded = concluded
         self._ends: defaultdict[RequestId, set[asyncio.Future[Status]]] = defaultdict(set)
         self._changes: defaultdict[RequestId, set[asyncio.Event]] = defaultdict(set)
 
@@ -20,6 +22,11 @@ class Board:
     def awaited(self) -> frozenset[RequestId]:
         """Requests whose end or next change somebody waits for."""
         return frozenset((*self._ends, *self._changes))
+
+    def conclude(self, status: Status) -> None:
+        """The request's end is stored, by this process: said once per request, over all processes."""
+        self._concluded(status)
+        self.settle(status)
 
     def settle(self, status: Status) -> None:
         """The request is final."""

@@ -13,6 +13,7 @@ COMMANDS = {
     "inspect": "registry.cli:inspect",
     "publish": "registry.publish_cli:publish",
     "demo-data": "registry.usage_cli:demo_data",
+    "top": "router.top:top",
     "host": "loaders.cli:host",
     "load": "loaders.cli:load",
     "why": "router.why:why",

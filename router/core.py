@@ -172,7 +172,7 @@ class Core:
         ended = await self._queue.finish(ending)
         if ended is None:
             raise AlreadyFinishedError(request_id)
-        self._board.settle(
+        self._board.conclude(
             msgspec.structs.replace(
                 status, state=State.CANCELLED, outcome=ending.outcome, finished_at=ended.finished_at
             )

@@ -79,7 +79,7 @@ class Ends:
         if ended is None:
             self._term.spawn(self.look_again(request.id))
         else:
-            self._term.board.settle(
+            self._term.board.conclude(
                 Status(
                     request=request,
                     state=outcome.state,
