@@ -4,7 +4,7 @@ IO through `store`, `reader` and `device`. An item knows its files and its layou
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import msgspec
 
 from loaders import adapters, layout, reader
 from loaders.device import Arena, Device
-from loaders.errors import ArchitectureError
+from loaders.errors import ArchitectureError, WeightsDamagedError
+from loaders.headers import Header
 from loaders.pipelines.built import Built
 from loaders.pipelines.modules import keep_float32, load_by_library
 from loaders.store import Store
@@ -66,7 +67,8 @@ class ComponentItem:
     def load(self) -> Bound:
         if self._is_foreign:
             return self._bound(self._converted())
-        return self._bound(reader.read(self._paths(), self._plan(), self._device))
+        files = self._component.weights
+        return self._bound(_read(self._store, files, self._source, self._plan, self._device))
 
     def copy(self, payload: Bound) -> Bound:
         return self._bound(self._device.to_device(payload.arena))
@@ -145,22 +147,43 @@ class AdapterItem:
 
     def measure(self) -> int:
         if self._size_bytes is None:
-            self._size_bytes = layout.lay_out(reader.read_headers([self._path()])).size_bytes
+            self._size_bytes = layout.lay_out(self._headers()).size_bytes
         return self._size_bytes
 
     def load(self) -> adapters.Lora:
-        headers = reader.read_headers([self._path()])
-        arena = reader.read([self._path()], layout.lay_out(headers), self._device)
+        files, source = (self._manifest.weights,), self._manifest.source
+        arena = _read(self._store, files, source, lambda: layout.lay_out(self._headers()), self._device)
         modules = {role: slots.module for role, slots in self._built.slots.items()}
-        lora = adapters.parse(arena.views, headers[0].metadata, self._built.pipeline_class, modules)
+        lora = adapters.parse(arena.views, self._headers()[0].metadata, self._built.pipeline_class, modules)
         adapters.check(lora, {role: slots.shapes for role, slots in self._built.slots.items()})
         return lora
 
     def copy(self, payload: adapters.Lora) -> adapters.Lora:
         return adapters.moved(payload, self._device.torch_device)
 
+    def _headers(self) -> tuple[Header, ...]:
+        return reader.read_headers([self._path()])
+
     def _path(self) -> Path:
         return self._store.ensure(self._manifest.weights, self._manifest.source)
+
+
+def _read(
+    store: Store, files: Sequence[FileRef], source: Source, plan: Callable[[], layout.Layout], device: Device
+) -> Arena:
+    """The verified bytes. Files that change meanwhile are had once more, from their source if need be."""
+
+    def once() -> Arena:
+        arena = reader.read([store.ensure(file, source) for file in files], plan(), device)
+        for file in files:
+            if store.locate(file.sha256) is None:
+                raise WeightsDamagedError(f"{file.path} changed while it was read")
+        return arena
+
+    try:
+        return once()
+    except WeightsDamagedError:
+        return once()
 
 
 def read_configs(manifest: Manifest, read: Callable[[FileRef, Source], bytes]) -> dict[str, dict[str, Any]]:

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from loaders import layout, reader
+from loaders import items, layout, reader
 from loaders.device import Device
 from loaders.errors import WeightsDamagedError
+from loaders.fetch import Remote
 from loaders.headers import read_header
+from loaders.store import Store
+from registry.catalog import FileRef, Source
+from tests.hub import Hub, Repository
 from tests.unit.test_weights import CORPUS
 
 HONEST = {"a": {"dtype": "F32", "shape": [1 << 16], "data_offsets": [0, 1 << 18]}}
@@ -93,3 +97,35 @@ def test_a_dtype_that_torch_cannot_hold_is_refused(tmp_path: Path, stored: str) 
     header = {"a": {"dtype": stored, "shape": [64], "data_offsets": [0, 8 * bits]}}
     with pytest.raises(WeightsDamagedError, match=stored):
         read_header(written(tmp_path / "model.safetensors", header, bytes(8 * bits)))
+
+
+def test_a_blob_that_changes_while_it_is_read_is_fetched_and_read_again(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = honest.read_bytes()
+    hub = Hub({"lab/open": Repository({"model.safetensors": content})}).start()
+    store = Store(tmp_path / "home", remote=Remote(hub_endpoint=hub.endpoint))
+    file = FileRef(
+        path="model.safetensors", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+    source, read = Source(kind="hub", location="lab/open"), reader.read
+    harmed: list[Path] = []
+
+    def harmed_before(paths: list[Path], *rest: object) -> object:
+        if not harmed:  # after the store vouched for it, before the reader looks: same size, same header
+            harmed.append(paths[0])
+            write_in_place(paths[0])
+        return read(paths, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reader, "read", harmed_before)
+    arena = items._read(
+        store,
+        [file],
+        source,
+        lambda: layout.lay_out(reader.read_headers([store.ensure(file, source)])),
+        Device("cpu"),
+    )
+    assert bytes(arena.storage.numpy().data) == content[-(1 << 18) :]
+    assert hub.gets(file.path) == 2
+    store.close()
+    hub.stop()
