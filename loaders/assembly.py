@@ -24,7 +24,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
     manifest: Manifest
     built: Built
-    pipeline: Any
+    assets: Path  # a folder with scheduler, tokenizers and the rest
     components: tuple[items.ComponentItem, ...]  # in the manifest's order
 
 
@@ -46,10 +46,11 @@ class Assembly:
         if key not in self._ready:
             built = self._architecture(manifest)
             folder = self._assets(manifest)
+            built.pipeline(folder)
             self._ready[key] = Ready(
                 manifest=manifest,
                 built=built,
-                pipeline=built.pipeline(folder.name, folder),
+                assets=folder,
                 components=tuple(
                     items.ComponentItem(component, manifest.source, built, self._store, self._device, dtype)
                     for component in manifest.components

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from loaders import assembly, merging, protocol, running
+from loaders import assembly, intake, merging, protocol, running
 from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.errors import HostError, LoaderError
 from loaders.protocol import AttemptKey, Tier
 from loaders.residency import Item, Shelf
+from loaders.retrieval import Retrieval
 from loaders.running import Finished, Job
 from loaders.store import Store
 from registry.catalog import Digest
@@ -41,11 +42,13 @@ class Engine:
         store: Store,
         budgets: Mapping[Tier, int],
         listener: Listener = lambda event: None,
+        retrieval: Retrieval | None = None,
     ) -> None:
         self.device = device
         self._descriptions = Descriptions(home)
         self._listener = listener
         self._store = store
+        self._retrieval = retrieval or Retrieval()
         self._assembly = assembly.Assembly(home, store, device)
         self._shelf = Shelf(budgets, on_change=self._tell, drop_files=self._drop_files)
         self._jobs: dict[AttemptKey, Job] = {}
@@ -171,8 +174,10 @@ class Engine:
         try:
             job.check_cancelled()
             manifest, defaults = self._descriptions.version(job.assign.version)
-            job.defaults = defaults
-            job.ready = self._assembly.ready(manifest, defaults)
+            job.ready = ready = self._assembly.ready(manifest, defaults)
+            job.intake = intake.take_in(
+                ready.built, ready.assets, job.assign.input, defaults, self._retrieval
+            )
             uses = [use for use in job.assign.adapters if use.scale]
             found = self._assembly.adapters(job.ready, [self._descriptions.adapter(u.digest) for u in uses])
             job.items = (*job.ready.components, *found)

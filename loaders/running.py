@@ -7,7 +7,7 @@ are the shelf's to evict. Out of memory is answered once by evicting everything 
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from loaders import protocol
 from loaders.assembly import Ready
 from loaders.device import Device
 from loaders.errors import CancelledError, LoaderError, OutOfMemoryError
+from loaders.intake import Intake
 from loaders.merging import Merge
 from loaders.pipelines import arguments, built, outputs
 from loaders.protocol import AttemptKey
@@ -48,7 +49,7 @@ class Job:
         self.cancelled = threading.Event()
         self.returned = False
         self.ready: Ready | None = None
-        self.defaults: Mapping[str, Any] = {}
+        self.intake: Intake | None = None
         self.items: tuple[Item, ...] = ()
         self.scales: tuple[float, ...] = ()
         self.payloads: list[Any] = []
@@ -75,15 +76,15 @@ class Job:
 def run(job: Job, shelf: Shelf, device: Device, *, idle_since: float, report: Report) -> Finished:
     """Raises `LoaderError`s, and whatever the pipeline itself raises."""
     job.check_cancelled()
-    pipeline = _ready(job).pipeline
-    call = arguments.prepare(pipeline.__class__.__call__, job.assign.input, job.defaults)
+    taken = _taken(job)
+    call, pipeline = taken.call, taken.pipeline
     with _bound(job, shelf, device):
         begun = time.monotonic()
         result = _twice_when_full(
             lambda: built.run(pipeline, call, on_step=_watch(job, report)), shelf, device
         )
         ran = time.monotonic()
-    encoded = outputs.encode(result, fps=call.fps, sample_rate=built.sample_rate(pipeline))
+    encoded = outputs.encode(result, taken.style)
     timings = _timings(job, idle_since, run=ran - begun, encode=time.monotonic() - ran)
     done = protocol.Done(
         attempt=job.attempt,
@@ -137,6 +138,11 @@ def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
 def _ready(job: Job) -> Ready:
     assert job.ready is not None, "the mover thread prepares a job before the device thread gets it"
     return job.ready
+
+
+def _taken(job: Job) -> Intake:
+    assert job.intake is not None, "the mover thread takes a job's input in"
+    return job.intake
 
 
 def _twice_when_full(attempt: Callable[[], Any], shelf: Shelf, device: Device) -> Any:

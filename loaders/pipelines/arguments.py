@@ -4,13 +4,13 @@ Pure: signatures and values in, keyword arguments out. An argument that the pipe
 it says nothing (none, empty) and refused by name when it says something.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from loaders.errors import InputError
+from loaders.pipelines import names
 
 IMAGE_SIZES: Mapping[str, tuple[int, int]] = {  # width, height
     "square_hd": (1024, 1024),
@@ -22,76 +22,142 @@ IMAGE_SIZES: Mapping[str, tuple[int, int]] = {  # width, height
 }
 NOT_FOR_PIPELINES = frozenset(
     {
+        "dtype",
+        "duration",
+        "enable_safety_checker",
+        "fps",
+        "image_size",
         "loras",
+        "num_images",
+        "num_videos",
+        "output_format",
+        "quality",
         "seed",
         "sync_mode",
-        "output_format",
-        "enable_safety_checker",
-        "num_images",
-        "image_size",
-        "quality",
+        *names.MEDIA,
     }
 )
-SAME_THING: Mapping[str, tuple[str, ...]] = {  # what other classes call it
-    "num_images_per_prompt": ("num_images_per_prompt", "num_waveforms_per_prompt", "num_videos_per_prompt"),
-    "frame_rate": ("frame_rate", "fps"),
-    "fps": ("fps", "frame_rate"),
-    "num_frames": ("num_frames", "video_length"),
-}
-FRAME_RATES = ("fps", "frame_rate")
+PRIOR_FRAME_RATE = 16.0  # frames a second, where neither caller nor class says
+SIZE_STEP = 16  # pixels; every family's autoencoder and patches divide it
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a pipeline, ready but for the generator."""
+    """One call of a pipeline, ready but for the generator, and how its outputs are to be written."""
 
     arguments: Mapping[str, Any]
     seed: int
     count: int
-    fps: int | None = None  # of the video that is made of the frames, where the caller chose
+    output_format: str | None = None
+    frame_rate: float = PRIOR_FRAME_RATE
 
 
 def prepare(
-    call: Callable[..., Any], values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    call: Callable[..., Any],
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+    media: Mapping[str, Any] | None = None,
+    *,
+    frame_step: int = 1,
 ) -> Call:
-    """Raises `InputError` naming the field."""
-    takes = _names(call)
+    """`media`: decoded images, clips and sounds by value name. `frame_step`: a clip has a multiple of it, and one.
+
+    Raises `InputError` naming the field.
+    """
+    takes = names.taken(call)
     given = {**(defaults or {}), **{name: value for name, value in values.items() if value is not None}}
     arguments: dict[str, Any] = {}
+    for name, parameter in names.place(takes, media or {}).items():
+        if parameter is None:
+            raise InputError(f"this model takes no {name.replace('_', ' ')}", _field(name, given))
+        arguments[parameter] = (media or {})[name]
     for name, value in given.items():
-        if name in NOT_FOR_PIPELINES or value is None:
-            continue
-        if name in FRAME_RATES and not takes.intersection(SAME_THING["frame_rate"]):
-            continue
-        _place(arguments, takes, name, value)
-    width, height = _size(given)
-    if width and height:
-        _place(arguments, takes, "width", width)
-        _place(arguments, takes, "height", height)
-    count = _whole(given.get("num_images", 1), "num_images")
+        if name not in NOT_FOR_PIPELINES and value is not None:
+            _place(arguments, takes, name, value)
+    _place_size(arguments, takes, given, (media or {}).get("image"))
+    frame_rate = _place_time(arguments, takes, call, given, frame_step)
+    counted = "num_videos" if "num_videos" in given else "num_images"
+    count = _whole(given.get(counted, 1), counted)
     if count != 1:
-        _place(arguments, takes, "num_images_per_prompt", count)
+        _place(arguments, takes, "num_images_per_prompt", count, counted)
     if "output_type" in takes:
         arguments["output_type"] = "np"
-    fps = next((given[name] for name in FRAME_RATES if given.get(name)), None)
     return Call(
         arguments=arguments,
         seed=_whole(given.get("seed", 0), "seed"),
         count=count,
-        fps=None if fps is None else round(fps),
+        output_format=given.get("output_format"),
+        frame_rate=frame_rate,
     )
 
 
-def _names(call: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(call).parameters) - {"self"}
-
-
-def _place(arguments: dict[str, Any], takes: frozenset[str], name: str, value: Any) -> None:
-    for candidate in SAME_THING.get(name, (name,)):
+def _place(
+    arguments: dict[str, Any], takes: frozenset[str], name: str, value: Any, field: str | None = None
+) -> None:
+    for candidate in names.SAME_THING.get(name, (name,)):
         if candidate in takes:
             arguments[candidate] = value
             return
     if value not in ("", [], {}, False):
-        raise InputError(f"this model takes no {name}", name)
+        raise InputError(f"this model takes no {field or name}", field or name)
+
+
+def _place_size(
+    arguments: dict[str, Any], takes: frozenset[str], given: Mapping[str, Any], start: Any
+) -> None:
+    """A start image has the result's size: it is brought to the size asked for, or says the size itself."""
+    width, height = _size(given)
+    can_say = {"width", "height"} <= takes
+    if width and can_say:
+        arguments.update(width=width, height=height)
+    elif width and hasattr(start, "resize"):
+        arguments[next(name for name, value in arguments.items() if value is start)] = start.resize(
+            (width, height)
+        )
+    elif width:
+        raise InputError("this model takes no image_size", "image_size")
+    elif can_say and "width" not in arguments and "strength" in takes and hasattr(start, "size"):
+        arguments.update(
+            width=max(1, start.size[0] // SIZE_STEP) * SIZE_STEP,
+            height=max(1, start.size[1] // SIZE_STEP) * SIZE_STEP,
+        )
+
+
+def _place_time(
+    arguments: dict[str, Any],
+    takes: frozenset[str],
+    call: Callable[..., Any],
+    given: Mapping[str, Any],
+    frame_step: int,
+) -> float:
+    """Seconds and frames a second, in whatever the class counts. Returns the frame rate of the result."""
+    counts_frames = bool(takes.intersection(names.SAME_THING["num_frames"]))
+    told = next((name for name in names.SAME_THING["fps"] if name in takes), None)
+    rate = given.get("fps", given.get("frame_rate"))
+    if rate is not None:
+        if told is not None:
+            arguments[told] = rate
+        elif not counts_frames and "video" not in takes:
+            raise InputError("this model takes no fps", "fps")
+    prior = names.default_of(call, told) if told else None
+    frame_rate = float(rate or prior or PRIOR_FRAME_RATE)
+    duration = given.get("duration")
+    if duration is None:
+        return frame_rate
+    if takes.intersection(names.SAME_THING["duration"]):
+        _place(arguments, takes, "duration", duration)
+    elif counts_frames:
+        steps = max(0, round(float(duration) * frame_rate / frame_step))
+        _place(arguments, takes, "num_frames", steps * frame_step + 1)
+    else:
+        raise InputError("this model takes no duration", "duration")
+    return frame_rate
+
+
+def _field(name: str, given: Mapping[str, Any]) -> str:
+    """The input field that this value came in."""
+    return next(
+        (field for field, known in names.MEDIA.items() if known.name == name and field in given), name
+    )
 
 
 def _size(given: Mapping[str, Any]) -> tuple[int, int]:

@@ -35,26 +35,29 @@ class Built:
             for component in manifest.components
         }
         self._device = device
-        self._pipelines: dict[str, Any] = {}
+        self._pipelines: dict[tuple[Path, str], Any] = {}
 
-    def pipeline(self, key: str, folder: Path) -> Any:
-        """The pipeline over these modules whose tokenizers and scheduler lie in `folder`; `key` names them."""
+    def pipeline(self, folder: Path, kind: Any = None) -> Any:
+        """The pipeline over these modules whose tokenizers and scheduler lie in `folder`.
+
+        `kind` is a class that takes other inputs than the version's own: image to image, inpainting.
+        """
+        kind = kind or self.pipeline_class
+        key = (folder, kind.__name__)
         if key not in self._pipelines:
-            self._pipelines[key] = self._assemble(folder)
+            self._pipelines[key] = self._assemble(kind, folder)
         return self._pipelines[key]
 
-    def _assemble(self, folder: Path) -> Any:
+    def _assemble(self, kind: Any, folder: Path) -> Any:
         from diffusers.utils import logging
 
         logging.disable_progress_bar()
         given = {**_absent(folder), **{role: slots.module for role, slots in self.slots.items()}}
         try:
-            made = self.pipeline_class.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, **given
-            )
+            made = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, **given)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
             raise ArchitectureError(
-                f"{self.pipeline_class.__name__} cannot be put together from its assets: {error}"
+                f"{kind.__name__} cannot be put together from its assets: {error}"
             ) from error
         made.set_progress_bar_config(disable=True)
         return made
@@ -79,16 +82,6 @@ def run(pipeline: Any, call: arguments.Call, *, on_step: OnStep) -> Any:
         if _is_argument_check(error):
             raise InputError(str(error)) from error
         raise
-
-
-def sample_rate(pipeline: Any) -> int | None:
-    """Samples per second of what an audio pipeline makes, where one of its parts says so."""
-    for part in pipeline.components.values():
-        config = getattr(part, "config", None)
-        found = getattr(config, "sampling_rate", None) or getattr(config, "audio_sample_rate", None)
-        if isinstance(found, int):
-            return found
-    return None
 
 
 def fresh(pipeline: Any, on_step: OnStep) -> Any:

@@ -17,9 +17,7 @@ from registry.catalog import Component
 if TYPE_CHECKING:
     import torch
 
-LIBRARIES = frozenset(
-    {"diffusers", "transformers"}
-)  # code that is ours to trust; a repository's own is never run
+LIBRARIES = frozenset({"diffusers", "transformers"})  # a repository's own code is never run
 PREFIXES = (
     "text_model.",
     "model.",
@@ -38,7 +36,9 @@ class Slots:
 
     def names_for(self, file_names: frozenset[str]) -> Mapping[str, str]:
         """Slot name → name in the weight files. Raises `ArchitectureError` when a slot would stay empty."""
-        found = {name: match for name in self.slots if (match := _match(name, file_names)) is not None}
+        renamed = _renamed(self.module, file_names)
+        matches = {name: renamed.get(name) or _match(name, file_names) for name in self.slots}
+        found = {name: match for name, match in matches.items() if match is not None}
         filled = {id(self.slots[name]) for name in found}
         missing = [name for name, slot in self.slots.items() if id(slot) not in filled]
         if missing:
@@ -68,17 +68,16 @@ def build(component: Component, config: Mapping[str, Any], device: "torch.device
     kind = class_of(component.library, component.class_name)
     try:
         with _without_weights():
-            if hasattr(kind, "from_config"):
+            if _is_of_diffusers(kind):
                 module = kind.from_config(dict(config))
             else:
                 module = kind(kind.config_class.from_dict(dict(config)))
-        if hasattr(module, "tie_weights"):
+        if not _is_of_diffusers(kind):
             module.tie_weights()  # outside: on the meta device each name would get a tensor of its own
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ArchitectureError(f"{component.class_name} cannot be built from its config: {error}") from error
     _cast_buffers(component, module)
     module.eval()
-    module.requires_grad_(False)
     shapes = {name: tuple(slot.shape) for name, slot in _state(module)}
     slots = Slots(module, device)
     slots.shapes = shapes
@@ -137,11 +136,17 @@ def _without_weights() -> Iterator[None]:
         yield
 
 
+def _is_of_diffusers(kind: Any) -> bool:
+    from diffusers import ModelMixin
+
+    return issubclass(kind, ModelMixin)
+
+
 def _cast_buffers(component: Component, module: Any) -> None:
     """As `from_pretrained(torch_dtype=...)` does it. Not by the global default dtype: another thread is running."""
     import torch
 
-    if component.library == "transformers" or component.dtype not in {"float16", "bfloat16"}:
+    if not _is_of_diffusers(type(module)) or component.dtype not in {"float16", "bfloat16"}:
         return
     if keep_float32(component):
         return
@@ -161,7 +166,9 @@ def _open_slots(module: Any, device: "torch.device") -> Iterator[tuple[str, "tor
         if id(old) not in made:
             empty = torch.empty(0, dtype=old.dtype, device=device)
             is_parameter = isinstance(old, torch.nn.Parameter)
-            made[id(old)] = torch.nn.Parameter(empty, requires_grad=False) if is_parameter else empty
+            # As `from_pretrained` leaves it: torch multiplies by another route when a weight wants no gradient,
+            # and the last digit differs.
+            made[id(old)] = torch.nn.Parameter(empty, old.requires_grad) if is_parameter else empty
         (owner._parameters if leaf in owner._parameters else owner._buffers)[leaf] = made[id(old)]  # noqa: SLF001
         yield name, made[id(old)]
     for owner in module.modules():
@@ -182,6 +189,22 @@ def _state(module: Any) -> Iterator[tuple[str, "torch.Tensor"]]:
 def _owner(module: Any, name: str) -> tuple[Any, str]:
     path, _, leaf = name.rpartition(".")
     return module.get_submodule(path), leaf
+
+
+def _renamed(module: Any, file_names: frozenset[str]) -> dict[str, str]:
+    """Name in the module → name in older files, as transformers itself translates them."""
+    if not hasattr(module, "base_model_prefix"):
+        return {}
+    from transformers import conversion_mapping, core_model_loading
+
+    changes = conversion_mapping.get_model_conversion_mapping(module)
+    renamings = [change for change in changes if isinstance(change, core_model_loading.WeightRenaming)]
+    state = dict(_state(module))
+    translated = {
+        core_model_loading.rename_source_key(name, renamings, [], module.base_model_prefix, state)[0]: name
+        for name in sorted(file_names)
+    }
+    return {name: there for name, there in translated.items() if name in state}
 
 
 def _match(name: str, file_names: frozenset[str]) -> str | None:

@@ -1,21 +1,29 @@
-"""What a pipeline returns, as files: PNG for pictures, MP4 for videos, WAV for sound.
+"""What a pipeline returns, as files: PNG, JPEG or WebP for pictures, MP4 for clips, WAV for sound.
 
-Touches numpy and encoders, no disk. Encoding is deterministic: the same array gives the same bytes.
+Touches numpy and encoders. Encoding is deterministic: the same array gives the same bytes.
 """
 
 import hashlib
 import io
 import wave
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 import msgspec
 
-from loaders.errors import ModelError
+from loaders.errors import InputError, ModelError
 from loaders.protocol import OutputFile
 
 PNG_LEVEL = 6
-DEFAULT_FPS = 16
+QUALITY = 95  # of JPEG and WebP
+PICTURE_FORMATS: Mapping[str, tuple[str, dict[str, Any]]] = {  # caller's name → Pillow's, its settings
+    "png": ("PNG", {"compress_level": PNG_LEVEL}),
+    "jpeg": ("JPEG", {"quality": QUALITY, "subsampling": 0}),
+    "jpg": ("JPEG", {"quality": QUALITY, "subsampling": 0}),
+    "webp": ("WEBP", {"quality": QUALITY, "method": 4}),
+}
+MAX_RATE_DENOMINATOR = 1001  # of frames a second: 30000/1001
 DEFAULT_SAMPLE_RATE = 44_100
 
 
@@ -26,26 +34,59 @@ class Encoded(msgspec.Struct, frozen=True):
     data: bytes
 
 
-def encode(result: Any, *, sample_rate: int | None = None, fps: int | None = None) -> tuple[Encoded, ...]:
+class Style(msgspec.Struct, frozen=True, kw_only=True):
+    """How outputs are to be written."""
+
+    picture: str = "png"
+    frame_rate: float = 16.0
+    sample_rate: int = DEFAULT_SAMPLE_RATE
+
+
+def style(output_format: str | None, frame_rate: float, sample_rate: int | None) -> Style:
+    """Raises `InputError`. Clips and sounds have one format each, so theirs need not be asked for."""
+    wanted = (output_format or "png").lower()
+    if wanted in {"mp4", "wav"}:
+        wanted = "png"
+    if wanted not in PICTURE_FORMATS:
+        raise InputError(f"no output format is called {output_format!r}", "output_format")
+    return Style(picture=wanted, frame_rate=frame_rate, sample_rate=sample_rate or DEFAULT_SAMPLE_RATE)
+
+
+def encode(result: Any, how: Style) -> tuple[Encoded, ...]:
     """Raises `ModelError` when the result holds nothing we know."""
     if (images := getattr(result, "images", None)) is not None:
-        return tuple(_png(index, image) for index, image in enumerate(images))
-    if (frames := getattr(result, "frames", None)) is not None:
-        return tuple(_video(index, clip, fps or DEFAULT_FPS) for index, clip in enumerate(frames))
-    if (audios := getattr(result, "audios", None)) is not None:
+        return tuple(_picture(index, image, how) for index, image in enumerate(_flat(images)))
+    if (clips := getattr(result, "frames", None)) is not None:
+        sounds = getattr(result, "audio", None)
         return tuple(
-            _wav(index, sound, sample_rate or DEFAULT_SAMPLE_RATE) for index, sound in enumerate(audios)
+            _clip(index, clip, None if sounds is None else sounds[index], how)
+            for index, clip in enumerate(clips)
         )
+    if (audios := getattr(result, "audios", None)) is not None:
+        return tuple(_wav(index, sound, how.sample_rate) for index, sound in enumerate(audios))
     raise ModelError(f"{type(result).__name__} holds neither images nor frames nor audios")
 
 
-def _png(index: int, image: Any) -> Encoded:
+def _flat(images: Any) -> Iterator[Any]:
+    """Layered pictures come as a list a prompt."""
+    for image in images:
+        if isinstance(image, list):
+            yield from image
+        else:
+            yield image
+
+
+def _picture(index: int, image: Any, how: Style) -> Encoded:
     from PIL import Image
 
     picture = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image))
+    name, settings = PICTURE_FORMATS[how.picture]
+    if name == "JPEG" and picture.mode not in {"RGB", "L"}:
+        picture = picture.convert("RGB")
     out = io.BytesIO()
-    picture.save(out, format="PNG", compress_level=PNG_LEVEL)
-    return _encoded(index, "image/png", out.getvalue(), {"width": picture.width, "height": picture.height})
+    picture.save(out, format=name, **settings)
+    facts = {"width": picture.width, "height": picture.height}
+    return _encoded(index, f"image/{name.lower()}", out.getvalue(), facts)
 
 
 def _pixels(image: Any) -> Any:
@@ -58,23 +99,34 @@ def _pixels(image: Any) -> Any:
     return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
 
 
-def _video(index: int, clip: Any, fps: int) -> Encoded:
+def _clip(index: int, frames: Any, sound: Any, how: Style) -> Encoded:
     import numpy as np
 
-    from loaders.pipelines.video import mp4
+    from loaders.pipelines import video
 
-    frames = np.stack([_pixels(frame) for frame in clip])
-    count, height, width = frames.shape[:3]
-    facts = {"width": width, "height": height, "frames": count, "seconds": count / fps}
-    return _encoded(index, "video/mp4", mp4(frames, fps), facts)
+    rate = Fraction(how.frame_rate).limit_denominator(MAX_RATE_DENOMINATOR)
+    pictures = np.stack([_coloured(_pixels(frame)) for frame in frames])
+    track = None if sound is None else video.Track(_samples(sound), how.sample_rate)
+    data = video.mp4(pictures, rate, track)
+    count, height, width = pictures.shape[:3]
+    facts = {
+        "width": width + width % 2,
+        "height": height + height % 2,
+        "frames": count,
+        "seconds": float(count / rate),
+    }
+    return _encoded(index, "video/mp4", data, facts)
+
+
+def _coloured(picture: Any) -> Any:
+    import numpy as np
+
+    return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture
 
 
 def _wav(index: int, sound: Any, sample_rate: int) -> Encoded:
-    """From float [-1, 1], (samples,) or (channels, samples) → 16 bit."""
-    import numpy as np
-
-    array = np.atleast_2d(np.asarray(sound, dtype=np.float32))
-    samples = (np.nan_to_num(array).clip(-1, 1) * 32767).round().astype("<i2").T
+    """16 bit."""
+    samples = (_samples(sound) * 32767).round().astype("<i2").T
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(samples.shape[1])
@@ -82,6 +134,15 @@ def _wav(index: int, sound: Any, sample_rate: int) -> Encoded:
         file.setframerate(sample_rate)
         file.writeframes(samples.tobytes())
     return _encoded(index, "audio/wav", out.getvalue(), {"seconds": samples.shape[0] / sample_rate})
+
+
+def _samples(sound: Any) -> Any:
+    """(samples,) or (channels, samples), tensor or array → float32 in [-1, 1], (channels, samples)."""
+    import numpy as np
+
+    if hasattr(sound, "detach"):
+        sound = sound.detach().float().cpu().numpy()
+    return np.nan_to_num(np.atleast_2d(np.asarray(sound, dtype=np.float32))).clip(-1, 1)
 
 
 def _encoded(index: int, content_type: str, data: bytes, facts: Mapping[str, Any]) -> Encoded:

@@ -1,73 +1,141 @@
-"""Thirteen architectures run through the same code: as diffusers itself would, and exactly again after a swap."""
+"""Every family of pipelines through the engine: bound from files, equal to diffusers' own loading to the bit."""
 
-import io
-import warnings
+import queue
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from loaders.pipelines import arguments
+from loaders import protocol
+from loaders.device import Device
+from loaders.engine import Engine, Event
+from loaders.pipelines import outputs
+from loaders.protocol import AttemptKey
 from loaders.running import Finished
+from loaders.store import Store
 from registry import folders
 from registry.catalog import Manifest
-from tests import architectures
-from tests.bench import Bench
+from tests import architectures, references
+from tests.architectures.calls import CALLS, Example, mask_uri, picture_uri, sound_uri
 
-# `torch.nn.utils.weight_norm` in one VAE, rounding in torchsde's bookkeeping: and numpy 2 in an old scheduler: theirs, harmless.
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:Should have t:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*copy.keyword.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:::diffusers"),
+    pytest.mark.filterwarnings("ignore:::transformers"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # torch on diffusers' weight norm
 ]
+
+SIBLINGS = {  # task → family, what is added to its call
+    "image to image": ("flux", {"image_url": picture_uri(), "strength": 0.8}),
+    "image to image, UNet": ("sd15", {"image_url": picture_uri(), "strength": 0.8}),
+    "inpainting": ("sd15", {"image_url": picture_uri(), "mask_url": mask_uri(), "strength": 0.9}),
+    "inpainting, transformer": (
+        "flux",
+        {"image_url": picture_uri(), "mask_url": mask_uri(), "strength": 0.9},
+    ),
+    "ControlNet from an image": (
+        "sd15_controlnet",
+        {"image_url": picture_uri(1), "strength": 0.8},
+    ),
+    "image to video": ("ltx", {"image_url": picture_uri()}),
+    "audio to audio": ("stable_audio", {"audio_url": sound_uri()}),
+}
+
+
+class OneCore(Device):
+    """Tiny tensors are no work for two."""
+
+    def use_all_cores(self) -> None:
+        torch.set_num_threads(1)
+
+
+class Studio:
+    """An engine, and for each run the arrays that it made before they were encoded."""
+
+    def __init__(self, home: Path, patch: pytest.MonkeyPatch) -> None:
+        self.made: list[Any] = []
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._folders: dict[tuple[str, int], Path] = {}
+        self._home = home
+        self._count = 0
+        encode = outputs.encode
+
+        def recording(result: Any, how: outputs.Style) -> Any:
+            self.made.append(references.arrays(result))
+            return encode(result, how)
+
+        patch.setattr(outputs, "encode", recording)
+        self.engine = Engine(
+            home / "engine",
+            device=OneCore("cpu"),
+            store=Store(home / "engine"),
+            budgets={"device": 1 << 30, "disk": 1 << 40},
+            listener=self._events.put,
+        )
+
+    def folder(self, family: str, seed: int = 1) -> Path:
+        if (family, seed) not in self._folders:
+            self._folders[family, seed] = architectures.write(
+                self._home / f"{family}-{seed}", family, seed=seed
+            )
+        return self._folders[family, seed]
+
+    def run(self, manifest: Manifest, example: Example) -> tuple[Any, Finished]:
+        self._count += 1
+        self.engine.describe(
+            protocol.DescribeVersion(digest=manifest.digest, manifest=manifest, defaults=example.defaults)
+        )
+        key = AttemptKey(f"request-{self._count}", 1)
+        self.engine.submit(
+            protocol.Assign(attempt=key, version=manifest.digest, adapters=(), input=example.values)
+        )
+        while not isinstance(event := self._events.get(timeout=120), Finished | protocol.Failed):
+            pass
+        assert isinstance(event, Finished), event
+        return self.made.pop(), event
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("home"), 1 << 30)
-    yield made
-    made.engine.close()
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        one = Studio(tmp_path_factory.mktemp("studio"), patch)
+        yield one
+        one.engine.close()
+        one.engine.check_integrity()
+    torch.set_num_threads(threads)
 
 
-def run(bench: Bench, manifest: Manifest, family: str) -> Finished:
-    bench.submit(manifest, **architectures.INPUTS[family])
-    outcome = bench.outcome()
-    assert isinstance(outcome, Finished), outcome
-    return outcome
+@pytest.mark.parametrize("family", CALLS)
+def test_a_family_runs_swaps_and_equals_diffusers(studio: Studio, family: str) -> None:
+    example = CALLS[family]
+    folder = studio.folder(family)
+    manifest, other = (folders.read_pipeline(studio.folder(family, seed)) for seed in (1, 2))
+    assert manifest.architecture == other.architecture
+    first, report = studio.run(manifest, example)
+    second, _ = studio.run(other, example)
+    again, repeat = studio.run(manifest, example)
+    expected = references.run(folder, manifest.pipeline_class, example.values, example.defaults)
+    assert np.isfinite(first).all()
+    assert first.std() > 0
+    assert (first.shape, first.tobytes()) == (expected.shape, expected.tobytes())
+    assert first.tobytes() != second.tobytes()
+    assert (again.tobytes(), repeat.outputs) == (first.tobytes(), report.outputs)
 
 
-@pytest.mark.parametrize("family", architectures.INPUTS)
-def test_it_runs_as_diffusers_runs_it_and_swaps_exactly(family: str, bench: Bench, tmp_path: Path) -> None:
-    base, other = (
-        folders.read_pipeline(architectures.write(tmp_path / f"{seed}", family, seed=seed)) for seed in (1, 2)
-    )
-    first = run(bench, base, family)
-    assert run(bench, other, family).outputs != first.outputs
-    assert run(bench, base, family).outputs == first.outputs
-    if first.done.outputs[0].content_type == "image/png":
-        ours = np.asarray(_open(first.outputs[0]), dtype=int)
-        assert np.abs(ours - _bare(Path(base.source.location), family)).max() <= 1  # of 255
-
-
-def _open(data: bytes) -> Any:
-    from PIL import Image
-
-    return Image.open(io.BytesIO(data))
-
-
-def _bare(folder: Path, family: str) -> Any:
-    import diffusers
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    values = {"seed": 3, **architectures.INPUTS[family]}
-    call = arguments.prepare(type(pipeline).__call__, values)
-    generator = torch.Generator("cpu").manual_seed(call.seed)
-    images = pipeline(**call.arguments, generator=generator).images
-    return (np.asarray(images[0]) * 255).round().astype(int)
+@pytest.mark.parametrize("task", SIBLINGS)
+def test_a_warm_model_takes_its_siblings_calls(studio: Studio, task: str) -> None:
+    family, more = SIBLINGS[task]
+    base = CALLS[family]
+    example = Example({**base.values, **more}, base.defaults)
+    folder = studio.folder(family)
+    manifest = folders.read_pipeline(folder)
+    plain, _ = studio.run(manifest, base)
+    made, _ = studio.run(manifest, example)
+    expected = references.run(folder, manifest.pipeline_class, example.values, example.defaults)
+    assert (made.shape, made.tobytes()) == (expected.shape, expected.tobytes())
+    assert made.tobytes() != plain.tobytes()
+    assert studio.run(manifest, base)[0].tobytes() == plain.tobytes()

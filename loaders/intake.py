@@ -1,0 +1,117 @@
+"""From a request's input to a call of a pipeline: fetches and decodes media, chooses the class, maps the arguments.
+
+IO through `retrieval`. Called by the mover thread before any weight moves, so that a bad input costs no load.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loaders import decoding
+from loaders.errors import InputError
+from loaders.pipelines import arguments, names, outputs, siblings
+from loaders.pipelines.built import Built
+from loaders.retrieval import Retrieval
+
+RATE_NAMES = ("output_sampling_rate", "sampling_rate", "sample_rate", "audio_sample_rate")
+RATE_PARTS = ("vocoder", "vae", "audio_vae")  # which parts know the sampling rate, the last stage first
+FRAME_STEPS = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
+
+
+class Intake(msgspec.Struct, frozen=True, kw_only=True):
+    """What to call with what."""
+
+    pipeline: Any
+    call: arguments.Call
+    style: outputs.Style
+
+
+def take_in(
+    built: Built,
+    assets: Path,
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    retrieval: Retrieval,
+) -> Intake:
+    """`assets` is the version's folder of what has no weights. Raises `InputError` naming the field, `ArchitectureError`."""
+    wanted = {names.MEDIA[field].name for field in _present(values)}
+    kind = built.pipeline_class
+    if wanted:
+        kind = siblings.choose(kind, wanted, _parts(built.pipeline(assets)))
+    own = built.pipeline(assets, kind)
+    rate = sample_rate(own)
+    media = gather(values, retrieval, rate=rate)
+    call = arguments.prepare(
+        kind.__call__, values, defaults, _for_class(media, kind), frame_step=_frame_step(own)
+    )
+    style = outputs.style(call.output_format, call.frame_rate, rate)
+    return Intake(pipeline=own, call=call, style=style)
+
+
+def gather(values: Mapping[str, Any], retrieval: Retrieval, *, rate: int | None = None) -> Mapping[str, Any]:
+    """Value name → decoded: an image or a list of them, frames, a `Sound`. Raises `InputError`."""
+    media: dict[str, Any] = {}
+    for field, addresses in _present(values).items():
+        known = names.MEDIA[field]
+        found = [_decode(retrieval.get(address, field), known.kind, field, rate) for address in addresses]
+        media[known.name] = found if len(found) > 1 else found[0]
+    return media
+
+
+def sample_rate(pipeline: Any) -> int | None:
+    """Samples a second of the sound that a pipeline takes and makes."""
+    for part in RATE_PARTS:
+        config = getattr(getattr(pipeline, part, None), "config", None)
+        for name in RATE_NAMES:
+            if isinstance(found := getattr(config, name, None), int):
+                return found
+    return None
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The media fields that are filled in, each as a list of addresses."""
+    found: dict[str, list[str]] = {}
+    for field in names.MEDIA.keys() & values.keys():
+        given = values[field]
+        addresses = given if isinstance(given, list | tuple) else [given] if given else []
+        if not all(isinstance(address, str) for address in addresses):
+            raise InputError("an address has to be text", field)
+        if addresses:
+            found[field] = list(addresses)
+    return dict(sorted(found.items()))
+
+
+def _decode(data: bytes, kind: names.Kind, field: str, rate: int | None) -> Any:
+    if kind == "image":
+        return decoding.picture(data, field)
+    if kind == "mask":
+        return decoding.mask(data, field)
+    if kind == "video":
+        return decoding.clip(data, field)
+    return decoding.sound(data, field, rate=rate)
+
+
+def _for_class(media: Mapping[str, Any], kind: Any) -> Mapping[str, Any]:
+    """Sounds as tensors: with their rate where the class asks for it."""
+    import torch
+
+    takes = names.taken(kind.__call__)
+    ready: dict[str, Any] = {}
+    for name, value in media.items():
+        if not isinstance(value, decoding.Sound):
+            ready[name] = value
+            continue
+        ready[name] = torch.from_numpy(value.samples)[None]
+        ready |= {asked: value.rate for asked in ("initial_audio_sampling_rate",) if asked in takes}
+    return ready
+
+
+def _parts(pipeline: Any) -> set[str]:
+    return {name for name, part in pipeline.components.items() if part is not None}
+
+
+def _frame_step(pipeline: Any) -> int:
+    found = (getattr(pipeline, name, None) for name in FRAME_STEPS)
+    return next((step for step in found if isinstance(step, int) and step > 0), 1)
