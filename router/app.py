@@ -26,7 +26,7 @@ from registry.web import opening, signin
 from router import downloads, fates, links, tables, telemetry
 from router.board import Board
 from router.browsing import Browser
-from router.clients import fal, fal_shapes
+from router.clients import fal, fal_shapes, huggingface, openai, replicate
 from router.clients.door import House
 from router.core import Core
 from router.dispatcher import Dispatcher
@@ -87,6 +87,9 @@ def create_app(settings: Settings) -> Litestar:
     plumbing = edge.plumbing(metrics)
     handlers = [
         fal.router(lambda: gateway().house),
+        replicate.router(lambda: gateway().house),
+        openai.router(lambda: gateway().house),
+        huggingface.router(lambda: gateway().house),
         fates.router(lambda: gateway().house),
         downloads.router(lambda: gateway().house),
         links.router(lambda: gateway().seat),

@@ -2,6 +2,8 @@
 
 import os
 
+# Its plugin would import it in the summary, where a greenlet's end in mid-parse breaks Python 3.11's parser.
+import hypothesis  # noqa: F401
 import pytest
 
 

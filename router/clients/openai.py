@@ -1,0 +1,150 @@
+"""The door for OpenAI's clients: the image route and the list of models, in OpenAI's shapes. Process edge."""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from litestar import Response, Router, get, post
+from litestar.exceptions import HTTPException
+from litestar.params import FromPath
+
+from registry.catalog import Variant
+from router import errors, limits
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, read_object
+from router.errors import InvalidInputError, Issue, UnknownSlugError
+from router.requests import StoredFile
+
+PREFIX = "/openai/v1"
+SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+OURS = frozenset({"model", "n", "size", "response_format", "prompt"})
+# Said by OpenAI's clients, without a meaning for other models.
+IGNORED = frozenset(
+    {"quality", "background", "moderation", "output_compression", "output_format", "partial_images", "stream",
+     "style", "user", "input_fidelity"}
+)  # fmt: skip
+CODES: Mapping[type[errors.RouterError], tuple[int, str, str | None]] = {
+    errors.UnauthorizedError: (401, "authentication_error", "invalid_api_key"),
+    errors.ForbiddenError: (403, "permission_error", None),
+    errors.UnknownSlugError: (404, "invalid_request_error", "model_not_found"),
+    errors.UnavailableError: (404, "invalid_request_error", "model_not_available"),
+    errors.InvalidInputError: (400, "invalid_request_error", "invalid_value"),
+    errors.MalformedBodyError: (400, "invalid_request_error", None),
+    errors.BodyTooLargeError: (413, "invalid_request_error", None),
+    errors.OverloadedError: (429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.QueueUnavailableError: (503, "server_error", None),
+    errors.StoppingError: (503, "server_error", None),
+}
+
+log = structlog.get_logger("marquee.openai")
+
+
+def router(home: Home) -> Router:
+    """`home` is asked on each call."""
+
+    @post("/images/generations", status_code=200)
+    async def generate(request: AnyRequest) -> Response[Any]:
+        return await _generate(home(), request)
+
+    @get("/models")
+    async def models(request: AnyRequest) -> dict[str, Any]:
+        house = home()
+        found = house.core.catalogue.variants(house.caller(request))
+        return {"object": "list", "data": [_model(variant) for variant in found]}
+
+    @get("/models/{slug:path}")
+    async def model(request: AnyRequest, slug: FromPath[str]) -> dict[str, Any]:
+        house = home()
+        caller = house.caller(request)
+        return _model(house.core.resolve(caller, slug.strip("/")).variant)
+
+    return Router(
+        PREFIX,
+        route_handlers=[generate, models, model],
+        exception_handlers=HANDLERS,
+        request_max_body_size=BODY_LIMIT_BYTES,
+        include_in_schema=False,
+    )
+
+
+async def _generate(house: House, request: AnyRequest) -> Response[Any]:
+    caller = house.caller(request)
+    body = await read_object(request)
+    status = await house.core.run(caller, str(body.get("model", "")), arguments(body), door="openai")
+    outcome = status.outcome
+    assert outcome is not None, "a final request has an outcome"
+    headers: Headers = {"x-request-id": status.request.id}
+    if outcome.failure is not None:
+        is_input = outcome.failure.kind == "input"
+        code, kind = (400, "invalid_request_error") if is_input else (500, "server_error")
+        # What fails for the model's own reasons fails again: the client shall not repeat it.
+        headers["x-should-retry"] = "false"
+        return _error(code, outcome.failure.message, kind, outcome.failure.error, None, headers)
+    as_url = body.get("response_format") == "url"
+    data = [_image(house, request, file, as_url=as_url) for file in outcome.files]
+    return Response({"created": int(status.request.created_at.timestamp()), "data": data}, headers=headers)
+
+
+def arguments(body: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's words in ours; whatever else is said goes to the model as it is. Raises `InvalidInputError`."""
+    values = {name: value for name, value in body.items() if name not in OURS | IGNORED}
+    if "prompt" in body:
+        values["prompt"] = body["prompt"]
+    if body.get("n") is not None:
+        values["num_images"] = body["n"]
+    size = body.get("size")
+    if size not in {None, "auto"}:
+        match = SIZE.fullmatch(str(size))
+        if match is None:
+            raise InvalidInputError(
+                [Issue(location=("size",), message="say WIDTHxHEIGHT", kind="value_error")]
+            )
+        values["image_size"] = {"width": int(match[1]), "height": int(match[2])}
+    return values
+
+
+def _image(house: House, request: AnyRequest, file: StoredFile, *, as_url: bool) -> dict[str, str]:
+    if as_url:
+        return {"url": f"{house.origin(request)}/files/{file.id}"}
+    return {"b64_json": base64.b64encode(house.files.find(file.id).path.read_bytes()).decode()}
+
+
+def _model(variant: Variant) -> dict[str, Any]:
+    return {"id": variant.slug, "object": "model", "created": 0, "owned_by": variant.owner}
+
+
+def _error(
+    code: int, message: str, kind: str, name: str | None, param: str | None, headers: Headers
+) -> Response[Any]:
+    content = {"error": {"message": message, "type": kind, "param": param, "code": name}}
+    return Response(content, status_code=code, headers=headers)
+
+
+def _refused(_: AnyRequest, error: Exception) -> Response[Any]:
+    assert isinstance(error, errors.RouterError)
+    code, kind, name = CODES.get(type(error), (500, "server_error", None))
+    headers: Headers = {}
+    param = "model" if isinstance(error, UnknownSlugError) else None
+    if isinstance(error, errors.OverloadedError):
+        headers["retry-after"] = limits.retry_after(error)
+    if isinstance(error, InvalidInputError):
+        param = ".".join(str(piece) for piece in error.issues[0].location if piece != "body")
+    return _error(code, str(error), kind, name, param, headers)
+
+
+def _http(_: AnyRequest, error: Exception) -> Response[Any]:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, error.detail, "invalid_request_error", None, None, {})
+
+
+def _unexpected(_: AnyRequest, error: Exception) -> Response[Any]:
+    log.error("unexpected error", exc_info=error)
+    return _error(500, "Something went wrong here", "server_error", None, None, {})
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    errors.RouterError: _refused,
+    HTTPException: _http,
+    Exception: _unexpected,
+}

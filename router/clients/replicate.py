@@ -1,0 +1,148 @@
+"""The door for Replicate's clients: predictions, models and versions, in Replicate's shapes. Process edge.
+
+Every model needs a two-segment name there, so a deep slug answers to `owner/rest-joined-by-dashes` as well.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from litestar import Response, Router, get, post
+from litestar.params import FromPath
+
+from registry.catalog import Caller, Digest, Slug, Variant
+from router.clients import replicate_shapes as shapes
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, read_object
+from router.errors import InvalidInputError, Issue, UnknownSlugError
+
+PREFIX = "/replicate/v1"
+LONGEST_HOLD_SECONDS = 60.0
+PREFER_WAIT = re.compile(r"\bwait(?:=(\d+))?")
+
+
+def router(home: Home) -> Router:
+    """`home` is asked on each call."""
+
+    @post("/models/{owner:str}/{name:str}/predictions", status_code=201)
+    async def create(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> Response[Any]:
+        body = await read_object(request)
+        return await _create(home(), request, _variant(home(), owner, name).slug, body)
+
+    @post("/predictions", status_code=201)
+    async def create_by_version(request: AnyRequest) -> Response[Any]:
+        body = await read_object(request)
+        slug, version = _by_version(home(), str(body.get("version", "")))
+        return await _create(home(), request, slug, body, version)
+
+    @get("/predictions/{prediction_id:str}")
+    async def prediction(request: AnyRequest, prediction_id: FromPath[str]) -> Response[Any]:
+        house = home()
+        status = await house.core.status(house.caller(request), prediction_id)
+        return Response(shapes.prediction(status, house.origin(request)))
+
+    @post("/predictions/{prediction_id:str}/cancel", status_code=200)
+    async def cancel(request: AnyRequest, prediction_id: FromPath[str]) -> Response[Any]:
+        return await _cancel(home(), request, prediction_id)
+
+    @get("/models")
+    async def models(request: AnyRequest) -> dict[str, Any]:
+        house = home()
+        caller = house.caller(request)
+        found = [_model(house, request, variant) for variant in house.core.catalogue.variants(caller)]
+        return {"previous": None, "next": None, "results": found}
+
+    @get("/models/{owner:str}/{name:str}")
+    async def model(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
+        house = home()
+        house.core.resolve(house.caller(request), _variant(house, owner, name).slug)
+        return _model(house, request, _variant(house, owner, name))
+
+    @get("/account")
+    async def account(request: AnyRequest) -> dict[str, Any]:
+        name = home().caller(request).organization
+        return {"type": "organization", "username": name, "name": name, "github_url": None}
+
+    return Router(
+        PREFIX,
+        route_handlers=[create, create_by_version, prediction, cancel, models, model, account],
+        exception_handlers=shapes.HANDLERS,
+        request_max_body_size=BODY_LIMIT_BYTES,
+        include_in_schema=False,
+    )
+
+
+async def _create(
+    house: House, request: AnyRequest, slug: Slug, body: Mapping[str, Any], version: Digest | None = None
+) -> Response[Any]:
+    caller = house.caller(request)
+    _refuse_another_version(house, caller, slug, version)
+    arguments = body.get("input") or {}
+    if not isinstance(arguments, Mapping):
+        raise InvalidInputError([Issue(location=("input",), message="must be an object", kind="type_error")])
+    request_id = await house.core.submit(caller, slug, arguments, door="replicate")
+    hold = _hold_seconds(request.headers.get("prefer"))
+    status = (
+        await house.core.wait(caller, request_id, hold)
+        if hold
+        else await house.core.status(caller, request_id)
+    )
+    return Response(shapes.prediction(status, house.origin(request), starting=True), status_code=201)
+
+
+async def _cancel(house: House, request: AnyRequest, prediction_id: str) -> Response[Any]:
+    """A prediction that is over stays as it is; Replicate answers 200 with it all the same."""
+    caller = house.caller(request)
+    status = await house.core.status(caller, prediction_id)
+    if not status.state.is_final:
+        await house.core.cancel(caller, prediction_id)
+        status = await house.core.status(caller, prediction_id)
+    return Response(shapes.prediction(status, house.origin(request)))
+
+
+def _hold_seconds(prefer: str | None) -> float:
+    match = PREFER_WAIT.search(prefer or "")
+    if match is None:
+        return 0.0
+    return min(LONGEST_HOLD_SECONDS, float(match[1] or LONGEST_HOLD_SECONDS))
+
+
+def _variant(house: House, owner: str, name: str) -> Variant:
+    """By its slug, else by its flat name. Raises `UnknownSlugError`."""
+    variants = house.core.catalogue.now.variants
+    exact = variants.get(Slug(f"{owner}/{name}"))
+    if exact is not None:
+        return exact
+    flat = (v for v in variants.values() if v.owner == owner and shapes.flat_name(v.slug) == name)
+    found = next(flat, None)
+    if found is None:
+        raise UnknownSlugError(f"{owner}/{name}")
+    return found
+
+
+def _by_version(house: House, text: str) -> tuple[Slug, Digest | None]:
+    """`id`, `owner/name` or `owner/name:id`. Raises `UnknownSlugError`."""
+    name, _, identifier = text.rpartition(":") if "/" in text and ":" in text else ("", "", text)
+    if not name and "/" in text:
+        name, identifier = text, ""
+    if name:
+        owner, _, rest = name.partition("/")
+        return _variant(house, owner, rest).slug, shapes.digest_of(identifier) if identifier else None
+    digest = shapes.digest_of(identifier)
+    for (slug, _), version in house.core.catalogue.now.versions.items():
+        if version.digest == digest:
+            return slug, digest
+    raise UnknownSlugError(text)
+
+
+def _refuse_another_version(house: House, caller: Caller, slug: Slug, version: Digest | None) -> None:
+    """A slug runs what answers it now; an older version must not pass for it. Raises `InvalidInputError`."""
+    if version is not None and house.core.resolve(caller, slug).version.digest != version:
+        issue = Issue(location=("version",), message=f"{slug} runs another version now", kind="value_error")
+        raise InvalidInputError([issue])
+
+
+def _model(house: House, request: AnyRequest, variant: Variant) -> dict[str, Any]:
+    snapshot = house.core.catalogue.now
+    numbers = [number for slug, number in snapshot.versions if slug == variant.slug]
+    latest = snapshot.versions[variant.slug, max(numbers)] if numbers else None
+    return shapes.model(variant, latest, house.origin(request))

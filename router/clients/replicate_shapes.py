@@ -1,0 +1,142 @@
+"""Replicate's shapes: predictions, models, errors. Pure, but for what Litestar's types need."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import structlog
+from litestar import Response
+from litestar.exceptions import HTTPException
+
+from registry.catalog import Digest, Slug, Variant, Version
+from router import errors, limits
+from router.clients.door import AnyRequest, Headers
+from router.requests import State, Status
+
+STATUS: Mapping[State, str] = {
+    State.QUEUED: "starting",
+    State.RUNNING: "processing",
+    State.SUCCEEDED: "succeeded",
+    State.FAILED: "failed",
+    State.CANCELLED: "canceled",
+}
+DIGEST = "sha256:"
+
+log = structlog.get_logger("marquee.replicate")
+
+
+def flat_name(slug: Slug) -> str:
+    """`fal-ai/flux/dev` → `flux-dev`: names hold no further slash there."""
+    return "-".join(slug.split("/")[1:])
+
+
+def version_id(digest: Digest) -> str:
+    return digest.removeprefix(DIGEST)
+
+
+def digest_of(identifier: str) -> Digest:
+    return Digest(DIGEST + identifier)
+
+
+def prediction(status: Status, origin: str, *, starting: bool = False) -> dict[str, Any]:
+    """`starting`: as create answers, where a run that is not over must not say `processing`: clients stop polling."""
+    request, outcome = status.request, status.outcome
+    said = STATUS[status.state]
+    if starting and not status.state.is_final:
+        said = "starting"
+    files = [f"{origin}/files/{file.id}" for file in outcome.files] if outcome else []
+    failed = outcome.failure if outcome else None
+    address = f"{origin}/replicate/v1/predictions/{request.id}"
+    return {
+        "id": request.id,
+        "model": f"{request.slug.split('/', 1)[0]}/{flat_name(request.slug)}",
+        "version": version_id(request.version),
+        "status": said,
+        "input": request.input,
+        "output": files if status.state is State.SUCCEEDED else None,
+        "error": failed.message if failed and status.state is State.FAILED else None,
+        "logs": "",
+        "metrics": {"predict_time": outcome.run_seconds} if outcome else {},
+        "created_at": _time(request.created_at),
+        "started_at": _time(status.started_at),
+        "completed_at": _time(status.finished_at),
+        "data_removed": False,
+        "source": "api",
+        "urls": {"get": address, "cancel": f"{address}/cancel", "web": f"{origin}/m/{request.slug}"},
+    }
+
+
+def model(variant: Variant, latest: Version | None, origin: str) -> dict[str, Any]:
+    schema = dict(variant.input_schema)
+    version = None
+    if latest is not None:
+        outputs = {"type": "array", "items": {"type": "string", "format": "uri"}, "title": "Output"}
+        version = {
+            "id": version_id(latest.digest),
+            "created_at": "1970-01-01T00:00:00Z",  # clients demand a time; the record holds none
+            "cog_version": "0",
+            "openapi_schema": {"components": {"schemas": {"Input": schema, "Output": outputs}}},
+        }
+    return {
+        "url": f"{origin}/m/{variant.slug}",
+        "owner": variant.owner,
+        "name": flat_name(variant.slug),
+        "description": variant.description or variant.name,
+        "visibility": "public",
+        "run_count": 0,
+        "github_url": None,
+        "paper_url": None,
+        "license_url": None,
+        "cover_image_url": None,
+        "default_example": None,
+        "latest_version": version,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+CODES: Mapping[type[errors.RouterError], tuple[int, str]] = {
+    errors.UnauthorizedError: (401, "Unauthenticated"),
+    errors.ForbiddenError: (403, "Not allowed"),
+    errors.UnknownSlugError: (404, "Model not found"),
+    errors.UnknownRequestError: (404, "Prediction not found"),
+    errors.UnavailableError: (422, "Model not available"),
+    errors.InvalidInputError: (422, "Input validation failed"),
+    errors.MalformedBodyError: (400, "Malformed request"),
+    errors.BodyTooLargeError: (413, "Request too large"),
+    errors.OverloadedError: (429, "Too many requests"),
+    errors.QueueUnavailableError: (503, "Unavailable"),
+    errors.StoppingError: (503, "Unavailable"),
+}
+
+
+def _refused(_: AnyRequest, error: Exception) -> Response[Any]:
+    assert isinstance(error, errors.RouterError)
+    code, title = CODES.get(type(error), (500, "Internal error"))
+    headers: Headers = {}
+    if isinstance(error, errors.OverloadedError):
+        headers["retry-after"] = limits.retry_after(error)
+    return _problem(code, title, str(error), headers)
+
+
+def _http(_: AnyRequest, error: Exception) -> Response[Any]:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, "Refused", error.detail, {})
+
+
+def _unexpected(_: AnyRequest, error: Exception) -> Response[Any]:
+    log.error("unexpected error", exc_info=error)
+    return _problem(500, "Internal error", "Something went wrong here", {})
+
+
+def _problem(code: int, title: str, detail: str, headers: Headers) -> Response[Any]:
+    return Response({"title": title, "detail": detail, "status": code}, status_code=code, headers=headers)
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    errors.RouterError: _refused,
+    HTTPException: _http,
+    Exception: _unexpected,
+}

@@ -1,0 +1,130 @@
+"""Replicate's, OpenAI's and Hugging Face's own clients against the gateway; only addresses and keys are given."""
+
+import base64
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import huggingface_hub
+import openai
+import pytest
+import pytest_asyncio
+import replicate
+import replicate.exceptions
+from PIL import Image
+
+from tests.fake_host import FakeHost
+from tests.live import CONTENTS, Live, furnish, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PROMPT = "a red circle on white"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def live(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
+    home = tmp_path_factory.mktemp("home")
+    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def host(live: Live, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeHost]:
+    monkeypatch.setattr("tests.fake_host.picture", lambda assign: _png())
+    async with live.host().linked() as linked:
+        yield linked
+
+
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def predictions(live: Live) -> replicate.Client:
+    return replicate.Client(api_token=live.key, base_url=f"{live.url}/replicate")
+
+
+@pytest.fixture
+def images(live: Live) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{live.url}/openai/v1", api_key=live.key, max_retries=0)
+
+
+async def test_replicate_runs_a_deep_slug_by_its_flat_name(
+    predictions: replicate.Client, host: FakeHost
+) -> None:
+    output: Any = await predictions.async_run("acme/toys-late", input={"prompt": PROMPT})
+    assert str(output[0]).startswith("http")
+    assert host.assigned[0].version == CONTENTS["acme/toys/late"].digest
+
+
+async def test_replicate_prediction_from_create_to_cancel(live: Live, predictions: replicate.Client) -> None:
+    created = await predictions.models.predictions.async_create(
+        "acme/toys", input={"prompt": PROMPT, "seed": 3}
+    )
+    assert (created.status, created.model, created.input["seed"]) == ("starting", "acme/toys", 3)
+    cancelled = await predictions.predictions.async_cancel(created.id)
+    assert cancelled.status == "canceled"
+    assert (await predictions.predictions.async_get(created.id)).status == "canceled"
+
+
+async def test_replicate_by_version(predictions: replicate.Client, host: FakeHost) -> None:
+    model = await predictions.models.async_get("acme/toys")
+    assert model.latest_version is not None
+    created = await predictions.predictions.async_create(
+        version=model.latest_version.id, input={"prompt": PROMPT}
+    )
+    await created.async_wait()
+    assert (created.status, len(created.output)) == ("succeeded", 1)
+
+
+async def test_replicate_errors(predictions: replicate.Client, host: FakeHost) -> None:
+    with pytest.raises(replicate.exceptions.ReplicateError) as missing:
+        await predictions.async_run("no/such", input={"prompt": PROMPT})
+    assert missing.value.status == 404
+    with pytest.raises(replicate.exceptions.ReplicateError) as invalid:
+        await predictions.async_run("acme/toys", input={"prompt": 3})
+    assert (invalid.value.status, "prompt" in str(invalid.value.detail)) == (422, True)
+    host.fail_with = {"kind": "model", "error": "broken", "message": "the model broke"}
+    with pytest.raises(replicate.exceptions.ModelError, match="the model broke"):
+        await predictions.async_run("acme/toys", input={"prompt": PROMPT})
+
+
+async def test_openai_generates_as_data_and_as_address(images: openai.AsyncOpenAI, host: FakeHost) -> None:
+    answer = await images.images.generate(model="acme/toys", prompt=PROMPT, n=2, extra_body={"seed": 5})
+    assert answer.data is not None
+    assert base64.b64decode(answer.data[0].b64_json or "") == _png()
+    assert (host.assigned[0].input["num_images"], host.assigned[0].input["seed"]) == (2, 5)
+    named = await images.images.generate(model="acme/toys", prompt=PROMPT, response_format="url")
+    assert named.data is not None
+    assert (named.data[0].url or "").startswith("http")
+
+
+async def test_openai_lists_models_and_names_errors(images: openai.AsyncOpenAI) -> None:
+    assert "acme/toys/late" in [model.id async for model in images.models.list()]
+    assert (await images.models.retrieve("acme/toys/late")).owned_by == "acme"
+    with pytest.raises(openai.NotFoundError) as missing:
+        await images.images.generate(model="no/such", prompt=PROMPT)
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as invalid:
+        await images.images.generate(model="acme/toys", prompt="")
+    assert invalid.value.param == "prompt"
+    with pytest.raises(openai.AuthenticationError) as stranger:
+        await images.with_options(api_key="mq_wrong").models.list()
+    assert stranger.value.code == "invalid_api_key"
+
+
+async def test_huggingface_gets_an_image(live: Live, host: FakeHost) -> None:
+    client = huggingface_hub.AsyncInferenceClient(
+        base_url=f"{live.url}/hf/models/acme/toys", api_key=live.key
+    )
+    image = await client.text_to_image(PROMPT, num_inference_steps=3, seed=9)
+    assert image.size == (8, 8)
+    assert (host.assigned[0].input["num_inference_steps"], host.assigned[0].input["seed"]) == (3, 9)
+
+
+async def test_huggingface_errors_say_why(live: Live) -> None:
+    answer = await live.client.post("/hf/models/acme/toys", json={"inputs": ""})
+    assert answer.status_code == 422
+    assert "prompt" in answer.json()["error"]
+    assert (await live.client.post("/hf/models/no/such", json={"inputs": "x"})).status_code == 404
