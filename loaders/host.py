@@ -28,6 +28,7 @@ from loaders.link import Address, Link
 from loaders.pace import Pace
 from loaders.peers import BlobServer
 from loaders.protocol import Tier
+from loaders.retrieval import Retrieval
 from loaders.store import Store
 from registry.settings import Settings
 
@@ -74,7 +75,14 @@ async def run(
         budgets = budgets_for(device, home, settings)
         hello = _hello(settings, device, budgets, name=name or platform.node(), zone=zone)
         store = _store(home, settings, address)
-        with _given_out(store, settings, address), _engine(home, device, store, budgets) as engine:
+        files = Retrieval(
+            allow_private=settings.allow_private_inputs,
+            trusted=[f"{origin.rstrip('/')}/files/" for origin in (address.url, settings.address)],
+        )
+        with (
+            _given_out(store, settings, address),
+            _engine(home, device, store, budgets, files) as engine,
+        ):
             link = Link(address, engine, hello=hello, loop=loop)
             engine.listen(link.heard)
             watching = asyncio.create_task(
@@ -152,8 +160,10 @@ def own(home: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _engine(home: Path, device: Device, store: Store, budgets: Mapping[Tier, int]) -> Iterator[Engine]:
-    engine = Engine(home, device=device, store=store, budgets=budgets)
+def _engine(
+    home: Path, device: Device, store: Store, budgets: Mapping[Tier, int], retrieval: Retrieval
+) -> Iterator[Engine]:
+    engine = Engine(home, device=device, store=store, budgets=budgets, retrieval=retrieval)
     engine.warm_up()
     try:
         yield engine

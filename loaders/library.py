@@ -18,6 +18,7 @@ from loaders.engine import Engine, Event
 from loaders.errors import InputError, LoaderError, WeightsGatedError, WeightsMissingError
 from loaders.fetch import Remote
 from loaders.protocol import AdapterUse, AttemptKey
+from loaders.retrieval import Retrieval
 from loaders.running import Finished
 from loaders.store import Store
 from registry import folders, manifest
@@ -86,6 +87,7 @@ class Loader:
             device=device,
             store=Store(home, remote=remote),
             budgets=host.budgets_for(device, home, self._settings),
+            retrieval=Retrieval(allow_private=True),  # whoever calls this runs it
         )
         self.engine.listen(self._events.put)
         self._manifests: dict[str, Manifest] = {}

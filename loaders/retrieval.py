@@ -34,14 +34,17 @@ class _RefusedError(Exception):
 
 
 class Retrieval:
-    """`trusted` are origins (`http://127.0.0.1:8080`) that may be private: the router's own file store."""
+    """`trusted` are beginnings of addresses (`http://127.0.0.1:8080/files/`) that may be private: the router's files.
+
+    Not its whole origin: what the router answers to a neighbour without a key is nobody else's business.
+    """
 
     def __init__(
         self, *, max_bytes: int = MAX_BYTES, allow_private: bool = False, trusted: Iterable[str] = ()
     ) -> None:
         self._max_bytes = max_bytes
         self._allow_private = allow_private
-        self._trusted = frozenset(origin.rstrip("/") for origin in trusted)
+        self._trusted = tuple(trusted)
 
     def get(self, url: str, field: str) -> bytes:
         """Raises `InputError` at `field`."""
@@ -57,8 +60,8 @@ class Retrieval:
     def _fetch(self, url: str) -> bytes:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         for _ in range(MAX_REDIRECTS + 1):
-            origin = _origin(url)
-            backend = _CheckedBackend(allow_private=self._allow_private or origin in self._trusted)
+            _check(url)
+            backend = _CheckedBackend(allow_private=self._allow_private or self._is_trusted(url))
             with _pool(backend) as pool, _response(pool, url) as response:
                 if response.status in REDIRECTS:
                     url = urljoin(url, _header(response, b"location").decode("ascii", "replace"))
@@ -67,6 +70,10 @@ class Retrieval:
                     raise _RefusedError(f"the file cannot be fetched: its server answers {response.status}")
                 return self._read(response, deadline)
         raise _RefusedError(f"the file cannot be fetched: more than {MAX_REDIRECTS} redirects")
+
+    def _is_trusted(self, url: str) -> bool:
+        plain = url.lower().replace("%2e", ".")
+        return url.startswith(self._trusted) and ".." not in plain
 
     def _read(self, response: httpcore.Response, deadline: float) -> bytes:
         declared = _header(response, b"content-length")
@@ -115,18 +122,16 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def _origin(url: str) -> str:
+def _check(url: str) -> None:
     try:
         parts = urlsplit(url)
-        port = parts.port
+        parts.port  # noqa: B018  raises for a port that is none
     except ValueError as error:
         raise _RefusedError(f"this is no address: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise _RefusedError("the address has to begin with http://, https:// or data:")
     if parts.username is not None or parts.password is not None:
         raise _RefusedError("the address may not hold a name and password")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
 def _pool(backend: _CheckedBackend) -> httpcore.ConnectionPool:

@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     retention_days: int = 30  # requests, attempts and output files are kept; the ledger is kept for good
     allow_private_webhooks: bool = False  # whether webhooks may call addresses inside private networks
+    allow_private_inputs: bool = (
+        False  # whether image_url and its like may name addresses inside private networks
+    )
     playground_key: str | None = None  # whose account the page uses on a loopback address
 
     @classmethod
