@@ -20,8 +20,8 @@ async def page(figures: Figures, fleet: FleetState | None) -> Page:
         title="Launches",
         panels=(
             windows_panel(releases, with_model=True),
-            _readiness(planned, fleet),
             _first_hours(curves),
+            _readiness(planned, fleet),
             _begun(firsts),
         ),
     )

@@ -30,7 +30,7 @@ def _waterfall(life: Life) -> Panel:
 
 def _reasons(life: Life) -> Panel:
     columns = (
-        Column(name="attempt"),
+        Column(name="attempt", kind="text"),
         Column(name="host", kind="text"),
         Column(name="why there", kind="text"),
     )
@@ -46,7 +46,7 @@ def _reasons(life: Life) -> Panel:
 
 def _candidates(life: Life) -> Panel:
     columns = (
-        Column(name="attempt"),
+        Column(name="attempt", kind="text"),
         Column(name="host", kind="text"),
         Column(name="priced at", kind="seconds"),
         Column(name="made up of", kind="text"),

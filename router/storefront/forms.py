@@ -111,7 +111,7 @@ def _field(root: Schema, name: str, raw: Schema, required: bool) -> Field:  # no
         step=str(shape.get("multipleOf", 1 if whole else "any")),
         max_length=shape.get("maxLength"),
         choices=choices,
-        example=_example(raw, shape),
+        example=_example(root, name, raw, shape),
     )
 
 
@@ -163,7 +163,7 @@ def _kind(name: str, shape: Schema) -> Kind:
         return "size"
     if "enum" in shape or "const" in shape:
         return "choice"
-    if name == "seed" and kind == "integer":
+    if name == "seed" and kind in {"integer", "number"}:
         return "seed"
     if kind == "string":
         return _text_kind(name, shape)
@@ -218,6 +218,7 @@ def _shown(kind: Kind, default: Any) -> str:
     return str(default)
 
 
-def _example(raw: Schema, shape: Schema) -> str:
-    examples = raw.get("examples") or shape.get("examples") or ()
+def _example(root: Schema, name: str, raw: Schema, shape: Schema) -> str:
+    whole = [one[name] for one in root.get("examples", ()) if isinstance(one, Mapping) and name in one]
+    examples = raw.get("examples") or shape.get("examples") or whole
     return examples[0] if examples and isinstance(examples[0], str) else ""

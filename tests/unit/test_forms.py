@@ -99,5 +99,10 @@ def test_the_order_a_schema_asks_for_wins() -> None:
     assert [field.name for field in forms.fields(schema)] == ["c", "a", "b"]
 
 
+def test_an_example_of_the_whole_input_helps_each_field() -> None:
+    schema = {"properties": {"prompt": {"type": "string"}}, "examples": [{"prompt": "a red circle"}]}
+    assert forms.fields(schema)[0].example == "a red circle"
+
+
 def test_nothing_to_fill_in_is_an_empty_form() -> None:
     assert forms.fields({}) == ()
