@@ -1,0 +1,97 @@
+"""Uploads go on where they stopped, are believed when they match, and refuse a pickle at its first chunk."""
+
+import hashlib
+import pickle
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import uploads
+from registry.catalog import FileRef
+from registry.database import Database
+from registry.errors import UploadError
+from tests import admin
+from tests.admin import Lab
+
+
+@pytest.fixture
+async def lab(db: Database, tmp_path: Path):
+    async with admin.opened(db, tmp_path / "home") as office:
+        yield await office.lab("acme")
+
+
+def _announce(path: str, content: bytes) -> dict[str, Any]:
+    return {"path": path, "size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+async def test_an_interrupted_upload_goes_on_where_it_stopped(lab: Lab, toys: Path) -> None:
+    content = (toys.parent / "toys" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    path = "vae/diffusion_pytorch_model.safetensors"
+    upload = await lab.post("/uploads", {"files": [_announce(path, content)]})
+    place = f"/uploads/{upload['id']}/files?path={path}"
+    first = await lab.ask("PUT", place, content[:1000])
+    assert (first.json()["received_bytes"], first.json()["verified"]) == (1000, False)
+
+    repeated = await lab.ask("PUT", place, content[:1000])
+    assert (repeated.status_code, "goes on at byte 1000" in repeated.json()["detail"]) == (409, True)
+    seen = (await lab.get(f"/uploads/{upload['id']}"))["files"][0]
+    assert seen["received_bytes"] == 1000
+
+    rest = await lab.ask("PUT", f"{place}&offset=1000", content[1000:])
+    assert (rest.json()["received_bytes"], rest.json()["verified"]) == (len(content), True)
+    assert (await lab.get(f"/uploads/{upload['id']}"))["complete"] is True
+    again = await lab.ask("PUT", place, content)
+    assert again.json()["verified"] is True, "what is there already is not sent twice"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "announced", "title"),
+    [
+        ("a.safetensors", pickle.dumps(list(range(100))), None, "this is a pickle, not safetensors"),
+        ("a.json", b"{}", b"[]", "announced sha256"),
+        ("a.safetensors", b"\2\0\0\0\0\0\0\0{}tail", None, "4 bytes follow the last tensor"),
+    ],
+)
+async def test_what_is_not_believed_is_deleted(
+    lab: Lab, path: str, content: bytes, announced: bytes | None, title: str
+) -> None:
+    upload = await lab.post(
+        "/uploads", {"files": [_announce(path, content if announced is None else announced)]}
+    )
+    answer = await lab.ask("PUT", f"/uploads/{upload['id']}/files?path={path}", content)
+    assert (answer.status_code, title in answer.json()["detail"]) == (422, True)
+    assert (await lab.get(f"/uploads/{upload['id']}"))["files"][0]["received_bytes"] == 0
+
+
+async def test_more_than_was_announced_is_refused(lab: Lab) -> None:
+    upload = await lab.post("/uploads", {"files": [_announce("a.json", b"{}")]})
+    answer = await lab.ask("PUT", f"/uploads/{upload['id']}/files?path=a.json", b"{} and more")
+    assert answer.status_code == 409
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../a.json", "/etc/a.json", "a//b.json", "./a.json", "a.bin", "a.safetensors.pt", "x/../../a.json", ""],
+)
+async def test_paths_that_lead_elsewhere_are_refused(lab: Lab, path: str) -> None:
+    answer = await lab.ask("POST", "/uploads", {"files": [_announce(path, b"{}")]})
+    assert (answer.status_code, answer.json()["detail"].startswith("files.path")) == (422, True)
+
+
+async def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    file = FileRef(path="a.json", size_bytes=4, sha256=hashlib.sha256(b"{  }").hexdigest())
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"{ "
+        with pytest.raises(UploadError, match="another request is writing this file"):
+            await uploads.receive(tmp_path, "u", file, 2, _nothing())
+        yield b" }"
+
+    assert (await uploads.receive(tmp_path, "u", file, 0, chunks())).verified
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
