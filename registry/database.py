@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import sqlalchemy
 from psycopg.rows import DictRow, dict_row
@@ -43,7 +44,9 @@ class Database:
             max_size=connections,
             open=False,
         )
-        engine = create_async_engine(alchemy_url(dsn), pool_size=4, max_overflow=8)
+        engine = create_async_engine(
+            alchemy_url(dsn), pool_size=4, max_overflow=8, json_deserializer=msgspec.json.decode
+        )
         try:
             await _answer(pool)
             yield cls(dsn, async_sessionmaker(engine, expire_on_commit=False), pool)

@@ -6,7 +6,8 @@ a scheduled launch takes over at its second without anybody acting.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from enum import StrEnum
 
 from registry.catalog import OrganizationName, Record, Release, Share, Slug, Window
@@ -105,6 +106,18 @@ def resolve(releases: Iterable[Release], organization: OrganizationName, now: da
             return answer
         case None:
             return Hidden(until=until)
+
+
+def farewell(window: Window, now: datetime) -> dict[str, str]:
+    """The headers that warn a caller (RFC 9745, RFC 8594): since when it is deprecated, when it ends, what follows."""
+    if phase(window, now) is not Phase.SUNSET or window.sunset_from is None:
+        return {}
+    headers = {"deprecation": f"@{int(window.sunset_from.timestamp())}"}
+    if window.retired_from is not None:
+        headers["sunset"] = format_datetime(window.retired_from.astimezone(UTC), usegmt=True)
+    if window.successor is not None:
+        headers["link"] = f'</v1/models?endpoint_id={window.successor}>; rel="successor-version"'
+    return headers
 
 
 def share_of(shares: Sequence[Share], lot: float) -> int:

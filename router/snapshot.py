@@ -104,6 +104,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         organization = NOBODY if caller is None else caller.organization
         return isinstance(windows.resolve(releases, organization, now), windows.Open)
 
+    def farewell(self, slug: Slug, caller: Caller, now: datetime) -> dict[str, str]:
+        """Headers for a variant that will end; empty for all others."""
+        match windows.resolve(self.releases.get(slug, ()), caller.organization, now):
+            case windows.Open(release=release):
+                return windows.farewell(release.window, now)
+            case _:
+                return {}
+
     def resolve(self, slug: str, caller: Caller, now: datetime, lot: float) -> Resolved:
         """`lot` from [0, 1) draws among versions that share traffic. Raises `UnknownSlugError`, `UnavailableError`."""
         variant = self.variants.get(Slug(slug))

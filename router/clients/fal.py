@@ -12,7 +12,7 @@ from litestar import Response, Router, get, post, put
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from registry.catalog import Caller
+from registry.catalog import Caller, Slug
 from router.clients import fal_shapes
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, read_object
 from router.errors import AlreadyFinishedError, UnknownRequestError, UnknownSlugError
@@ -74,7 +74,14 @@ async def _run(house: House, request: AnyRequest, path: str) -> Response[Any]:
     arguments = await read_object(request)
     start_within = fal_shapes.start_within_seconds(request.headers)
     status = await house.core.run(caller, slug, arguments, door="fal", start_within_seconds=start_within)
-    return _answer(house, request, status)
+    return _warned(house, caller, slug, _answer(house, request, status))
+
+
+def _warned(house: House, caller: Caller, slug: str, response: Response[Any]) -> Response[Any]:
+    """A variant that will end says so with every answer."""
+    catalogue = house.core.catalogue
+    response.headers.update(catalogue.now.farewell(Slug(slug), caller, catalogue.clock()))
+    return response
 
 
 async def _submit(house: House, request: AnyRequest, path: str) -> Response[Any]:
@@ -93,7 +100,7 @@ async def _submit(house: House, request: AnyRequest, path: str) -> Response[Any]
     status = await house.core.status(caller, request_id)
     body = {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}
     content = body | {"gateway_request_id": request_id} | _urls(house, request, status)
-    return Response(content, headers={REQUEST_ID: request_id})
+    return _warned(house, caller, slug, Response(content, headers={REQUEST_ID: request_id}))
 
 
 async def _status(house: House, request: AnyRequest, caller: Caller, job: str) -> Response[Any]:

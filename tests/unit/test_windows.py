@@ -167,3 +167,13 @@ def test_a_window_that_makes_no_sense_says_why(window: Window, problem: str) -> 
 
 def test_a_full_window_makes_sense() -> None:
     assert windows.problems(FULL) == ()
+
+
+def test_whoever_calls_what_will_end_is_told() -> None:
+    assert windows.farewell(FULL, DAY + timedelta(days=2)) == {}
+    assert windows.farewell(FULL, DAY + timedelta(days=3)) == {
+        "deprecation": "@1796342400",
+        "sunset": "Sat, 05 Dec 2026 00:00:00 GMT",
+        "link": '</v1/models?endpoint_id=acme/next>; rel="successor-version"',
+    }
+    assert windows.farewell(FULL, DAY + timedelta(days=4)) == {}
