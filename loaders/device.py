@@ -128,7 +128,16 @@ def _views(storage: "torch.Tensor", layout: Layout) -> Mapping[str, "torch.Tenso
 
     assert storage.data_ptr() % ALIGNMENT_BYTES == 0 or not layout.size_bytes
     views: dict[str, Any] = {}
+    typed = {name: storage.view(getattr(torch, name)) for name in {place.dtype for place in layout.places}}
     for place in layout.places:
-        raw = storage[place.offset : place.offset + place.size_bytes]
-        views[place.name] = raw.view(getattr(torch, place.dtype)).view(place.source.shape)
+        whole, shape = typed[place.dtype], place.source.shape
+        offset = whole.storage_offset() + place.offset // whole.element_size()
+        views[place.name] = whole.as_strided(shape, _strides(shape), offset)  # one step: there are thousands
     return views
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * max(shape[axis + 1], 1)
+    return tuple(strides)

@@ -4,6 +4,7 @@ The checking is `registry.weights`'; here its refusals become the host's, and dt
 refused.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import msgspec
 from loaders.errors import WeightsDamagedError
 from registry import folders, weights
 from registry.errors import WeightsError
+
+KEPT_HEADERS = 256  # by path and stamp; a thousand tensors take about half a megabyte
 
 
 class TensorAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +32,16 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_header(path: Path) -> Header:
-    """Raises `WeightsDamagedError`."""
+    """Read again only when the file's stamp is another. Raises `WeightsDamagedError`."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise WeightsDamagedError(f"{path.name}: {error}") from error
+    return _read(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=KEPT_HEADERS)
+def _read(path: Path, *stamp: int) -> Header:
     try:
         index = folders.read_index(path)
     except (WeightsError, OSError) as error:
