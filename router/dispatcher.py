@@ -17,6 +17,7 @@ from registry.database import Database
 from router import queue
 from router.board import Board
 from router.files import FileStore
+from router.foresight import Foresight
 from router.hub import Hub
 from router.queue import Queue
 from router.requests import RequestId
@@ -49,6 +50,7 @@ class Dispatcher:
         self._key_at_once = key_at_once
         self.term: Term | None = None
         self.hub: Hub | None = None
+        self.foresight: Foresight | None = None
         self.standing_by = False  # another process is active and we are ready
         self._db = db
         self._files = files
@@ -103,18 +105,21 @@ class Dispatcher:
             catalogue=self._catalogue,
             turns=Turns(self._key_at_once),
         )
-        hub = Hub(term)
+        hub, foresight = Hub(term), Foresight(term, self._db)
         try:
+            await foresight.recall()
             await hub.begin()
-            self.term, self.hub = term, hub
+            self.term, self.hub, self.foresight = term, hub, foresight
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._hear(connection, term, hub))
                 tasks.create_task(term.run())
+                tasks.create_task(foresight.run())
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            self.term = self.hub = None
+            self.term = self.hub = self.foresight = None
             await term.close()
+            await foresight.remember()
 
     async def _hear(self, connection: psycopg.AsyncConnection, term: Term, hub: Hub) -> None:
         """Ends with the connection, and so with the lock."""

@@ -177,6 +177,11 @@ class Fleet:
                 del host.arriving[part]
                 self._retier(host, part)
 
+    def give_up_overdue(self, now: float) -> None:
+        """The same on hosts that report nothing."""
+        for host in self.hosts.values():
+            self._expire(host, now)
+
     def _hold(self, host: Host, held: Iterable[protocol.Held]) -> None:
         for item in held:
             part = self.residency.add_part(Part(item.digest, item.size_bytes))

@@ -7,7 +7,7 @@ It describes a version or adapter once per link before the first message that na
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from loaders import protocol
 from loaders.protocol import Hello, Message
 from registry.catalog import Digest
 from router.errors import ForbiddenError, LinkRefusedError, UnauthorizedError
-from router.snapshot import Catalogue
+from router.snapshot import Catalogue, Snapshot
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -49,6 +49,20 @@ class Link:
             return
         self._outbox.extend(protocol.encode(message) for message in messages)
         self._filled.set()
+
+    def describe(self, snapshot: Snapshot, version: Digest, adapters: Iterable[Digest]) -> None:
+        """Send what the host does not know yet of a version and adapters that the snapshot describes."""
+        if version not in self.described:
+            known = snapshot.described[version]
+            self.send(
+                protocol.DescribeVersion(digest=version, manifest=known.manifest, defaults=known.defaults)
+            )
+            self.described.add(version)
+        for adapter in adapters:
+            if adapter not in self.described:
+                manifest = snapshot.described_adapters[adapter]
+                self.send(protocol.DescribeAdapter(digest=adapter, manifest=manifest))
+                self.described.add(adapter)
 
     def close(self) -> None:
         """What was sent before still goes out."""

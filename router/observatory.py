@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 from loaders.protocol import Tier
 from registry.catalog import Adapter, Digest, Version
-from registry.dashboard.live import FleetState, HostState, Life, Part, Step
-from router import ids
+from registry.dashboard.live import FleetState, HostState, LaunchState, Life, Part, Step
+from router import ids, prewarm
 from router.dispatcher import Dispatcher
 from router.fleet import Fleet
 from router.hosts import Host
@@ -42,6 +42,22 @@ class Observatory:
             waiting=len(term.waiting),
             running=len(term.attempts),
             warm=_warm(fleet, self._catalogue.now),
+            launches=self._launches(),
+        )
+
+    def _launches(self) -> tuple[LaunchState, ...]:
+        foresight = self._dispatcher.foresight
+        found = () if foresight is None else prewarm.readiness(foresight.fleet, foresight.launches)
+        return tuple(
+            LaunchState(
+                slug=one.launch.slug,
+                replicas=one.launch.replicas,
+                warm=one.warm,
+                loading=one.loading,
+                stage_at=datetime.fromtimestamp(one.launch.stage_at, UTC),
+                opens_at=datetime.fromtimestamp(one.launch.opens_at, UTC),
+            )
+            for one in found
         )
 
     async def life(self, request_id: str, organization: str | None) -> Life | None:

@@ -69,27 +69,13 @@ class Starts:
 
     def _send(self, attempt: Attempt, decision: placement.Decision) -> None:
         link, request = self._term.links[attempt.host_id], attempt.entry.request
-        messages: list[protocol.Message] = []
         snapshot = self._term.catalogue.now
-        if request.version not in link.described:
-            version = snapshot.described[request.version]
-            messages.append(
-                protocol.DescribeVersion(
-                    digest=request.version, manifest=version.manifest, defaults=version.defaults
-                )
-            )
-            link.described.add(request.version)
-        for use in request.adapters:
-            if use.digest not in link.described:
-                manifest = snapshot.described_adapters[use.digest]
-                messages.append(protocol.DescribeAdapter(digest=use.digest, manifest=manifest))
-                link.described.add(use.digest)
+        link.describe(snapshot, request.version, [use.digest for use in request.adapters])
         if decision.evicts:
-            messages.append(protocol.Drop(digests=decision.evicts))
+            link.send(protocol.Drop(digests=decision.evicts))
         values = {name: value for name, value in request.input.items() if name != "loras"}
-        messages.append(
+        link.send(
             protocol.Assign(
                 attempt=attempt.key, version=request.version, adapters=request.adapters, input=values
             )
         )
-        link.send(*messages)

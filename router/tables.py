@@ -1,5 +1,5 @@
 """The queue's tables, added to the one `MetaData`. `queue` alone writes requests and attempts, `webhooks` the webhooks,
-`limits` the quotas. Pure.
+`limits` the quotas, `foresight` the memory. Pure.
 
 Requests and attempts are partitioned by ranges of the request's UUIDv7, a day each: old days are dropped whole, and an id names
 its partition. `taken` says that a dispatcher has the row in memory, so that others do not take it up.
@@ -90,4 +90,12 @@ quotas = Table(
     Column("key_id", Text, primary_key=True),
     Column("tokens", Float, nullable=False),  # calls that may be made at once, as of `at`
     Column("at", DateTime(timezone=True), nullable=False),
+)
+
+dispatcher_memory = Table(
+    "dispatcher_memory",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("saved_at", DateTime(timezone=True), nullable=False),
+    Column("content", JSON, nullable=False),
 )

@@ -26,6 +26,7 @@ class Valuation:
         self._bundles: Ints = np.zeros(0, dtype=np.int64)
         self._wanted: Floats = np.zeros(0)  # probability that a part is wanted within the horizon
         self._copies: Floats = np.zeros(0)  # that demand asks for
+        self.kept: frozenset[int] = frozenset()  # parts that a launch wants warm, asked for or not
 
     def refresh(self, fleet: Fleet, demand: Demand, now: float) -> None:
         residency = fleet.residency
@@ -53,9 +54,13 @@ class Valuation:
             self._bundles = np.append(self._bundles, np.array(known, dtype=np.int64))
         return self._bundles
 
+    def wanted(self, part: int) -> float:
+        """Probability that it is wanted within the horizon; a part that just became known counts as wanted."""
+        return float(self._wanted[part]) if part < self._known else 1.0
+
     def worth(self, fleet: Fleet, part: int, host: int) -> float:
         """Expected seconds that losing this copy costs."""
-        if part >= self._known:
+        if part >= self._known or part in self.kept:
             return fleet.residency.reload_seconds(part, host)
         spare = fleet.residency.copies[part] > self._copies[part]
         share = SPARE_SHARE if spare else 1.0
@@ -66,7 +71,7 @@ class Valuation:
     ) -> tuple[tuple[int, ...], float]:
         """The cheapest parts to let go so that `needs_bytes` more fit, and what that costs in seconds.
 
-        What `keep` names goes last, what attempts on the host use never.
+        What `keep` names or a launch wants goes last, what attempts on the host use never.
         """
         residency, record = fleet.residency, fleet.by_index[host]
         missing = float(fleet.used_bytes[host]) + needs_bytes - float(fleet.budget_bytes[host])
@@ -77,7 +82,7 @@ class Valuation:
             (
                 self.worth(fleet, part, host)
                 / max(1, residency.part_bytes[part])
-                * (1 + 99 * (part in keep)),
+                * (1 + 99 * (part in keep or part in self.kept)),
                 record.used_at.get(part, 0.0),
                 part,
             )

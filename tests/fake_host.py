@@ -50,6 +50,7 @@ class FakeHost:
         self.cancelled: list[AttemptKey] = []
         self.settled: list[AttemptKey] = []
         self.abandoned: list[AttemptKey] = []
+        self.staged: list[protocol.Stage] = []
         self.running: dict[AttemptKey, Assign] = {}
         self.unsettled: dict[AttemptKey, list[protocol.Message]] = {}
         self.release = asyncio.Event()
@@ -132,6 +133,8 @@ class FakeHost:
                     await self._report(
                         key, Failed(attempt=key, kind="cancelled", error="cancelled", message="")
                     )
+            case protocol.Stage():
+                self.staged.append(message)
             case Settled(attempt=key):
                 self.settled.append(key)
                 self.unsettled.pop(key, None)

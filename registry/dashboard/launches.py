@@ -15,7 +15,7 @@ async def page(figures: Figures, fleet: FleetState | None) -> Page:
     releases = await figures.rows("releases", slug=None)
     firsts = await figures.rows("first_days")
     curves = {row["slug"]: await figures.rows("first_hours", slug=row["slug"]) for row in firsts[:COMPARED]}
-    planned = [row for row in releases if row["window"].get("prewarm_from") and not row["withdrawn_at"]]
+    planned = [row for row in releases if row["window"].get("prewarm_replicas") and not row["withdrawn_at"]]
     return Page(
         title="Launches",
         panels=(
@@ -30,14 +30,21 @@ async def page(figures: Figures, fleet: FleetState | None) -> Page:
 def _readiness(planned: Sequence[Row], fleet: FleetState | None) -> Panel:
     """How many hosts hold the variant's weights on their device, against how many were asked for."""
     warm = fleet.warm if fleet else {}
+    said = {launch.slug: launch.said(fleet.at) for launch in fleet.launches} if fleet else {}
     rows = [
-        (row["variant"], row["window"].get("prewarm_replicas", 0), warm.get(row["variant"], 0))
+        (
+            row["variant"],
+            row["window"].get("prewarm_replicas", 0),
+            warm.get(row["variant"], 0),
+            said.get(row["variant"], ""),
+        )
         for row in planned
     ]
     columns = (
         Column(name="model", kind="model"),
         Column(name="replicas wanted"),
         Column(name="hosts warm now"),
+        Column(name="readiness", kind="text"),
     )
     return Panel(
         id="readiness", title="Prewarming", columns=columns, rows=rows, empty="No launch asks for prewarming."

@@ -35,6 +35,31 @@ class HostState(Record, frozen=True, kw_only=True):
     parts: tuple[Part, ...] = ()
 
 
+class LaunchState(Record, frozen=True, kw_only=True):
+    """How ready the pool is for one version of a launch."""
+
+    slug: str
+    replicas: int  # asked for
+    warm: int
+    loading: int
+    stage_at: dt.datetime
+    opens_at: dt.datetime
+
+    def said(self, now: dt.datetime) -> str:
+        """`3 of 4 replicas warm, 12 min to go`."""
+        text = f"{self.warm} of {self.replicas} replicas warm"
+        if self.loading:
+            text += f", {self.loading} loading"
+        minutes = round((self.opens_at - now).total_seconds() / 60)
+        return f"{text}, {_span(minutes)} to go" if minutes > 0 else f"{text}, open"
+
+
+def _span(minutes: int) -> str:
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} days"
+
+
 class FleetState(Record, frozen=True, kw_only=True):
     """The pool as its dispatcher sees it. `warm`: hosts per variant that hold all its weights on the device."""
 
@@ -44,6 +69,7 @@ class FleetState(Record, frozen=True, kw_only=True):
     waiting: int = 0
     running: int = 0
     warm: Mapping[str, int] = {}
+    launches: tuple[LaunchState, ...] = ()  # ahead, or opened a short while ago
 
 
 class Step(Record, frozen=True, kw_only=True):

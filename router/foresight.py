@@ -1,0 +1,144 @@
+"""The part of a term that looks ahead: carries out `prewarm`'s orders, and remembers demand over restarts. IO.
+
+It is the only writer of `dispatcher_memory`. What cannot be written or read is only a missed chance: a dispatcher
+without a memory learns anew, and no request ever waits for this.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from loaders import protocol
+from registry import database
+from registry.catalog import Digest
+from registry.database import Database
+from router import placement, prewarm
+from router.demand import Demand, DemandState, RunModel
+from router.fleet import Fleet
+from router.prewarm import Launch
+from router.residency import Bundle
+from router.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from router.term import Term
+
+log = structlog.get_logger("marquee.dispatcher")
+
+QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
+LOOK_SECONDS = 3.0
+REMEMBER_SECONDS = 10.0
+PATIENCE_SECONDS = 3.0  # with the database, at the end of a term
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What outlives a term."""
+
+    demand: DemandState
+    runs: dict[str, RunModel] = {}
+
+
+class Foresight:
+    """Lives as long as its term."""
+
+    def __init__(self, term: "Term", db: Database) -> None:
+        self._term = term
+        self._db = db
+        self._memory = prewarm.Memory()
+        self.launches: tuple[Launch, ...] = ()
+
+    @property
+    def fleet(self) -> Fleet:
+        return self._term.placement.fleet
+
+    async def recall(self) -> None:
+        """Before the first request is taken up."""
+        async with self._db.pool.connection() as connection:
+            found = await (await connection.execute(QUERIES["recall"], {"pool": self._term.pool})).fetchone()
+        if found is None:
+            return
+        try:
+            known = msgspec.json.decode(found["content"], type=Remembered)
+        except msgspec.MsgspecError as error:  # another release wrote it
+            log.warning("what the last dispatcher remembered cannot be read", error=str(error))
+            return
+        state, snapshot = self._term.placement, self._term.catalogue.now
+        state.demand = Demand.load(known.demand)
+        for name in state.demand.names:  # placement looks a name's weights up once, when it first sees it
+            if (version := snapshot.described.get(name)) is not None:
+                self.fleet.describe(Bundle.of_version(version.manifest))
+            elif (adapter := snapshot.described_adapters.get(name)) is not None:
+                self.fleet.describe(Bundle.of_adapter(adapter))
+        state.run_times.models = {Digest(name): model for name, model in known.runs.items()}
+
+    async def remember(self) -> None:
+        """Gives up soon: the term may end because the database is away."""
+        state = self._term.placement
+        known = Remembered(
+            demand=state.demand.save(time.time()),
+            runs={str(name): model for name, model in state.run_times.models.items()},
+        )
+        parameters = {"pool": self._term.pool, "content": msgspec.json.encode(known).decode()}
+        try:
+            async with (
+                asyncio.timeout(PATIENCE_SECONDS),
+                self._db.pool.connection(PATIENCE_SECONDS) as connection,
+            ):
+                await connection.execute(QUERIES["remember"], parameters)
+        except Exception as error:  # noqa: BLE001  whatever it is, the dispatcher's work goes on
+            log.warning("demand could not be written down", error=repr(error))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        remembered_at = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.look(time.time())
+            if time.monotonic() - remembered_at >= REMEMBER_SECONDS:
+                await self.remember()
+                remembered_at = time.monotonic()
+
+    def look(self, now: float) -> None:
+        """Find what should be warm, and tell the hosts."""
+        term, snapshot = self._term, self._term.catalogue.now
+        self.launches = self._launches(snapshot, now)
+        self.fleet.give_up_overdue(now)
+        for order in prewarm.plan(term.placement, self._memory, self.launches, now):
+            match order:
+                case prewarm.Stage():
+                    self._stage(order, now)
+                case prewarm.Drop():
+                    term.links[order.host_id].send(protocol.Drop(digests=order.digests))
+
+    def _launches(self, snapshot: Snapshot, now: float) -> tuple[Launch, ...]:
+        """By the database's clock, as windows open."""
+        planned = [
+            one for found in snapshot.releases.values() for one in found if one.window.prewarm_replicas
+        ]
+        if not planned:
+            return ()
+        slugs = {release.variant for release in planned}
+        versions = {key: version for key, version in snapshot.versions.items() if key[0] in slugs}
+        for version in versions.values():
+            self.fleet.describe(Bundle.of_version(version.manifest))
+        seconds = {v.digest: prewarm.staging_seconds(self.fleet, v.digest) for v in versions.values()}
+        ahead = self._term.catalogue.clock().timestamp() - time.time()
+        at = datetime.fromtimestamp(now + ahead, UTC)
+        return prewarm.launches(planned, versions, seconds, at)
+
+    def _stage(self, order: prewarm.Stage, now: float) -> None:
+        staging = order.staging
+        version, snapshot = staging.bundles[0], self._term.catalogue.now
+        if version not in snapshot.described:  # wanted once, and gone since
+            return
+        link = self._term.links[staging.host_id]
+        link.describe(snapshot, version, ())
+        if staging.evicts:
+            link.send(protocol.Drop(digests=staging.evicts))
+        link.send(protocol.Stage(version=version, pin_until=order.pin_until))
+        placement.fold(self._term.placement, staging, now)
+        log.info("prewarming", host=staging.host_id, version=version[:19], reason=order.reason)

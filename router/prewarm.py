@@ -1,0 +1,254 @@
+"""What should be warm before anybody asks, and what may go cold: windows + demand + fleet → orders to hosts.
+
+Pure. A launch wants its replicas warm from its staging time until a while after it opened; what is popular wants as
+many copies as its demand fills; what nobody has asked for in a long time is offered for eviction. Orders are few: a
+host gets one at a time, and never the same again within `CHURN_SECONDS`. It refuses to evict what is dearer to lose
+than a first caller's wait.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+import numpy as np
+
+from registry import windows
+from registry.catalog import Digest, Release, Share, Slug, Version
+from router.demand import FAST, SLOW, TARGET_LOAD
+from router.fleet import Fleet
+from router.hosts import Host, Staging
+from router.pricing import State
+from router.valuation import on_device
+
+HOLD_SECONDS = 1800.0  # after its opening a launch keeps its replicas; then demand decides
+CHURN_SECONDS = 60.0  # before a host is told the same again
+IDLE_SECONDS = 1800.0  # that weights stay unused before they are offered for eviction
+TAIL_WANTED = 0.02  # probability that a part is wanted within the horizon, below which it is tail
+POPULAR_LOAD = 0.05  # of a GPU: less demand than this waits for its first caller
+ASSUMED_STAGING_SECONDS = 600.0  # while no host is linked that could say
+STAGING_MARGIN = 2.0  # times what the slowest host needs
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a release that wants to be warm. Times in unix seconds."""
+
+    slug: Slug
+    version: Digest
+    replicas: int
+    stage_at: float
+    opens_at: float
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the fleet is with a launch."""
+
+    launch: Launch
+    warm: int  # hosts that hold all of it
+    loading: int  # hosts that it is on its way to
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """Bring a version onto a host's device."""
+
+    staging: Staging
+    pin_until: float | None
+    reason: str
+
+
+class Drop(msgspec.Struct, frozen=True, kw_only=True):
+    """These parts may go first on a host."""
+
+    host_id: str
+    digests: tuple[Digest, ...]
+
+
+Order = Stage | Drop
+
+
+@dataclass
+class Memory:
+    """What was ordered lately, so that nothing is ordered twice."""
+
+    staged: dict[tuple[str, Digest], float] = field(default_factory=dict)
+    offered: dict[tuple[str, int], float] = field(
+        default_factory=dict
+    )  # part → its last use when it was offered
+
+
+def launches(
+    releases: Iterable[Release],
+    versions: Mapping[tuple[Slug, int], Version],
+    staging_seconds: Mapping[Digest, float],
+    now: datetime,
+) -> tuple[Launch, ...]:
+    """Every launch that is ahead or whose hold is not over, earliest first."""
+    found = [
+        launch
+        for release in releases
+        for share in release.shares
+        if (version := versions.get((release.variant, share.version))) is not None
+        and (launch := _launch(release, share, version, staging_seconds, now)) is not None
+    ]
+    return tuple(sorted(found, key=lambda one: (one.opens_at, one.slug, one.version)))
+
+
+def _launch(
+    release: Release, share: Share, version: Version, staging_seconds: Mapping[Digest, float], now: datetime
+) -> Launch | None:
+    window, opens = release.window, windows.opening(release.window)
+    replicas = math.ceil(window.prewarm_replicas * share.percent / 100)
+    retired = windows.phase(window, now) is windows.Phase.RETIRED
+    if replicas <= 0 or opens is None or retired or now.timestamp() > opens.timestamp() + HOLD_SECONDS:
+        return None
+    seconds = staging_seconds.get(version.digest, ASSUMED_STAGING_SECONDS)
+    stage_at = windows.prewarm_deadline(window, now, seconds) or opens
+    return Launch(
+        slug=release.variant,
+        version=version.digest,
+        replicas=replicas,
+        stage_at=stage_at.timestamp(),
+        opens_at=opens.timestamp(),
+    )
+
+
+def staging_seconds(fleet: Fleet, version: Digest) -> float:
+    """How long before an opening staging should begin."""
+    bundle = fleet.residency.bundles.get(version)
+    usable = [host.index for host in fleet.hosts.values()]
+    if bundle is None or not usable:
+        return ASSUMED_STAGING_SECONDS
+    return STAGING_MARGIN * float(fleet.residency.seconds(bundle)[usable].max())
+
+
+def readiness(fleet: Fleet, launches: Iterable[Launch]) -> tuple[Readiness, ...]:
+    found = []
+    for launch in launches:
+        bundle = fleet.residency.bundles.get(launch.version)
+        having = [] if bundle is None else [h for h in fleet.hosts.values() if _has(fleet, bundle, h)]
+        loading = sum(_arrives(fleet, bundle, host) for host in having) if bundle is not None else 0
+        found.append(Readiness(launch=launch, warm=len(having) - loading, loading=loading))
+    return tuple(found)
+
+
+def plan(state: State, memory: Memory, launches: Iterable[Launch], now: float) -> tuple[Order, ...]:
+    """Orders to give now; fold each `Stage` before asking again. Versions must be described to the fleet."""
+    state.valuation.refresh(state.fleet, state.demand, now)
+    due = [launch for launch in launches if launch.stage_at <= now]
+    state.valuation.kept = _kept(state.fleet, due)
+    busy: set[int] = set()
+    orders: list[Order] = []
+    for launch in due:
+        until = launch.opens_at + HOLD_SECONDS
+        wanted = (launch.version, launch.replicas, until, f"launch of {launch.slug}")
+        orders += _stage(state, memory, busy, wanted, math.inf, now)
+    for version, copies in _popular(state, now):
+        limit = state.knobs.prefetch_regret_seconds
+        orders += _stage(state, memory, busy, (version, copies, None, "demand"), limit, now)
+    return (*orders, *_drops(state, memory, now))
+
+
+def _kept(fleet: Fleet, due: Iterable[Launch]) -> frozenset[int]:
+    """Parts that other loads push out last, at a hundred times their price."""
+    bundles = [fleet.residency.bundles.get(launch.version) for launch in due]
+    return frozenset(
+        int(part) for bundle in bundles if bundle is not None for part in fleet.residency.bundle_parts[bundle]
+    )
+
+
+def _popular(state: State, now: float) -> list[tuple[Digest, int]]:
+    """Versions whose demand fills a share of a GPU that is worth a copy, with the copies it asks for."""
+    demand, residency = state.demand, state.fleet.residency
+    if not len(demand.names):
+        return []
+    load = np.maximum(demand.busy_rates(now, FAST), demand.busy_rates(now, SLOW)) / TARGET_LOAD
+    order = np.argsort(-load, kind="stable")
+    names = [(demand.names.keys[index], float(load[index])) for index in order.tolist()]
+    return [
+        (name, math.ceil(share))
+        for name, share in names
+        if share >= POPULAR_LOAD
+        and (bundle := residency.bundles.get(name)) is not None
+        and residency.described[bundle].kind == "version"
+    ]
+
+
+def _stage(
+    state: State,
+    memory: Memory,
+    busy: set[int],
+    wanted: tuple[Digest, int, float | None, str],
+    regret_limit: float,
+    now: float,
+) -> list[Order]:
+    """What is missing of some copies, each on the host where it costs the fewest seconds."""
+    version, copies, until, reason = wanted
+    fleet, bundle = state.fleet, state.fleet.residency.bundles.get(version)
+    if bundle is None:
+        return []
+    hosts = [host for host in fleet.hosts.values() if not host.draining]
+    having = [host for host in hosts if _has(fleet, bundle, host)]
+    zones = {float(fleet.zone[host.index]) for host in having}
+    priced = []
+    for host in hosts:
+        asked = memory.staged.get((host.hello.host_id, version), -math.inf)
+        idle = host.index not in busy and fleet.mover_free_at[host.index] <= now
+        if host in having or not idle or now - asked < CHURN_SECONDS:
+            continue
+        needs = float(fleet.residency.missing_bytes(bundle)[host.index])
+        if not _fits(state, bundle, host):
+            continue
+        keep = {int(part) for part in fleet.residency.bundle_parts[bundle]}
+        victims, lost = state.valuation.evictions(fleet, host.index, needs, keep)
+        again = state.knobs.spread_seconds * (float(fleet.zone[host.index]) in zones)
+        seconds = float(fleet.residency.seconds(bundle)[host.index])
+        if lost <= regret_limit:
+            priced.append((seconds + lost + again, host.hello.host_id, host.index, victims))
+    orders: list[Order] = []
+    for _, host_id, index, victims in sorted(priced)[: max(0, copies - len(having))]:
+        evicts = tuple(fleet.residency.parts.keys[part] for part in victims)
+        busy.add(index)
+        memory.staged[host_id, version] = now
+        staging = Staging(host_id=host_id, bundles=(version,), evicts=evicts)
+        orders.append(Stage(staging=staging, pin_until=until, reason=reason))
+    return orders
+
+
+def _has(fleet: Fleet, bundle: int, host: Host) -> bool:
+    """There, or on its way."""
+    return not fleet.residency.missing_parts(bundle, host.index)
+
+
+def _arrives(fleet: Fleet, bundle: int, host: Host) -> bool:
+    return any(int(part) in host.arriving for part in fleet.residency.bundle_parts[bundle])
+
+
+def _fits(state: State, bundle: int, host: Host) -> bool:
+    """Beside what attempts use and launches keep, which never goes."""
+    residency = state.fleet.residency
+    used = frozenset().union(*(attempt.parts for attempt in host.attempts.values()))
+    kept = used | (state.valuation.kept & frozenset(on_device(state.fleet, host)))
+    together = kept | {int(part) for part in residency.bundle_parts[bundle]}
+    size = sum(residency.part_bytes[part] for part in together)
+    return size <= float(state.fleet.budget_bytes[host.index])
+
+
+def _drops(state: State, memory: Memory, now: float) -> list[Order]:
+    """Scale to zero: what stayed unused, nobody is expected to want and no launch keeps, may go first."""
+    orders: list[Order] = []
+    keys = state.fleet.residency.parts.keys
+    for host_id, host in state.fleet.hosts.items():
+        used = frozenset().union(*(attempt.parts for attempt in host.attempts.values()))
+        idle = []
+        for part in on_device(state.fleet, host):
+            if part in used or part in state.valuation.kept or part in host.arriving:
+                continue
+            since = host.used_at.setdefault(part, now)  # held from before we knew the host
+            tail = now - since >= IDLE_SECONDS and state.valuation.wanted(part) < TAIL_WANTED
+            if tail and memory.offered.get((host_id, part)) != since:
+                memory.offered[host_id, part] = since
+                idle.append(keys[part])
+        if idle:
+            orders.append(Drop(host_id=host_id, digests=tuple(idle)))
+    return orders
