@@ -47,6 +47,7 @@ class Cache:
     """A process's finished and running statistics."""
 
     def __init__(self) -> None:
+        self._turn = asyncio.Lock()
         self._kept: LRUCache[object, asyncio.Task[Statistics]] = LRUCache(64)
 
     async def get(self, figures: Figures) -> Statistics:
@@ -55,8 +56,13 @@ class Cache:
         owner = "" if view.role == "operator" else view.organization
         key = (view.role, owner, view.slugs, figures.period.until, past)
         if key not in self._kept or self._failed(key):
-            self._kept[key] = asyncio.create_task(_compute(figures))
+            self._kept[key] = asyncio.create_task(self._compute_in_turn(figures))
         return await asyncio.shield(self._kept[key])
+
+    async def _compute_in_turn(self, figures: Figures) -> Statistics:
+        """One at a time: no number of open pages takes more than one core from the gateway."""
+        async with self._turn:
+            return await _compute(figures)
 
     async def keep_warm(self, db: Database) -> None:
         """Computes the operators' statistics as soon as a day is over, so that nobody waits for them."""
