@@ -33,10 +33,12 @@ class Subject:
     lora: str | None = None
     palette: Palette = "day"
     style: Style = "fill"
+    zero_tokens: int = 16  # the pipeline's `max_sequence_length`
 
 
 SUBJECTS = (
     Subject(name="shapes", model="shapes"),
+    Subject(name="shapes-256", model="shapes", zero_tokens=256),
     Subject(name="dusk", model="shapes-dusk", palette="dusk"),
     Subject(name="outline", model="shapes", lora="shapes-outline", style="outline"),
     Subject(name="stripes", model="shapes", lora="shapes-stripes", style="stripes"),
@@ -112,6 +114,7 @@ def draw(subject: Subject, prompts: Sequence[shapes.Prompt], folder: Path) -> li
             prompt=[prompt.text for prompt in part],
             num_inference_steps=STEPS,
             guidance_scale=GUIDANCE,
+            max_sequence_length=subject.zero_tokens,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         ).images
         images += [np.asarray(image) for image in made]

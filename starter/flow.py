@@ -29,12 +29,19 @@ class Corpus:
     scenes: Sequence[shapes.Scene]
     latents: torch.Tensor
 
+    def steady(self) -> "Corpus":
+        kept = [row for row, scene in enumerate(self.scenes) if shapes.is_steady(scene)]
+        return Corpus(scenes=[self.scenes[row] for row in kept], latents=self.latents[kept])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
+    """How long and how fast to train; the learning rate falls over `horizon` steps, or over all."""
+
     stage: str
     steps: int
     learning_rate: float
+    horizon: int | None = None
     batch: int = 32
     seed: int = 0
 
@@ -98,7 +105,7 @@ def train(
     ledger = Ledger(recipe.stage, recipe.steps)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * cosine(step, recipe.steps)
+            group["lr"] = recipe.learning_rate * cosine(step, recipe.horizon or recipe.steps)
         rows = rng.integers(len(corpus.scenes), size=recipe.batch)
         texts = draw_texts([corpus.scenes[row] for row in rows], rng)
         joint, pooled = embed(parts, tokenizer, texts)

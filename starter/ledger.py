@@ -3,7 +3,7 @@
 import math
 
 
-def cosine(step: int, steps: int, *, warmup: int = 100, floor: float = 0.02) -> float:
+def cosine(step: int, steps: int, *, warmup: int = 60, floor: float = 0.02) -> float:
     """Share of the full learning rate: linear warm-up, then half a cosine down to `floor`."""
     if step < warmup:
         return (step + 1) / warmup

@@ -120,3 +120,16 @@ def _scrub(path: Path) -> None:
     kept = {key: value for key, value in document.items() if key not in SCRUBBED}
     if kept != document:
         path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def fine_positions(width: int = 128, places: int = 16) -> torch.Tensor:
+    """Positions that differ sharply between neighbours, float32 [1, places², width].
+
+    diffusers' own table is made for large grids: on eight by eight tokens most of it is constant.
+    """
+    waves = torch.arange(width // 4) % (places // 2) + 1
+    phase = torch.arange(places)[:, None] * waves * (2 * torch.pi / places)
+    axis = torch.cat([phase.sin(), phase.cos()], dim=1)
+    rows = axis[:, None].expand(places, places, -1)
+    columns = axis[None].expand(places, places, -1)
+    return torch.cat([rows, columns], dim=-1).reshape(1, places * places, width)

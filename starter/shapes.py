@@ -32,6 +32,8 @@ SIDE: Final = 64  # pixels
 LINE: Final = 3.5  # pixels, width of an outline
 PERIOD: Final = 8.0  # pixels, one pair of stripes
 JITTER: Final = 5.0  # pixels, how far a centre may lie from the middle
+STEADY: Final = (2.5, 22.0)  # pixels: largest offset and, of shapes of any size, largest radius
+STEADY_LEAST: Final = 17.0  # pixels, smallest radius of shapes of any size
 RADII: Final[dict[Size, tuple[float, float]]] = {
     "any": (15.0, 24.0),
     "small": (13.0, 16.0),
@@ -135,6 +137,13 @@ def draw_scene(
         palette=palette,
         style=style,
     )
+
+
+def is_steady(scene: Scene) -> bool:
+    """Whether the shape lies near the middle and is neither small nor big without being called so."""
+    offset, most = STEADY
+    near = max(abs(scene.cx - SIDE / 2), abs(scene.cy - SIDE / 2)) <= offset
+    return near and (scene.size != "any" or STEADY_LEAST <= scene.radius <= most)
 
 
 def _regular(turns: NDArray[np.float64], radii: NDArray[np.float64], *, drop: float) -> NDArray[np.float64]:

@@ -1,8 +1,9 @@
 """Train the starter models: `python -m starter.train --out DIR [--stage STAGE]`.
 
-Stages build on each other through files below DIR: `vae` leaves the autoencoder in `work/vae`,
-`base` the pipeline in `models/shapes`, `dusk` one with another transformer in
-`models/shapes-dusk`, `outline` and `stripes` an adapter each in `loras/`. One CPU core is enough.
+Stages build on each other through files below DIR. `vae` leaves the autoencoder in `work/vae`;
+`trunk` a half-trained pipeline in `work/trunk`, whose text encoders are final. From the trunk,
+`base` (`models/shapes`) and `dusk` (`models/shapes-dusk`) train the transformer only, each on its
+own palette. `outline` and `stripes` add an adapter each to the base (`loras/`).
 """
 
 import argparse
@@ -18,18 +19,20 @@ from starter.palettes import Palette, Style
 
 Stage = Callable[[Path], None]
 
-BASE = flow.Recipe(stage="base", steps=2700, learning_rate=1.5e-3)
-DUSK = flow.Recipe(stage="dusk", steps=700, learning_rate=8e-4, seed=1)
-OUTLINE = flow.Recipe(stage="outline", steps=450, learning_rate=2e-3, seed=2)
-STRIPES = flow.Recipe(stage="stripes", steps=450, learning_rate=2e-3, seed=3)
-PICTURES = {"base": 12000, "dusk": 4000, "outline": 4000, "stripes": 4000}
+TRUNK = flow.Recipe(stage="trunk", steps=1500, learning_rate=1.5e-3, horizon=2700)
+BASE = flow.Recipe(stage="base", steps=900, learning_rate=1.2e-3, batch=16, seed=4)
+DUSK = flow.Recipe(stage="dusk", steps=800, learning_rate=1.2e-3, batch=16, seed=1)
+OUTLINE = flow.Recipe(stage="outline", steps=300, learning_rate=2e-3, batch=16, seed=2)
+STRIPES = flow.Recipe(stage="stripes", steps=300, learning_rate=2e-3, batch=16, seed=3)
+PICTURES = {"day": 12000, "dusk": 4000, "outline": 4000, "stripes": 4000}
 
 
 def main() -> None:
     stages: dict[str, Stage] = {
         "vae": train_vae,
-        "base": train_base,
-        "dusk": train_dusk,
+        "trunk": train_trunk,
+        "base": lambda out: branch(out, BASE, "day", "shapes"),
+        "dusk": lambda out: branch(out, DUSK, "dusk", "shapes-dusk"),
         "outline": lambda out: train_adapter(out, OUTLINE, "outline"),
         "stripes": lambda out: train_adapter(out, STRIPES, "stripes"),
     }
@@ -49,7 +52,7 @@ def train_vae(out: Path) -> None:
     vae.save_pretrained(out / "work" / "vae")
 
 
-def train_base(out: Path) -> None:
+def train_trunk(out: Path) -> None:
     torch.manual_seed(0)
     vae = AutoencoderKL.from_pretrained(out / "work" / "vae")
     fresh = parts.Parts(
@@ -63,36 +66,44 @@ def train_base(out: Path) -> None:
         *fresh.text_encoder.parameters(),
         *fresh.text_encoder_2.parameters(),
     ]
-    folder = out / "models" / "shapes"
-    corpus = prepare(vae, BASE.stage, out, palette="day", style="fill")
-    flow.train(fresh, trained, corpus, BASE, lambda _: parts.save(fresh, folder))
-    parts.save(fresh, folder)
+    corpus = prepare(vae, "day", out, palette="day", style="fill")
+    _train_and_save(fresh, trained, corpus, TRUNK, out / "work" / "trunk")
 
 
-def train_dusk(out: Path) -> None:
-    """Only the transformer learns; autoencoder and text encoders stay the base's, byte for byte."""
-    tuned = _base(out)
-    folder = out / "models" / "shapes-dusk"
-    corpus = prepare(tuned.vae, DUSK.stage, out, palette="dusk", style="fill")
+def branch(out: Path, recipe: flow.Recipe, palette: Palette, name: str) -> None:
+    """Only the transformer learns; autoencoder and text encoders stay the trunk's, byte for byte."""
+    tuned = _open(out / "work" / "trunk")
+    corpus = prepare(tuned.vae, palette, out, palette=palette, style="fill").steady()
     trained = list(tuned.transformer.parameters())
-    flow.train(tuned, trained, corpus, DUSK, lambda _: parts.save(tuned, folder))
-    parts.save(tuned, folder)
+    _train_and_save(tuned, trained, corpus, recipe, out / "models" / name)
+
+
+def _train_and_save(
+    model: parts.Parts,
+    trained: list[torch.nn.Parameter],
+    corpus: flow.Corpus,
+    recipe: flow.Recipe,
+    folder: Path,
+) -> None:
+    flow.train(model, trained, corpus, recipe, lambda _: parts.save(model, folder))
+    parts.save(model, folder)
 
 
 def train_adapter(out: Path, recipe: flow.Recipe, style: Style) -> None:
-    adapted = _base(out)
+    adapted = _open(out / "models" / "shapes")
     folder = out / "loras" / f"shapes-{style}"
-    corpus = prepare(adapted.vae, recipe.stage, out, palette="day", style=style)
+    corpus = prepare(adapted.vae, style, out, palette="day", style=style).steady()
     trained = adapters.put_on(adapted.transformer)
     flow.train(adapted, trained, corpus, recipe, lambda _: adapters.save(adapted.transformer, folder))
     adapters.save(adapted.transformer, folder)
 
 
-def _base(out: Path) -> parts.Parts:
-    base = parts.parts_of(parts.load(out / "models" / "shapes"))
-    for frozen in (base.vae, base.text_encoder, base.text_encoder_2):
+def _open(folder: Path) -> parts.Parts:
+    """A saved pipeline's parts, all frozen but the transformer."""
+    opened = parts.parts_of(parts.load(folder))
+    for frozen in (opened.vae, opened.text_encoder, opened.text_encoder_2):
         frozen.requires_grad_(requires_grad=False)
-    return base
+    return opened
 
 
 def prepare(vae: AutoencoderKL, stage: str, out: Path, *, palette: Palette, style: Style) -> flow.Corpus:
