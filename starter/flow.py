@@ -17,6 +17,7 @@ from starter import registers, shapes, tokens
 from starter.ledger import Ledger, cosine
 from starter.parts import Parts
 
+PATCHES = 16  # tokens of a picture
 DROPPED = 0.1  # share of prompts replaced by none
 CENTRE, SPREAD = 0.2, 1.2  # of the normal behind the noise level
 EMA_DECAY = 0.998
@@ -110,7 +111,7 @@ def train(
         texts = draw_texts([corpus.scenes[row] for row in rows], rng)
         joint, pooled = embed(parts, tokenizer, texts)
         latents = corpus.latents[torch.from_numpy(rows)]
-        attention.bias = registers.draw_bias(recipe.batch, 64 + joint.shape[1], generator)
+        attention.bias = registers.draw_bias(recipe.batch, PATCHES + joint.shape[1], generator)
         loss = velocity_loss(parts, latents, joint, pooled, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -52,7 +52,7 @@ def transformer() -> SD3Transformer2DModel:
     """Four joint blocks, 128 wide; gates and output start at zero, so each block starts as nothing."""
     model = SD3Transformer2DModel(
         sample_size=16,
-        patch_size=2,
+        patch_size=4,
         in_channels=4,
         out_channels=4,
         num_layers=4,
@@ -67,6 +67,7 @@ def transformer() -> SD3Transformer2DModel:
     for block in model.transformer_blocks:
         torch.nn.init.zeros_(block.norm1.linear.weight)
         torch.nn.init.zeros_(block.norm1_context.linear.weight)
+    model.pos_embed.pos_embed += fine_positions()
     torch.nn.init.zeros_(model.proj_out.weight)
     torch.nn.init.zeros_(model.proj_out.bias)
     return model

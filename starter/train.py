@@ -1,9 +1,9 @@
 """Train the starter models: `python -m starter.train --out DIR [--stage STAGE]`.
 
 Stages build on each other through files below DIR. `vae` leaves the autoencoder in `work/vae`;
-`trunk` a half-trained pipeline in `work/trunk`, whose text encoders are final. From the trunk,
-`base` (`models/shapes`) and `dusk` (`models/shapes-dusk`) train the transformer only, each on its
-own palette. `outline` and `stripes` add an adapter each to the base (`loras/`).
+`base` trains text encoders and transformer (`models/shapes`). From the base, `dusk` trains the
+transformer only, on the night palette (`models/shapes-dusk`), and `outline` and `stripes` an
+adapter each (`loras/`).
 """
 
 import argparse
@@ -19,20 +19,18 @@ from starter.palettes import Palette, Style
 
 Stage = Callable[[Path], None]
 
-TRUNK = flow.Recipe(stage="trunk", steps=1500, learning_rate=1.5e-3, horizon=2700)
-BASE = flow.Recipe(stage="base", steps=900, learning_rate=1.2e-3, batch=16, seed=4)
-DUSK = flow.Recipe(stage="dusk", steps=800, learning_rate=1.2e-3, batch=16, seed=1)
-OUTLINE = flow.Recipe(stage="outline", steps=300, learning_rate=2e-3, batch=16, seed=2)
-STRIPES = flow.Recipe(stage="stripes", steps=300, learning_rate=2e-3, batch=16, seed=3)
+BASE = flow.Recipe(stage="base", steps=3000, learning_rate=1.5e-3)
+DUSK = flow.Recipe(stage="dusk", steps=400, learning_rate=8e-4, seed=1)
+OUTLINE = flow.Recipe(stage="outline", steps=400, learning_rate=2e-3, seed=2)
+STRIPES = flow.Recipe(stage="stripes", steps=400, learning_rate=2e-3, seed=3)
 PICTURES = {"day": 12000, "dusk": 4000, "outline": 4000, "stripes": 4000}
 
 
 def main() -> None:
     stages: dict[str, Stage] = {
         "vae": train_vae,
-        "trunk": train_trunk,
-        "base": lambda out: branch(out, BASE, "day", "shapes"),
-        "dusk": lambda out: branch(out, DUSK, "dusk", "shapes-dusk"),
+        "base": train_base,
+        "dusk": train_dusk,
         "outline": lambda out: train_adapter(out, OUTLINE, "outline"),
         "stripes": lambda out: train_adapter(out, STRIPES, "stripes"),
     }
@@ -52,7 +50,7 @@ def train_vae(out: Path) -> None:
     vae.save_pretrained(out / "work" / "vae")
 
 
-def train_trunk(out: Path) -> None:
+def train_base(out: Path) -> None:
     torch.manual_seed(0)
     vae = AutoencoderKL.from_pretrained(out / "work" / "vae")
     fresh = parts.Parts(
@@ -66,16 +64,16 @@ def train_trunk(out: Path) -> None:
         *fresh.text_encoder.parameters(),
         *fresh.text_encoder_2.parameters(),
     ]
-    corpus = prepare(vae, "day", out, palette="day", style="fill")
-    _train_and_save(fresh, trained, corpus, TRUNK, out / "work" / "trunk")
+    corpus = prepare(vae, "day", out, palette="day", style="fill").steady()
+    _train_and_save(fresh, trained, corpus, BASE, out / "models" / "shapes")
 
 
-def branch(out: Path, recipe: flow.Recipe, palette: Palette, name: str) -> None:
-    """Only the transformer learns; autoencoder and text encoders stay the trunk's, byte for byte."""
-    tuned = _open(out / "work" / "trunk")
-    corpus = prepare(tuned.vae, palette, out, palette=palette, style="fill").steady()
+def train_dusk(out: Path) -> None:
+    """Only the transformer learns; autoencoder and text encoders stay the base's, byte for byte."""
+    tuned = _open(out / "models" / "shapes")
+    corpus = prepare(tuned.vae, "dusk", out, palette="dusk", style="fill").steady()
     trained = list(tuned.transformer.parameters())
-    _train_and_save(tuned, trained, corpus, recipe, out / "models" / name)
+    _train_and_save(tuned, trained, corpus, DUSK, out / "models" / "shapes-dusk")
 
 
 def _train_and_save(
