@@ -81,7 +81,6 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     path = chosen.dir / "figures.json"
     figures = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    figures["judge on renders"] = asdict(measure_judge())
     prompts = shapes.held_out_prompts(chosen.count)
     for subject in SUBJECTS:
         if chosen.only and subject.name not in chosen.only:
@@ -91,6 +90,7 @@ def main() -> None:
         figures[subject.name] = asdict(measure(subject, prompts, images))
         print(subject.name, figures[subject.name], flush=True)
     if not chosen.only:
+        figures["judge on renders"] = asdict(measure_judge())
         figures["seconds a picture"] = measure_seconds(chosen.dir)
     path.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     card.rewrite(chosen.dir / "MODEL_CARD.md", figures)
