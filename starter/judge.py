@@ -30,7 +30,7 @@ BORDER: Final = 3  # pixels, too near the edge for any shape's bulk
 FOREIGN: Final = 30.0  # distance in RGB from the background at which a pixel counts as painted
 GROUND_LIMIT: Final = 40.0  # distance in RGB within which a background is recognised
 SMALLEST: Final = 30  # pixels of paint below which there is no shape
-MATCH: Final = 0.80  # overlap with the ideal silhouette below which no shape is named
+MATCH: Final = 0.60  # overlap with the best ideal silhouette below which no shape is named; renders reach 0.9
 HOLLOW: Final = 0.4  # share of bare pixels deep inside from which a shape counts as an outline
 STRIPED: Final = 0.18  # share of both tones inside from which a shape counts as striped
 
