@@ -22,6 +22,8 @@ Pool = AsyncConnectionPool[Connection]
 
 POOL_CONNECTIONS = 16
 CONNECT_SECONDS = 10.0
+WAIT_SECONDS = 10.0  # for a free connection
+RECONNECT_SECONDS = 2.0  # the pool doubles its pauses meanwhile; then each new caller makes it try afresh
 
 
 class Database:
@@ -42,6 +44,8 @@ class Database:
             kwargs={"row_factory": dict_row, "autocommit": True},
             min_size=1,
             max_size=connections,
+            timeout=WAIT_SECONDS,
+            reconnect_timeout=RECONNECT_SECONDS,
             open=False,
         )
         engine = create_async_engine(
