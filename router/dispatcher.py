@@ -30,6 +30,7 @@ log = structlog.get_logger("marquee.dispatcher")
 LOCK_CLASS = 0x6D71  # first half of the advisory lock's key; the second is the pool's hash
 RETRY_SECONDS = 0.5
 CHECK_SECONDS = 1.0
+RECONCILE_SECONDS = 10.0
 
 
 class Dispatcher:
@@ -123,6 +124,7 @@ class Dispatcher:
 
     async def _hear(self, connection: psycopg.AsyncConnection, term: Term, hub: Hub) -> None:
         """Ends with the connection, and so with the lock."""
+        reconcile_at = time.monotonic() + RECONCILE_SECONDS
         while True:
             async for notice in connection.notifies(timeout=CHECK_SECONDS):
                 if notice.channel == queue.CANCELLED_CHANNEL:
@@ -131,3 +133,6 @@ class Dispatcher:
                     term.backlog.set()
             await connection.execute("SELECT 1")  # does the lock still stand?
             hub.give_up_orphans(time.time())
+            if time.monotonic() > reconcile_at:
+                await hub.reconcile()
+                reconcile_at = time.monotonic() + RECONCILE_SECONDS

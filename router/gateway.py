@@ -45,6 +45,7 @@ def configure(settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE_SECONDS,
         access_log=False,
         log_config=None,
+        log_level="warning",  # of uvicorn's own lines: one for every link would drown ours
         server_header=False,
         date_header=False,
     )

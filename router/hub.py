@@ -17,12 +17,13 @@ from router.attempts import Attempt, DamagedOutputError, failure_of
 from router.errors import LinkRefusedError
 from router.hosts import Assigned, Joined, Left, Reported
 from router.links import Link
-from router.requests import RequestId
+from router.requests import RequestId, State
 from router.rows import Adoption, Entry
 from router.term import Term
 
 log = structlog.get_logger("marquee.dispatcher")
 
+SETTLED_SECONDS = 5.0  # since a row moved before it can be called astray
 ORPHAN_SECONDS = 10.0  # that a host has to come back with what the tables say it runs
 
 
@@ -33,6 +34,7 @@ class Hub:
         self._term = term
         self._orphans: dict[RequestId, Entry] = {}
         self._orphaned_at = 0.0
+        self._suspects: frozenset[RequestId] = frozenset()
 
     async def begin(self) -> None:
         """Before any host joins: what did a dispatcher before us leave behind?"""
@@ -47,6 +49,22 @@ class Hub:
         if self._orphans and now - self._orphaned_at > ORPHAN_SECONDS:
             for entry in tuple(self._orphans.values()):
                 self._disown(entry, "host_gone")
+
+    async def reconcile(self, settled_seconds: float = SETTLED_SECONDS) -> frozenset[RequestId]:
+        """Hold memory against the tables; what is found astray twice in a row is taken up again. Returns that."""
+        term = self._term
+        held = await term.queue.held(term.pool, settled_seconds)
+        astray = frozenset(held) - term.waiting.keys() - term.attempts.keys() - self._orphans.keys()
+        lost, self._suspects = astray & self._suspects, astray
+        if lost:
+            log.warning("memory and tables differ", requests=sorted(lost)[:10], count=len(lost))
+            running = [e for e in await term.queue.running(term.pool) if e.id in lost]
+            self._orphans |= {entry.id: entry for entry in running}
+            for entry in running:
+                self._disown(entry, "forgotten", is_fault=False)
+            await term.queue.untake([i for i in lost if held[i] is State.QUEUED])
+            term.backlog.set()
+        return lost
 
     def join(self, link: Link) -> None:
         term, hello = self._term, link.hello
@@ -211,13 +229,13 @@ class Hub:
         elif attempt.early is not None:
             self.end(attempt, attempt.early)
 
-    def _disown(self, entry: Entry, reason: str) -> None:
+    def _disown(self, entry: Entry, reason: str, *, is_fault: bool = True) -> None:
         """The tables believed it on a host that does not know of it."""
         del self._orphans[entry.id]
         key = AttemptKey(entry.id, entry.attempt)
         work = self._term.work_of(entry)
         attempt = Attempt(entry, key, entry.host_id or "", work, 0.0, time.time(), sent=True)
-        self._term.ends.give_back(attempt, reason, is_fault=True)
+        self._term.ends.give_back(attempt, reason, is_fault=is_fault)
 
     def _attempt(self, link: Link, key: AttemptKey) -> Attempt | None:
         attempt = self._term.attempts.get(RequestId(key.request_id))

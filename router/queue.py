@@ -20,7 +20,7 @@ from registry.database import Connection, Database
 from router import ledger, rows, webhooks
 from router.batching import Batcher
 from router.errors import QueueUnavailableError
-from router.requests import Request, RequestId, Status
+from router.requests import Request, RequestId, State, Status
 from router.rows import Adoption, Assignment, AttemptRow, Ended, Ending, Entry, Return
 
 QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
@@ -87,6 +87,11 @@ class Queue:
 
     async def running(self, pool: str) -> list[Entry]:
         return [rows.to_entry(row) for row in await self._fetch("running", pool=pool)]
+
+    async def held(self, pool: str, settled_seconds: float) -> dict[RequestId, State]:
+        """What the tables say is in the dispatcher's memory, but for what moved within `settled_seconds`."""
+        found = await self._fetch("held", pool=pool, settled_seconds=settled_seconds)
+        return {row["id"]: State(row["state"]) for row in found}
 
     async def ahead(self, pool: str, request_id: RequestId, limit: int = 100_000) -> int:
         found = await self._fetch("ahead", pool=pool, id=request_id, limit=limit)

@@ -41,6 +41,12 @@ SELECT id::text, organization, key_id, slug, version, adapters::text, input::tex
        start_deadline, webhook_url, door, origin, attempt, host_faults, host_id, started_at
 FROM requests WHERE pool = %(pool)s AND state = 'running';
 
+-- name: held
+-- What the tables say is in the dispatcher's memory, but for what moved a moment ago.
+SELECT id::text, state FROM requests
+WHERE pool = %(pool)s AND ((state = 'queued' AND taken) OR state = 'running')
+  AND greatest(created_at, started_at) < now() - make_interval(secs => %(settled_seconds)s);
+
 -- name: assign
 -- Write attempts before they are sent. Answers those that were really taken: a cancelled request is not,
 -- nor one whose number another dispatcher already used. `repeated`: so are those that this same call, whose

@@ -1,8 +1,10 @@
 """What every door does alike: who calls, what the body says, where files are reached. Process edge."""
 
+import asyncio
 import base64
-from collections.abc import Callable, Mapping
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
@@ -19,6 +21,7 @@ from router.signatures import Signer
 BODY_LIMIT_BYTES = 20 << 20  # pictures may come as data URIs; larger files are uploaded first
 AnyRequest = Request[Any, Any, Any]
 Headers = dict[str, str]
+Item = TypeVar("Item")
 
 
 class House(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,3 +66,23 @@ async def read_object(request: AnyRequest) -> Mapping[str, Any]:
         raise MalformedBodyError(f"the body is not a JSON object: {error}") from error
     except RecursionError as error:
         raise MalformedBodyError("the body is nested too deeply") from error
+
+
+async def with_heartbeat(source: AsyncIterator[Item], seconds: float) -> AsyncIterator[Item | None]:
+    """What `source` gives, and None whenever it gave nothing for so long: proxies close what is silent."""
+    upcoming = asyncio.ensure_future(anext(source, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait([upcoming], timeout=seconds)
+            if not done:
+                yield None
+                continue
+            item = upcoming.result()
+            if item is None:
+                return
+            yield item
+            upcoming = asyncio.ensure_future(anext(source, None))
+    finally:
+        upcoming.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await upcoming

@@ -14,11 +14,12 @@ from litestar.response import Stream
 
 from registry.catalog import Caller, Slug
 from router.clients import fal_shapes
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, read_object
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, read_object, with_heartbeat
 from router.errors import AlreadyFinishedError, UnknownRequestError, UnknownSlugError
 from router.requests import State, Status
 
 PREFIX = "/fal"
+HEARTBEAT_SECONDS = 15.0
 REQUEST_ID = "x-fal-request-id"
 
 
@@ -115,9 +116,12 @@ async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -
     urls, with_logs = _urls(house, request, status), _wants_logs(request)
 
     async def events() -> AsyncIterator[bytes]:
-        async for change in house.core.watch(caller, job):
-            data = msgspec.json.encode(fal_shapes.status(change, with_logs=with_logs) | urls)
-            yield b"data: " + data + b"\n\n"
+        async for change in with_heartbeat(house.core.watch(caller, job), HEARTBEAT_SECONDS):
+            if change is None:
+                yield b": still here\n\n"
+            else:
+                data = msgspec.json.encode(fal_shapes.status(change, with_logs=with_logs) | urls)
+                yield b"data: " + data + b"\n\n"
 
     headers = {REQUEST_ID: status.request.id, "cache-control": "no-store", "x-accel-buffering": "no"}
     return Stream(events(), media_type="text/event-stream", headers=headers)

@@ -74,3 +74,17 @@ async def test_a_standby_takes_over_within_seconds_and_runs_nothing_twice(dsn: s
                 for job in jobs:
                     await other.until(job["status_url"], "COMPLETED")
             assert [assign.attempt.number for assign in host.assigned] == [1, 1, 1]
+
+
+async def test_what_memory_lost_is_found_in_the_tables(dsn: str, tmp_path: Path) -> None:
+    async with serving(dsn, tmp_path, await furnish(dsn)) as live:
+        jobs = [(await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json() for _ in range(2)]
+        dispatcher = live.gateway.dispatcher
+        assert await dispatcher.hub.reconcile(0.0) == frozenset()
+        for job in jobs:
+            dispatcher.term.drop(job["request_id"])
+        assert await dispatcher.hub.reconcile(0.0) == frozenset(), "once may be a move under way"
+        assert await dispatcher.hub.reconcile(0.0) == {job["request_id"] for job in jobs}
+        async with live.host().linked():
+            for job in jobs:
+                await live.until(job["status_url"], "COMPLETED")
