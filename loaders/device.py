@@ -5,7 +5,6 @@ one more branch in this file. It refuses to know what the bytes mean.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +56,10 @@ class Device:
         return "cpu" if self.is_cpu else str(torch.cuda.get_device_name(self.torch_device))
 
     def use_all_cores(self) -> None:
-        """For the calling thread: OpenMP counts threads per caller."""
+        """All that this process may use, for the calling thread: OpenMP counts threads per caller."""
         import torch
 
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(len(psutil.Process().cpu_affinity()))
 
     @contextlib.contextmanager
     def few_cores(self, size_bytes: int) -> Iterator[None]:

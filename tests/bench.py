@@ -49,7 +49,7 @@ class Bench:
 
     def outcome(self) -> Finished | protocol.Failed:
         while True:
-            event = self.events.get(timeout=120)
+            event = self.events.get(timeout=600)
             if isinstance(event, Finished | protocol.Failed):
                 return event
 
