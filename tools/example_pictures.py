@@ -1,4 +1,6 @@
-"""Makes the gallery's example pictures with a running gateway: a contact sheet of twelve prompts per starter variant. IO.
+"""Makes the gallery's example pictures anew with a running gateway: a contact sheet of twelve prompts per variant. IO.
+
+Those in the repository are cut from the model card's contact sheets, every so-many-th picture, unchosen.
 
 python tools/example_pictures.py http://127.0.0.1:8080 "$MARQUEE_KEY" marquee/shapes marquee/shapes/dusk
 """
