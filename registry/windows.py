@@ -85,27 +85,40 @@ def opened_at(window: Window, organization: OrganizationName, now: datetime) -> 
 def resolve(releases: Iterable[Release], organization: OrganizationName, now: datetime) -> Resolution:
     """What a caller gets at `now`. A retirement counts as opened when it began, so it hides what is older."""
     latest: tuple[datetime, int] | None = None
-    answer: Open | Gone | None = None
+    best: tuple[Release, Phase] | None = None
     until: datetime | None = None
     for release in releases:
-        until = _earliest(until, next_change(release.window, now))
-        retired = phase(release.window, now) is Phase.RETIRED
-        since = release.window.retired_from if retired else opened_at(release.window, organization, now)
-        if since is None or (latest is not None and (since, release.id) <= latest):
-            continue
-        latest = (since, release.id)
-        answer = (
-            Gone(since=since, successor=release.window.successor)
-            if retired
-            else Open(release=release, phase=phase(release.window, now), until=None)
-        )
-    match answer:
-        case Open():
-            return Open(release=answer.release, phase=answer.phase, until=until)
-        case Gone():
-            return answer
-        case None:
-            return Hidden(until=until)
+        reached, since, change = _standing(release.window, organization, now)
+        until = _earliest(until, change)
+        if since is not None and (latest is None or (since, release.id) > latest):
+            latest, best = (since, release.id), (release, reached)
+    if latest is None or best is None:
+        return Hidden(until=until)
+    release, reached = best
+    if reached is Phase.RETIRED:
+        return Gone(since=latest[0], successor=release.window.successor)
+    return Open(release=release, phase=reached, until=until)
+
+
+def _standing(
+    window: Window, organization: OrganizationName, now: datetime
+) -> tuple[Phase, datetime | None, datetime | None]:
+    """A release's phase, since when it answers this caller (None: it does not), and when that may change."""
+    opens = window.public_from
+    if opens is not None and opens <= now and _is_only_public(window):  # nearly every release there is
+        return Phase.PUBLIC, opens, None
+    reached = phase(window, now)
+    since = window.retired_from if reached is Phase.RETIRED else opened_at(window, organization, now)
+    return reached, since, next_change(window, now)
+
+
+def _is_only_public(window: Window) -> bool:
+    return (
+        window.preview_from is None
+        and window.exclusive_from is None
+        and window.sunset_from is None
+        and window.retired_from is None
+    )
 
 
 def farewell(window: Window, now: datetime) -> dict[str, str]:
