@@ -1,7 +1,7 @@
 """What is wanted how much: decayed demand per version and adapter at two time scales, run-time estimates learned
-from finished attempts, and how many copies of each version the fleet should hold.
+from finished attempts.
 
-Pure; all three can be written down and read back, so that a restart is not an amnesia. Demand is counted in busy
+Pure; both can be written down and read back, so that a restart is not an amnesia. Demand is counted in busy
 seconds, not in requests: at four seconds a run, fifteen a minute fill a GPU.
 """
 
@@ -19,6 +19,7 @@ FAST_SECONDS = 300.0  # a burst is seen within minutes
 SLOW_SECONDS = 6 * 3600.0  # and yesterday's favourite is not dropped for one quiet quarter of an hour
 SCALES = (FAST_SECONDS, SLOW_SECONDS)
 FAST, SLOW = range(2)
+TARGET_LOAD = 0.7  # share of a copy's seconds that demand may fill before there should be one more
 
 
 class DemandState(msgspec.Struct, kw_only=True):
@@ -152,40 +153,3 @@ class RunTimes:
     def _model(self, version: Digest) -> RunModel:
         known = self.models.get(version)
         return known or RunModel(math.log(self.priors.get(version, DEFAULT_SECONDS)))
-
-
-TARGET_LOAD = 0.7  # share of a copy's seconds that demand may fill before there should be one more
-SHRINK_BELOW = 0.7  # of what would justify the present number
-CALM_SECONDS = 600.0  # that demand has to stay there first
-
-
-class Target(msgspec.Struct):
-    """How many copies a version should have, and since when demand would justify fewer."""
-
-    copies: int
-    low_since: float | None = None
-
-
-class Targets:
-    """Replica targets: up at once, down only after demand stayed low for a while, so that copies do not churn."""
-
-    def __init__(self, targets: Mapping[Digest, Target] | None = None) -> None:
-        self.by_digest: dict[Digest, Target] = dict(targets or {})
-
-    def update(self, demand: Demand, now: float, hosts: int) -> None:
-        busy = np.maximum(demand.busy_rates(now, FAST), demand.busy_rates(now, SLOW))
-        for digest, rate in zip(demand.names, busy.tolist(), strict=True):
-            wanted = min(hosts, math.ceil(rate / TARGET_LOAD))
-            target = self.by_digest.get(digest)
-            if target is None or wanted >= target.copies:
-                self.by_digest[digest] = Target(wanted)
-            elif rate / TARGET_LOAD > SHRINK_BELOW * target.copies:
-                target.low_since = None
-            elif target.low_since is None:
-                target.low_since = now
-            elif now - target.low_since >= CALM_SECONDS:
-                self.by_digest[digest] = Target(wanted)
-
-    def copies(self, digest: Digest) -> int:
-        target = self.by_digest.get(digest)
-        return target.copies if target else 0

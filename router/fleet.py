@@ -14,7 +14,7 @@ from router.grid import Floats, Grid, Names
 from router.hosts import Assigned, FleetEvent, Host, Joined, Left, Reported, Running, Staging, expected_end
 from router.residency import ABSENT, DEVICE, LEVEL, Bundle, Part, Residency
 
-ARRIVAL_GRACE_SECONDS = 10.0
+ARRIVAL_GRACE_SECONDS = 10.0  # that staged weights may take longer than expected
 NEVER = 1e12  # later than any clock; finite, so that sums with it stay numbers
 
 
@@ -178,7 +178,7 @@ class Fleet:
                 self._retier(host, part)
 
     def give_up_overdue(self, now: float) -> None:
-        """The same on hosts that report nothing."""
+        """On all hosts; a busy one is looked through at the end of each of its attempts as well."""
         for host in self.hosts.values():
             self._expire(host, now)
 

@@ -17,6 +17,7 @@ from loaders.protocol import (
     FromHost,
     Held,
     Hello,
+    Progress,
     Residency,
     Speeds,
     Started,
@@ -28,6 +29,7 @@ from registry.catalog import Digest
 from router.residency import Bundle
 from router.simulator.workload import GB, Job
 
+PROGRESS_STEPS, PROGRESS_FROM_SECONDS = 10, 10.0  # a real host reports every denoising step
 NEAR: tuple[Tier, ...] = ("device", "memory", "disk")
 
 
@@ -257,7 +259,16 @@ class Machine:
         self.run_ends_at = now + seconds
         self._say(self.name, Started(attempt=attempt.key, phase="running"))
         life = self._life
+        for step in range(1, PROGRESS_STEPS if seconds > PROGRESS_FROM_SECONDS else 0):
+            self._later(now + seconds * step / PROGRESS_STEPS, self._progress(attempt, step, life))
         self._later(now + seconds, lambda at: self._done(attempt, seconds, at, life))
+
+    def _progress(self, attempt: Attempt, step: int, life: int) -> Callable[[float], None]:
+        def say(now: float) -> None:
+            if life == self._life:
+                self._say(self.name, Progress(attempt=attempt.key, step=step, steps=PROGRESS_STEPS))
+
+        return say
 
     def _done(self, attempt: Attempt, seconds: float, now: float, life: int) -> None:
         if life != self._life:

@@ -1,0 +1,73 @@
+"""The pool and the backlog behind it."""
+
+from registry.catalog import Digest, OrganizationName
+from router.fairness import Fairness
+from router.requests import RequestId
+from router.waiting import PLAN_HOST, TAG, Waiting, Work
+
+
+def work(name: str, organization: str = "acme", priority: str = "normal") -> Work:
+    return Work(
+        id=RequestId(name),
+        organization=OrganizationName(organization),
+        version=Digest("v"),
+        arrived_at=0.0,
+        priority=priority,
+    )
+
+
+def filled(count: int, limit: int = 4) -> Waiting:
+    waiting = Waiting(Fairness(), limit)
+    for number in range(count):
+        waiting.add(work(f"r{number}"), (1,), 4.0)
+    return waiting
+
+
+def test_a_batch_fills_the_pool_and_no_more():
+    waiting = filled(1000)
+    assert (len(waiting.row_of), len(waiting)) == (4, 1000)
+    waiting.check_integrity()
+
+
+def test_the_backlog_moves_up_in_order():
+    waiting = filled(10)
+    for number in range(10):
+        assert waiting.remove(RequestId(f"r{number}")).work.id == f"r{number}"
+        waiting.check_integrity()
+    assert len(waiting) == 0
+
+
+def test_everybody_who_waits_has_one_in_the_pool():
+    waiting = filled(1000)
+    waiting.add(work("single", "other"), (1,), 4.0)
+    assert "single" in waiting.row_of
+    waiting.check_integrity()
+
+
+def test_low_priority_comes_after_all_others():
+    waiting = filled(2)
+    waiting.add(work("low", priority="low"), (1,), 4.0)
+    waiting.add(work("normal", "late"), (1,), 4.0)
+    tags = waiting.column(TAG)
+    assert tags[waiting.row_of["low"]] > tags[waiting.row_of["normal"]]
+
+
+def test_cancelled_in_the_backlog_is_skipped():
+    waiting = filled(10)
+    waiting.remove(RequestId("r4"))
+    waiting.remove(RequestId("r0"))
+    assert "r5" in waiting.row_of
+    assert waiting.remove(RequestId("r4")) is None
+    waiting.check_integrity()
+
+
+def test_plans_count_for_those_behind_them_only():
+    waiting = filled(2)
+    first, second = waiting.row_of["r0"], waiting.row_of["r1"]
+    waiting.plan(first, 1, 5.0, 100.0)
+    assert waiting.planned_ahead(float(waiting.column(TAG)[second]), 3).tolist() == [0.0, 5.0, 0.0]
+    assert waiting.planned_ahead(float(waiting.column(TAG)[first]), 3).tolist() == [0.0, 0.0, 0.0]
+    waiting.replan_host(1)
+    assert waiting.column(PLAN_HOST)[first] < 0
+    assert first in waiting.unplanned
+    waiting.check_integrity()
