@@ -16,9 +16,9 @@ from loaders.retrieval import Retrieval
 class Loaded(Built):
     """A pipeline that `from_pretrained` made, its weights in fresh (so 64-byte aligned) memory."""
 
-    def __init__(self, folder: Path, pipeline_class: str, **options: Any) -> None:
+    def __init__(self, folder: Path, pipeline_class: str) -> None:
         self.pipeline_class = getattr(diffusers, pipeline_class)
-        self._own = self.pipeline_class.from_pretrained(folder, local_files_only=True, **options)
+        self._own = self.pipeline_class.from_pretrained(folder, local_files_only=True)
         _align(self._own)
 
     def pipeline(self, folder: Path, kind: Any = None) -> Any:
@@ -28,10 +28,16 @@ class Loaded(Built):
 
 
 def run(
-    folder: Path, pipeline_class: str, values: Mapping[str, Any], defaults: Mapping[str, Any], **options: Any
+    folder: Path,
+    pipeline_class: str,
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    lora: Path | None = None,
 ) -> Any:
-    """The result's arrays."""
-    loaded = Loaded(folder, pipeline_class, **options)
+    """The result's arrays. A LoRA is applied as PEFT does it, beside the weights."""
+    loaded = Loaded(folder, pipeline_class)
+    if lora is not None:
+        loaded.pipeline(folder).load_lora_weights(str(lora.parent), weight_name=lora.name)
     taken = intake.take_in(loaded, folder, values, defaults, Retrieval())
     taken.pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(taken.call.seed)

@@ -7,7 +7,7 @@ architecture. `write_lora` saves a random LoRA for one. Nothing is downloaded, t
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -71,9 +71,15 @@ def _quietly() -> Iterator[None]:
 
 
 def write_lora(
-    file: Path, pipeline_folder: Path, *, seed: int = 0, rank: int = 4, alpha: float | None = None
+    file: Path,
+    pipeline_folder: Path,
+    *,
+    seed: int = 0,
+    rank: int = 4,
+    alpha: float | None = None,
+    layout: Literal["diffusers", "kohya"] = "diffusers",
 ) -> Path:
-    """Random updates of the denoiser's attention, large enough to see, in the diffusers layout."""
+    """Random updates of the denoiser's attention, large enough to see."""
     pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder, local_files_only=True)
     role = "unet" if hasattr(pipeline, "unet") else "transformer"
     generator = torch.Generator().manual_seed(seed)
@@ -82,13 +88,22 @@ def write_lora(
         if isinstance(module, torch.nn.Linear) and name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
             down = torch.randn(rank, module.in_features, generator=generator) * 0.3
             up = torch.randn(module.out_features, rank, generator=generator) * 0.3
-            tensors[f"{role}.{name}.lora_A.weight"] = down
-            tensors[f"{role}.{name}.lora_B.weight"] = up
-            if alpha is not None:
-                tensors[f"{role}.{name}.alpha"] = torch.tensor(alpha)
+            tensors |= _named(f"{role}.{name}", down, up, alpha, layout)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file)
     return file
+
+
+def _named(
+    path: str, down: torch.Tensor, up: torch.Tensor, alpha: float | None, layout: str
+) -> dict[str, torch.Tensor]:
+    extra = {} if alpha is None else {"alpha": torch.tensor(alpha)}
+    if layout == "kohya":
+        flat = "lora_unet_" + path.partition(".")[2].replace(".", "_")
+        found = {"lora_down.weight": down, "lora_up.weight": up, **extra}
+        return {f"{flat}.{name}": tensor for name, tensor in found.items()}
+    found = {"lora_A.weight": down, "lora_B.weight": up, **extra}
+    return {f"{path}.{name}": tensor for name, tensor in found.items()}
 
 
 def _liven(pipeline: Any, seed: int) -> None:

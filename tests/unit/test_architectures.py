@@ -3,21 +3,21 @@
 import queue
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
-from loaders import protocol
+from loaders import adapters, protocol
 from loaders.device import Device
 from loaders.engine import Engine, Event
 from loaders.pipelines import outputs
-from loaders.protocol import AttemptKey
+from loaders.protocol import AdapterUse, AttemptKey
 from loaders.running import Finished
 from loaders.store import Store
 from registry import folders
-from registry.catalog import Manifest
+from registry.catalog import AdapterManifest, Manifest
 from tests import architectures, references
 from tests.architectures.calls import CALLS, Example, mask_uri, picture_uri, sound_uri
 
@@ -42,6 +42,20 @@ SIBLINGS = {  # task → family, what is added to its call
     "image to video": ("ltx", {"image_url": picture_uri()}),
     "audio to audio": ("stable_audio", {"audio_url": sound_uri()}),
 }
+LORAS = [  # family, layout
+    ("sd15", "kohya"),
+    ("sdxl", "kohya"),
+    ("sd3", "diffusers"),
+    ("flux", "diffusers"),
+    ("flux2_klein", "diffusers"),
+    ("sana", "diffusers"),
+    ("qwen_image", "diffusers"),
+    ("z_image", "diffusers"),
+    ("wan", "diffusers"),
+    ("ltx", "diffusers"),
+    ("cogvideox", "diffusers"),
+    ("hunyuan_video", "diffusers"),
+]
 
 
 class OneCore(Device):
@@ -82,14 +96,20 @@ class Studio:
             )
         return self._folders[family, seed]
 
-    def run(self, manifest: Manifest, example: Example) -> tuple[Any, Finished]:
+    def run(
+        self, manifest: Manifest, example: Example, lora: AdapterManifest | None = None
+    ) -> tuple[Any, Finished]:
         self._count += 1
         self.engine.describe(
             protocol.DescribeVersion(digest=manifest.digest, manifest=manifest, defaults=example.defaults)
         )
         key = AttemptKey(f"request-{self._count}", 1)
+        uses: tuple[AdapterUse, ...] = ()
+        if lora is not None:
+            self.engine.describe(protocol.DescribeAdapter(digest=lora.digest, manifest=lora))
+            uses = (AdapterUse(lora.digest, 1.0),)
         self.engine.submit(
-            protocol.Assign(attempt=key, version=manifest.digest, adapters=(), input=example.values)
+            protocol.Assign(attempt=key, version=manifest.digest, adapters=uses, input=example.values)
         )
         while not isinstance(event := self._events.get(timeout=120), Finished | protocol.Failed):
             pass
@@ -139,3 +159,22 @@ def test_a_warm_model_takes_its_siblings_calls(studio: Studio, task: str) -> Non
     assert (made.shape, made.tobytes()) == (expected.shape, expected.tobytes())
     assert made.tobytes() != plain.tobytes()
     assert studio.run(manifest, base)[0].tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize(("family", "layout"), LORAS)
+def test_a_lora_works_as_pefts_and_leaves_the_base_exact(
+    studio: Studio, family: str, layout: Literal["diffusers", "kohya"], tmp_path: Path
+) -> None:
+    example = CALLS[family]
+    folder = studio.folder(family)
+    manifest = folders.read_pipeline(folder)
+    alpha = 2.0 if layout == "kohya" else None  # the other layout says it elsewhere
+    file = architectures.write_lora(tmp_path / "lora.safetensors", folder, seed=5, alpha=alpha, layout=layout)
+    lora = adapters.describe(file, architecture=manifest.architecture)
+    base, _ = studio.run(manifest, example)
+    changed, _ = studio.run(manifest, example, lora)
+    again, _ = studio.run(manifest, example)
+    expected = references.run(folder, manifest.pipeline_class, example.values, example.defaults, file)
+    assert again.tobytes() == base.tobytes()
+    assert np.abs(changed - base).max() > 1e-3
+    assert np.abs(changed - expected).max() < 1e-4  # merged, not beside: other roundings
