@@ -162,7 +162,9 @@ async def _refuse_taken(session: AsyncSession, desired: Catalog) -> None:
         (tables.adapters, [adapter.slug for adapter in desired.adapters]),
     ):
         (name,) = table.primary_key.columns
-        query = sqlalchemy.select(name).where(table.c.managed_by != CATALOG, name.in_(names)).limit(1)
+        query = (
+            sqlalchemy.select(name).where(table.c.managed_by != CATALOG, store.among(name, names)).limit(1)
+        )
         if (taken := await session.scalar(query)) is not None:
             raise CatalogError(f"{taken} is published by its lab; take it out of the catalogue file")
 
@@ -275,7 +277,9 @@ async def _release(session: AsyncSession, slug: Slug, number: int, actor: str) -
 async def _remove(session: AsyncSession, changes: list[Change], actor: str) -> None:
     table = {"model": tables.models, "variant": tables.variants, "adapter": tables.adapters}[changes[0].kind]
     (name,) = table.primary_key.columns
-    await session.execute(sqlalchemy.delete(table).where(name.in_([change.subject for change in changes])))
+    await session.execute(
+        sqlalchemy.delete(table).where(store.among(name, [change.subject for change in changes]))
+    )
 
 
 Writer = Callable[[AsyncSession, list[Change], str], Awaitable[None]]

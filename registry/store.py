@@ -217,10 +217,15 @@ def component_rows(version: Version) -> tuple[list[dict[str, Any]], list[dict[st
     return list(shared.values()), uses
 
 
+def among(column: sqlalchemy.ColumnElement[str], names: Iterable[str]) -> sqlalchemy.ColumnElement[bool]:
+    """One parameter however many names: a list of them would end at 65,535."""
+    return column == sqlalchemy.any_(sqlalchemy.cast(list(names), sqlalchemy.ARRAY(sqlalchemy.Text)))
+
+
 async def live_versions(session: AsyncSession, slugs: Iterable[Slug] | None = None) -> dict[Slug, Version]:
     """The version that the newest release of each variant names first: what `apply` compares a file with."""
     newest = {release.variant: release for release in await read_releases(session)}
     wanted = set(newest) if slugs is None else set(slugs) & set(newest)
-    versions = await read_versions(session, tables.versions.c.variant.in_(wanted))
+    versions = await read_versions(session, among(tables.versions.c.variant, wanted))
     live = {(slug, newest[slug].shares[0].version) for slug in wanted}
     return {version.variant: version for version in versions if (version.variant, version.number) in live}
