@@ -252,6 +252,7 @@ usage_records = Table(
     Column("units", Numeric, nullable=False, server_default="0"),
     Column("amount", Numeric, nullable=False, server_default="0"),
     Column("currency", Text),
+    Column("reused", Boolean, nullable=False, server_default=text("false")),
     Index("usage_records_organization_finished_at_idx", "organization", "finished_at"),
     Index("usage_records_slug_finished_at_idx", "slug", "finished_at"),
     Column("txid", BigInteger, server_default=TRANSACTION),  # who wrote the row; `rollups` folds by it

@@ -55,6 +55,7 @@ class UsageRecord(Record, frozen=True, kw_only=True):
     run_seconds: float = 0.0
     quantities: Quantities = Quantities()
     charge: Charge = Charge()
+    reused: bool = False  # answered with an earlier result
 
 
 def charge(price: Price | None, quantities: Quantities) -> Charge:

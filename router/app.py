@@ -23,7 +23,7 @@ from registry.database import Database
 from registry.settings import Settings
 from registry.validation import Place
 from registry.web import opening, signin
-from router import downloads, fates, links, tables, telemetry
+from router import downloads, fates, links, results, tables, telemetry
 from router.board import Board
 from router.browsing import Browser
 from router.clients import fal, fal_shapes, huggingface, openai, replicate
@@ -209,6 +209,7 @@ async def keep_house(db: Database, files: FileStore, retention_days: int) -> Non
         await partitions.prepare(connection, PARTITIONED, today)
         for table in EXPIRING:
             await partitions.drop_before(connection, table, oldest)
+        await results.drop_before(connection, oldest)
     await asyncio.to_thread(files.drop_before, oldest)
 
 

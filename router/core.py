@@ -15,7 +15,7 @@ import msgspec
 
 from registry import feed
 from registry.catalog import Caller
-from router import ids, inputs, limits, queue
+from router import ids, inputs, limits, queue, results
 from router.board import Board
 from router.dispatcher import Dispatcher
 from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
@@ -70,6 +70,7 @@ class Core:
         priority: Priority = "normal",
         start_within_seconds: float | None = None,
         webhook_url: str | None = None,
+        reuse: bool | None = None,
     ) -> RequestId:
         """Returns after the commit. Raises `UnknownSlugError`, `UnavailableError`, `InvalidInputError`,
         `OverloadedError`, `QueueUnavailableError`.
@@ -97,6 +98,15 @@ class Core:
             else now + timedelta(seconds=start_within_seconds),
             webhook_url=webhook_url,
             door=door,
+            result_key=results.key_of(
+                resolved.variant,
+                resolved.version.digest,
+                uses,
+                values,
+                organization=caller.organization,
+                asked=reuse,
+                seeded=arguments.get("seed") is not None,
+            ),
         )
         await self._enqueue(request)
         return request.id
@@ -123,6 +133,7 @@ class Core:
         door: Door,
         priority: Priority = "normal",
         start_within_seconds: float | None = None,
+        reuse: bool | None = None,
     ) -> Status:
         """Submit and wait for the end, however long it takes."""
         request_id = await self.submit(
@@ -132,6 +143,7 @@ class Core:
             door=door,
             priority=priority,
             start_within_seconds=start_within_seconds,
+            reuse=reuse,
         )
         return await self._end(request_id)
 

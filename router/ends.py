@@ -13,7 +13,7 @@ import structlog
 
 from loaders import protocol
 from loaders.protocol import AttemptKey
-from router import placement
+from router import placement, results
 from router.attempts import Attempt, set_aside
 from router.hosts import Reported
 from router.requests import Outcome, RequestId, Status
@@ -70,12 +70,13 @@ class Ends:
             entry=entry,
             number=None if key is None else key.number,
             outcome=outcome,
-            price=None if variant is None else variant.price,
+            price=None if variant is None else results.price_of(variant) if outcome.reused else variant.price,
         )
         self._term.then(self._term.queue.finish(ending), functools.partial(self._finished, ending))
 
     def _finished(self, ending: Ending, ended: Ended | None) -> None:
         outcome, request = ending.outcome, ending.entry.request
+        self._term.reuse.leave(request.id)
         if ended is None:
             self._term.spawn(self.look_again(request.id))
         else:
@@ -103,6 +104,7 @@ class Ends:
         if status is None or request_id in self._term.attempts or request_id in self._term.waiting:
             return
         if status.state.is_final:
+            self._term.reuse.leave(request_id)
             self._term.board.settle(status)
         else:
             log.warning("a request moved by itself", request=request_id, state=status.state)

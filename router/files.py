@@ -76,6 +76,20 @@ class FileStore:
             raise UnknownFileError(file_id) from error
         return Stored(id=file_id, path=path, size_bytes=size_bytes)
 
+    def renew(self, file_id: str, now: float) -> str:
+        """An id under which the same file lies in today's folder, and so stays as long as what is made today.
+
+        Raises `UnknownFileError`.
+        """
+        found, today = self.find(file_id), f"{datetime.fromtimestamp(now, UTC):%Y%m%d}"
+        if file_id.startswith(today):
+            return file_id
+        fresh_id = f"{today}-{secrets.token_hex(16)}{found.path.suffix}"
+        path = self._path(fresh_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(found.path)
+        return fresh_id
+
     def drop_before(self, day: date) -> int:
         """Remove the folders of older days, and drafts that killed processes left; returns how many days."""
         for draft in self._drafts.iterdir():

@@ -210,6 +210,7 @@ class Hub:
         attempt = Attempt(entry, key, link.host_id, work, seconds, now)
         term.attempts[entry.id] = attempt
         term.turns.claim(entry.id, entry.request.key_id)
+        term.reuse.claim(entry)
         if term.describe_to_fleet(entry) is None:
             bundles = (work.version, *work.adapters)
             self._fold(Assigned(host_id=link.host_id, attempt=key, bundles=bundles, run_seconds=seconds))

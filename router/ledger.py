@@ -40,6 +40,7 @@ def to_record(ending: Ending, finished_at: datetime) -> UsageRecord:
         load_seconds=outcome.load_seconds,
         run_seconds=outcome.run_seconds,
         quantities=made,
+        reused=outcome.reused,
         charge=usage.charge(ending.price, made),
     )
 

@@ -16,11 +16,12 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from registry import database
+from registry.catalog import Digest
 from registry.database import Connection, Database
-from router import ledger, rows, webhooks
+from router import ledger, results, rows, webhooks
 from router.batching import Batcher
 from router.errors import QueueUnavailableError
-from router.requests import Request, RequestId, State, Status
+from router.requests import Outcome, Request, RequestId, State, Status
 from router.rows import Adoption, Assignment, AttemptRow, Ended, Ending, Entry, Return
 
 QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
@@ -100,6 +101,14 @@ class Queue:
     async def attempts(self, request_id: RequestId) -> list[AttemptRow]:
         return [msgspec.convert(row, AttemptRow) for row in await self._fetch("attempts", id=request_id)]
 
+    async def stored_result(self, key: Digest) -> Outcome | None:
+        """What the same request made before; None as well while the database is away: then it is made again."""
+        try:
+            async with self._db.pool.connection() as connection:
+                return await results.find(connection, key)
+        except LOST:
+            return None
+
     async def announce(self, channel: str, messages: Sequence[str]) -> None:
         await self._fetch("announce", channel=channel, messages=list(messages))
 
@@ -152,6 +161,7 @@ class Queue:
             moved = {row["id"]: row for row in changed}
             kept = [ending for ending in endings if ending.entry.id in moved]
             await ledger.record(connection, [(e, moved[e.entry.id]["finished_at"]) for e in kept])
+            await results.record(connection, kept)
             await webhooks.owe(connection, [e.entry.request for e in kept])
             if elsewhere := [e.entry.id for e in kept if e.entry.origin != self.origin]:
                 await _announce(connection, FINISHED_CHANNEL, elsewhere)

@@ -74,6 +74,7 @@ class Request(Record, frozen=True, kw_only=True):
     start_deadline: datetime | None = None
     webhook_url: str | None = None
     door: Literal["fal", "replicate", "openai", "huggingface", "page", "cli"] = "fal"
+    result_key: Digest | None = None  # the same request made again answers with the stored result
 
 
 class Failure(Record, frozen=True, kw_only=True):
@@ -110,6 +111,7 @@ class Outcome(Record, frozen=True, kw_only=True):
     run_seconds: float = 0.0
     host_id: str | None = None
     attempt: int = 0
+    reused: bool = False  # made by an earlier identical request
 
 
 class Status(Record, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from registry.catalog import (
 from registry.database import Database
 from router.errors import ForbiddenError, UnauthorizedError, UnavailableError, UnknownSlugError
 from router.inputs import Checker
+from router.results import OWN_DEFAULTS
 
 log = structlog.get_logger("marquee.snapshot")
 
@@ -160,7 +161,9 @@ def build(
         adapters={adapter.slug: adapter for adapter in rows.adapters},
         callers=callers,
         described={
-            version.digest: Described(manifest=version.manifest, defaults=variants[version.variant].defaults)
+            version.digest: Described(
+                manifest=version.manifest, defaults=_for_hosts(variants[version.variant])
+            )
             for version in rows.versions
         },
         described_adapters={adapter.manifest.digest: adapter.manifest for adapter in rows.adapters},
@@ -172,6 +175,11 @@ def build(
         },
         blobs=dict(_blobs(rows)),
     )
+
+
+def _for_hosts(variant: Variant) -> Mapping[str, Any]:
+    """A variant's defaults without those that are the router's own."""
+    return {name: value for name, value in variant.defaults.items() if name not in OWN_DEFAULTS}
 
 
 def _blobs(rows: store.CatalogRows) -> Iterator[tuple[str, Path]]:

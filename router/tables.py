@@ -1,5 +1,5 @@
 """The queue's tables, added to the one `MetaData`. `queue` alone writes requests and attempts, `webhooks` the webhooks,
-`limits` the quotas, `foresight` the memory. Pure.
+`limits` the quotas, `foresight` the memory, `results` the results. Pure.
 
 Requests and attempts are partitioned by ranges of the request's UUIDv7, a day each: old days are dropped whole, and an id names
 its partition. `taken` says that a dispatcher has the row in memory, so that others do not take it up.
@@ -47,6 +47,7 @@ requests = Table(
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
     Column("outcome", JSON),
+    Column("result_key", Text),  # its outcome may be used again under it
     CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
     Index(
         "requests_open_idx",
@@ -98,4 +99,12 @@ dispatcher_memory = Table(
     Column("pool", Text, primary_key=True),
     Column("saved_at", DateTime(timezone=True), nullable=False),
     Column("content", JSON, nullable=False),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("outcome", JSON, nullable=False),
+    Column("used_at", DateTime(timezone=True), nullable=False, index=True),
 )

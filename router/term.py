@@ -27,6 +27,7 @@ from router.links import Link
 from router.queue import Queue
 from router.requests import Failure, Outcome, RequestId, State, Status
 from router.residency import Bundle
+from router.results import Reuse
 from router.rows import Entry
 from router.snapshot import Catalogue
 from router.starts import Starts
@@ -69,6 +70,7 @@ class Term:
         self.closed = False
         self.starts = Starts(self)
         self.ends = Ends(self)
+        self.reuse = Reuse(self)
         self._order: list[RequestId] = []
         self._seconds: dict[RequestId, float] = {}  # that each waiting request is expected to run
         self._seconds_waiting = 0.0
@@ -97,6 +99,7 @@ class Term:
         """Its row is final by somebody else's doing: forget it, and stop the host that runs it."""
         if request_id in self.waiting:
             self.drop(request_id)
+        self.reuse.leave(request_id)
         attempt = self.attempts.get(request_id)
         if attempt is not None:
             attempt.cancelled = True
@@ -119,10 +122,15 @@ class Term:
             heapq.heappush(self._deadlines, (entry.request.start_deadline.timestamp(), entry.id))
         self._seconds[entry.id] = self._estimate(entry)
         self._seconds_waiting += self._seconds[entry.id]
+        if self.reuse.enter(entry):
+            self.take_turn(entry)
+        self.board.touch(entry.id)
+
+    def take_turn(self, entry: Entry) -> None:
+        """It has to run: placed when its key's turn comes."""
         if self.turns.enter(entry.id, entry.request.key_id):
             placement.submit(self.placement, self.work_of(entry), time.time())
             self.wake.set()
-        self.board.touch(entry.id)
 
     def drop(self, request_id: RequestId) -> Entry:
         """It waits no more, and was not placed."""

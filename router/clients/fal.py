@@ -21,6 +21,7 @@ from router.requests import State, Status
 PREFIX = "/fal"
 HEARTBEAT_SECONDS = 15.0
 REQUEST_ID = "x-fal-request-id"
+CACHE = "x-marquee-cache"  # in: 1 or 0, use an earlier result or never; out: `hit`
 
 
 def router(home: Home) -> Router:
@@ -74,7 +75,9 @@ async def _run(house: House, request: AnyRequest, path: str) -> Response[Any]:
     slug = _slug(house, path)
     arguments = await read_object(request)
     start_within = fal_shapes.start_within_seconds(request.headers)
-    status = await house.core.run(caller, slug, arguments, door="fal", start_within_seconds=start_within)
+    status = await house.core.run(
+        caller, slug, arguments, door="fal", start_within_seconds=start_within, reuse=_reuse(request)
+    )
     return _warned(house, caller, slug, _answer(house, request, status))
 
 
@@ -97,6 +100,7 @@ async def _submit(house: House, request: AnyRequest, path: str) -> Response[Any]
         priority="low" if request.headers.get("x-fal-queue-priority") == "low" else "normal",
         start_within_seconds=fal_shapes.start_within_seconds(request.headers),
         webhook_url=request.query_params.get("fal_webhook"),
+        reuse=_reuse(request),
     )
     status = await house.core.status(caller, request_id)
     body = {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}
@@ -159,7 +163,14 @@ def _answer(house: House, request: AnyRequest, status: Status) -> Response[Any]:
         origin = house.origin(request)
         content = fal_shapes.output(status, lambda file: f"{origin}/files/{file.id}")
     headers = {REQUEST_ID: request_id, "x-fal-billable-units": str(len(outcome.files))}
+    if outcome.reused:
+        headers[CACHE] = "hit"
     return Response(content, headers=headers)
+
+
+def _reuse(request: AnyRequest) -> bool | None:
+    """The caller's wish; None leaves it to the variant."""
+    return {"1": True, "0": False}.get(request.headers.get(CACHE, ""))
 
 
 def _slug(house: House, path: str) -> str:

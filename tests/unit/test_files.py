@@ -50,3 +50,14 @@ def test_old_days_are_dropped_whole(store: FileStore) -> None:
     assert store.find(new).size_bytes == 1
     with pytest.raises(UnknownFileError):
         store.find(old)
+
+
+def test_a_renewed_file_lies_in_the_folder_of_its_new_day(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    old = store.put(b"content", "image/png", 0.0)
+    assert store.renew(old, 3600.0) == old
+    fresh = store.renew(old, 10 * 86400.0)
+    store.drop_before(date(1970, 1, 5))
+    assert (fresh[:8], store.find(fresh).path.read_bytes()) == ("19700111", b"content")
+    with pytest.raises(UnknownFileError):
+        store.renew(old, 10 * 86400.0)
