@@ -18,10 +18,10 @@ def make(folder, seed):
     import diffusers
     import torch
 
-    from tests import architectures
+    from tests.architectures import pictures
 
     torch.manual_seed(seed)
-    small = architectures.flux()
+    small = pictures.flux()
     transformer = diffusers.FluxTransformer2DModel(
         patch_size=1, in_channels=16, joint_attention_dim=32, pooled_projection_dim=32,
         axes_dims_rope=(8, 12, 12), guidance_embeds=True, **LAYERS,
