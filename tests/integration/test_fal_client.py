@@ -7,9 +7,7 @@ import fal_client
 import fal_client.client
 import pytest
 import pytest_asyncio
-from click.testing import CliRunner
 
-from router.cli import marquee
 from tests.live import Live, furnish, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -70,18 +68,3 @@ async def test_bad_input_names_the_field(live: Live, client: fal_client.AsyncCli
         await client.run("acme/toys", arguments={"prompt": ""})
     assert error.value.status_code == 422
     assert "prompt" in str(error.value.message)
-
-
-async def test_why_prints_the_prices(live: Live, client: fal_client.AsyncClient) -> None:
-    async with live.host().linked():
-        handle = await client.submit("acme/toys", arguments=ARGUMENTS)
-        await handle.get()
-    environment = {
-        "MARQUEE_DATABASE_URL": live.gateway.db.dsn,
-        "MARQUEE_TEST_CLUSTER": None,
-        "COLUMNS": "120",
-    }
-    result = await asyncio.to_thread(CliRunner().invoke, marquee, ["why", handle.request_id], env=environment)
-    assert result.exit_code == 0, result.output
-    assert "acme/toys for customer: succeeded" in result.output
-    assert "attempt 1 on host-1" in result.output
