@@ -31,7 +31,8 @@ FOREIGN: Final = 30.0  # distance in RGB from the background at which a pixel co
 GROUND_LIMIT: Final = 40.0  # distance in RGB within which a background is recognised
 SMALLEST: Final = 30  # pixels of paint below which there is no shape
 MATCH: Final = 0.60  # overlap with the best ideal silhouette below which no shape is named; renders reach 0.9
-HOLLOW: Final = 0.4  # share of bare pixels deep inside from which a shape counts as an outline
+GAP: Final = 2  # pixels; a line that is broken by up to twice this still encloses its shape
+HOLLOW: Final = 0.55  # share of bare pixels deep inside from which a shape counts as an outline
 STRIPED: Final = 0.18  # share of both tones inside from which a shape counts as striped
 
 
@@ -63,10 +64,11 @@ def judge(image: ArrayLike | HasPixels) -> Verdict:
         return NOTHING
     palette, background = found
     ground = _border_tone(pixels)
-    painted = masks.largest(np.linalg.norm(pixels - ground, axis=-1) > FOREIGN)
+    painted = np.linalg.norm(pixels - ground, axis=-1) > FOREIGN
+    silhouette = masks.largest(masks.joined(painted, GAP))
+    painted &= silhouette
     if painted.sum() < SMALLEST:
         return Verdict(background=background, palette=palette, colour=None, shape=None, style=None)
-    silhouette = masks.filled(painted)
     style, colour = _paint(pixels, painted, silhouette, ground, palette)
     return Verdict(
         background=background,
@@ -131,7 +133,7 @@ def _paint(
 ) -> tuple[Style, str]:
     depth = masks.depth(silhouette)
     core = depth > max(1.0, min(5.5, 0.6 * int(depth.max())))
-    if (~painted)[core].mean() > HOLLOW or _bare(pixels, core, ground) > HOLLOW:
+    if _bare(pixels, core, painted, ground) > HOLLOW:
         return "outline", _line_colour(pixels, painted, ground, palette)
     inside = pixels[depth > 1.5]
     shares = {name: _tones(inside, value) for name, value in FOREGROUNDS[palette].items()}
@@ -140,8 +142,11 @@ def _paint(
     return ("stripes" if striped else "fill"), colour
 
 
-def _bare(pixels: Floats, core: Mask, ground: Floats) -> float:
-    return float((np.linalg.norm(pixels[core] - ground, axis=-1) < FOREIGN).mean())
+def _bare(pixels: Floats, core: Mask, painted: Mask, ground: Floats) -> float:
+    """Share of the core that is nearer to the ground than to the strongest paint."""
+    strength = np.linalg.norm(pixels - ground, axis=-1)
+    strongest = np.quantile(strength[painted], 0.9)
+    return float((strength[core] < strongest / 2).mean())
 
 
 def _line_colour(pixels: Floats, painted: Mask, ground: Floats, palette: Palette) -> str:

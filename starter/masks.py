@@ -43,6 +43,16 @@ def filled(mask: Mask) -> Mask:
     return ~outside
 
 
+def joined(mask: Mask, reach: int) -> Mask:
+    """The mask with gaps of up to twice `reach` pixels bridged, and what it then encloses filled."""
+    for _ in range(reach):
+        mask = _grown(mask, corners=True)
+    mask = filled(mask)
+    for _ in range(reach):
+        mask = ~_grown(~mask, corners=True)
+    return mask
+
+
 def depth(mask: Mask) -> NDArray[np.int64]:
     """About how many pixels each place lies inside: erosions survived, four and eight neighbours in turn."""
     depths = np.zeros(mask.shape, np.int64)

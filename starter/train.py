@@ -21,7 +21,7 @@ Stage = Callable[[Path], None]
 
 BASE = flow.Recipe(stage="base", steps=4000, learning_rate=1.5e-3)
 DUSK = flow.Recipe(stage="dusk", steps=400, learning_rate=8e-4, seed=1)
-OUTLINE = flow.Recipe(stage="outline", steps=2000, learning_rate=2e-3, seed=2)
+OUTLINE = flow.Recipe(stage="outline", steps=5000, learning_rate=2e-3, seed=2)
 STRIPES = flow.Recipe(stage="stripes", steps=1200, learning_rate=2e-3, seed=3)
 PICTURES = {"day": 12000, "dusk": 4000, "outline": 4000, "stripes": 4000}
 
