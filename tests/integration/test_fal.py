@@ -204,6 +204,9 @@ async def test_a_lost_host_gives_its_work_to_another(live: Live) -> None:
         lost.release.clear()
         submitted = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
         await live.until(submitted["status_url"], "IN_PROGRESS")
+        async with asyncio.timeout(10):
+            while not lost.assigned:  # its attempt is committed before it is sent
+                await asyncio.sleep(0.01)
     async with other.linked():
         await live.until(submitted["status_url"], "COMPLETED")
         assert [assign.attempt.number for assign in other.assigned] == [2]
