@@ -222,9 +222,10 @@ class Engine:
     def _run(self, job: Job) -> None:
         self._tell(protocol.Started(attempt=job.attempt, phase="running"))
         try:
-            finished = running.run(
-                job, self._shelf, self.device, idle_since=self._idle_since, report=self._tell
-            )
+            with self.device.few_cores(running.weight_bytes(job)):
+                finished = running.run(
+                    job, self._shelf, self.device, idle_since=self._idle_since, report=self._tell
+                )
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
             self._fail(job, error)
             return

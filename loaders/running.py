@@ -135,6 +135,11 @@ def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
             slots[role].unbind()
 
 
+def weight_bytes(job: Job) -> int:
+    """Of the version alone: how many cores a run gets must not depend on anything that could change its bits."""
+    return _ready(job).manifest.size_bytes
+
+
 def _ready(job: Job) -> Ready:
     assert job.ready is not None, "the mover thread prepares a job before the device thread gets it"
     return job.ready
