@@ -56,7 +56,7 @@ def _install(home: Path, requirements: Path) -> str | None:
     command = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet"]
     command += ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "-r", str(requirements)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
         return f"pip took more than {INSTALL_SECONDS} s"
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
