@@ -29,6 +29,7 @@ class Buffers:
     def __init__(self) -> None:
         self._waiting: list[mmap.mmap] = []  # by size
         self._scratch: list[mmap.mmap] = []
+        self._alive: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def take(self, size_bytes: int) -> "torch.Tensor":
@@ -37,7 +38,7 @@ class Buffers:
 
         if size_bytes < POOLED_FROM_BYTES:
             return _small(size_bytes)
-        memory = self._fitting(size_bytes) or _fresh(size_bytes)
+        memory = self._fitting(size_bytes) or self._fresh(size_bytes)
         view = (ctypes.c_char * size_bytes).from_buffer(memory)
         weakref.finalize(view, self._come_back, memory).atexit = False
         return torch.frombuffer(view, dtype=torch.uint8)
@@ -48,7 +49,7 @@ class Buffers:
         with self._lock:
             memory = self._scratch.pop() if self._scratch else None
         if memory is None or len(memory) < size_bytes:
-            memory = _fresh(size_bytes)
+            memory = self._fresh(size_bytes)
         try:
             yield memory
         finally:
@@ -59,11 +60,22 @@ class Buffers:
         with self._lock:
             return sum(map(len, self._waiting))
 
+    def alive_bytes(self) -> int:
+        """Of all buffers, in use or waiting."""
+        with self._lock:
+            return sum(map(len, self._alive))
+
     def give_back(self) -> None:
         """Returns everything that waits to the system."""
         with self._lock:
             self._waiting.clear()
             self._scratch.clear()
+
+    def _fresh(self, size_bytes: int) -> mmap.mmap:
+        memory = _fresh(size_bytes)
+        with self._lock:
+            self._alive.add(memory)
+        return memory
 
     def _fitting(self, size_bytes: int) -> mmap.mmap | None:
         with self._lock:

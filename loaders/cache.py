@@ -6,7 +6,7 @@ never passes its budget.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, Literal
 
 import cachetools
@@ -35,6 +35,8 @@ class _Accounts(cachetools.Cache[Digest, Entry]):
 class WeightCache:
     """One tier's contents.
 
+    Room may be reserved beside what is held, for what runs take themselves; they take turns, so the largest counts,
+    and pins come first.
     `order="lru"` evicts what was touched longest ago. `order="cost"` is GreedyDual-Size-Frequency: priority =
     clock + uses x reload seconds / size, smallest first, and the clock rises to each victim's priority, so that
     what is big, cheap to reload and out of use goes first.
@@ -43,6 +45,7 @@ class WeightCache:
     def __init__(self, budget_bytes: int, *, tier: str = "memory", order: Order = "lru") -> None:
         self.tier = tier
         self.order: Order = order
+        self._reserved: dict[Hashable, int] = {}
         self._accounts = _Accounts(budget_bytes)
         self._recency: OrderedDict[Digest, None] = OrderedDict()
         self._pins: dict[Digest, int] = {}
@@ -65,6 +68,20 @@ class WeightCache:
     @property
     def pinned_bytes(self) -> int:
         return sum(self._accounts[digest].size_bytes for digest in self._pins)
+
+    @property
+    def reserved_bytes(self) -> int:
+        return min(max(self._reserved.values(), default=0), self.budget_bytes - self.pinned_bytes)
+
+    def reserve(self, whose: Hashable, size_bytes: int) -> None:
+        """From now on; nothing leaves before `victims` are asked for. 0 bytes give it back."""
+        self._reserved.pop(whose, None)
+        if size_bytes:
+            self._reserved[whose] = size_bytes
+
+    def give_up_reserves(self) -> None:
+        """Where nothing else could make room for weights."""
+        self._reserved.clear()
 
     def __contains__(self, digest: Any) -> bool:
         return digest in self._accounts
@@ -95,7 +112,7 @@ class WeightCache:
 
     def victims(self, size_bytes: int, *, keep: frozenset[Digest] = frozenset()) -> tuple[Digest, ...]:
         """Who has to go so that `size_bytes` more fit; nothing changes. Raises `NoRoomError`."""
-        missing_bytes = self.used_bytes + size_bytes - self.budget_bytes
+        missing_bytes = self.used_bytes + self.reserved_bytes + size_bytes - self.budget_bytes
         chosen: list[Digest] = []
         if missing_bytes <= 0:
             return ()
@@ -120,13 +137,25 @@ class WeightCache:
             return ()
         evicted = self.victims(size_bytes)
         for victim in evicted:
-            self._clock = max(self._clock, self._priority[victim])
-            self.discard(victim)
+            self.evict(victim)
         self._accounts[digest] = Entry(size_bytes=size_bytes, reload_seconds=reload_seconds)
         self._recency[digest] = None
         self._uses[digest] = 1
         self._reprice(digest)
         return evicted
+
+    def price(self, digest: Digest, reload_seconds: float) -> None:
+        """What it took to bring it: so much it would cost again."""
+        if digest in self._accounts:
+            self._accounts[digest] = msgspec.structs.replace(
+                self._accounts[digest], reload_seconds=reload_seconds
+            )
+            self._reprice(digest)
+
+    def evict(self, digest: Digest) -> None:
+        """Makes a victim leave: whoever stays has aged by what it was worth."""
+        self._clock = max(self._clock, self._priority[digest])
+        self.discard(digest)
 
     def discard(self, digest: Digest) -> None:
         """Forgets it. What is pinned must be released first."""

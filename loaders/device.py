@@ -114,6 +114,18 @@ class Device:
         if not self.is_cpu:
             torch.cuda.empty_cache()
 
+    def begin_peak(self) -> int:
+        """Bytes allocated now on a GPU; `peak_bytes` counts from here."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self.torch_device)
+        return int(torch.cuda.memory_allocated(self.torch_device))
+
+    def peak_bytes(self) -> int:
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(self.torch_device))
+
     def is_out_of_memory(self, error: BaseException) -> bool:
         import torch
 

@@ -6,6 +6,7 @@ describe a version and submit an assignment itself. It refuses to know sockets, 
 """
 
 import contextlib
+import functools
 import queue
 import threading
 import time
@@ -13,9 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from loaders import assembly, intake, merging, protocol, running
+from loaders.cache import Order
 from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.errors import HostError, LoaderError
+from loaders.footprint import Footprint
+from loaders.headroom import Headroom
 from loaders.protocol import AttemptKey, Tier
 from loaders.residency import Item, Shelf
 from loaders.retrieval import Retrieval
@@ -43,6 +47,7 @@ class Engine:
         budgets: Mapping[Tier, int],
         listener: Listener = lambda event: None,
         retrieval: Retrieval | None = None,
+        order: Order = "lru",
     ) -> None:
         self.device = device
         self._descriptions = Descriptions(home)
@@ -50,7 +55,9 @@ class Engine:
         self._store = store
         self._retrieval = retrieval or Retrieval()
         self._assembly = assembly.Assembly(home, store, device)
-        self._shelf = Shelf(budgets, on_change=self._tell, drop_files=self._drop_files)
+        self._shelf = Shelf(budgets, on_change=self._tell, drop_files=self._drop_files, order=order)
+        self._headroom = Headroom()
+        self._footprint = Footprint(device, disturbed=self._shelf.moves)
         self._jobs: dict[AttemptKey, Job] = {}
         self._lock = threading.Lock()
         self._to_move: queue.SimpleQueue[Job | protocol.Stage | WarmUp | None] = queue.SimpleQueue()
@@ -182,11 +189,14 @@ class Engine:
             found = self._assembly.adapters(job.ready, [self._descriptions.adapter(u.digest) for u in uses])
             job.items = (*job.ready.components, *found)
             job.scales = tuple(use.scale for use in uses)
-            job.payloads = self._shelf.acquire(job.items)
+            job.payloads = running.twice_when_full(
+                functools.partial(self._shelf.acquire, job.items), self._shelf, self.device
+            )
             job.merge = merging.plan(job.ready, job.items, job.payloads, job.scales)
             if job.merge is not None:
                 self._shelf.book(job.merge.digest, job.merge.size_bytes, own=job.pinned)
                 job.merge_booked = True
+            self._shelf.reserve(job.attempt, running.headroom(job, self._headroom))
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
             self._shelf.release(job.pinned)
             self._fail(job, error)
@@ -216,15 +226,22 @@ class Engine:
                 if job.started_at is not None:
                     self._run(job)
             finally:
+                self._shelf.reserve(job.attempt, 0)
                 self._shelf.release(job.pinned)
                 self._idle_since = time.monotonic()
 
     def _run(self, job: Job) -> None:
         self._tell(protocol.Started(attempt=job.attempt, phase="running"))
+        learn = functools.partial(running.learn, job, self._headroom)
         try:
             with self.device.few_cores(running.weight_bytes(job)):
                 finished = running.run(
-                    job, self._shelf, self.device, idle_since=self._idle_since, report=self._tell
+                    job,
+                    self._shelf,
+                    self.device,
+                    idle_since=self._idle_since,
+                    report=self._tell,
+                    measured=lambda: self._footprint.of_run(learn),
                 )
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
             self._fail(job, error)

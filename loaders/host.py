@@ -81,7 +81,7 @@ async def run(
         )
         with (
             _given_out(store, settings, address),
-            _engine(home, device, store, budgets, files) as engine,
+            _engine(settings, device, store, budgets, files) as engine,
         ):
             link = Link(address, engine, hello=hello, loop=loop)
             engine.listen(link.heard)
@@ -161,9 +161,16 @@ def own(home: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _engine(
-    home: Path, device: Device, store: Store, budgets: Mapping[Tier, int], retrieval: Retrieval
+    settings: Settings, device: Device, store: Store, budgets: Mapping[Tier, int], retrieval: Retrieval
 ) -> Iterator[Engine]:
-    engine = Engine(home, device=device, store=store, budgets=budgets, retrieval=retrieval)
+    engine = Engine(
+        settings.home,
+        device=device,
+        store=store,
+        budgets=budgets,
+        retrieval=retrieval,
+        order=settings.eviction_order,
+    )
     engine.warm_up()
     try:
         yield engine

@@ -88,6 +88,7 @@ class Loader:
             store=Store(home, remote=remote),
             budgets=host.budgets_for(device, home, self._settings),
             retrieval=Retrieval(allow_private=True),  # whoever calls this runs it
+            order=self._settings.eviction_order,
         )
         self.engine.listen(self._events.put)
         self._manifests: dict[str, Manifest] = {}

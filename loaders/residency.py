@@ -7,11 +7,12 @@ refuses to know pipelines: how an item becomes a payload is the item's own busin
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from loaders import tiers
-from loaders.cache import WeightCache
+from loaders.cache import Order, WeightCache
 from loaders.errors import NoRoomError
 from loaders.protocol import Held, Residency, Tier
 from registry.catalog import Digest
@@ -55,10 +56,12 @@ class Shelf:
         *,
         on_change: Callable[[Residency], None],
         drop_files: Callable[[Digest], None],
+        order: Order = "lru",
     ) -> None:
         self.tiers: dict[Tier, WeightCache] = {
-            tier: WeightCache(budget, tier=tier) for tier, budget in budgets.items()
+            tier: WeightCache(budget, tier=tier, order=order) for tier, budget in budgets.items()
         }
+        self._moves = self._moving = 0
         self._payloads: dict[Tier, dict[Digest, Any]] = {tier: {} for tier in self.tiers if tier != "disk"}
         self._reported: dict[tuple[Tier, Digest], Digest] = {}  # what the router was told of
         self._on_change = on_change
@@ -103,10 +106,25 @@ class Shelf:
         """The booked payload, made when it is not there from an earlier run."""
         payloads = self._payloads["device"]
         if digest not in payloads:
-            made = make()
+            with self._counted("device", digest):
+                made = make()
             with self._changed:
                 payloads[digest] = made
         return payloads[digest]
+
+    def reserve(self, whose: Hashable, size_bytes: int) -> None:
+        """Room on the device for what a run takes beside weights, out of what is idle; 0 gives it back."""
+        cache = self.tiers["device"]
+        with self._changed:
+            cache.reserve(whose, size_bytes)
+            for victim in cache.victims(0):
+                self._leave(victim, "device")
+            self._changed.notify_all()
+
+    def moves(self) -> int | None:
+        """How many there have been; None while one is under way."""
+        with self._changed:
+            return None if self._moving else self._moves
 
     def release(self, digests: Sequence[Digest]) -> None:
         cache = self.tiers["device"]
@@ -212,8 +230,10 @@ class Shelf:
             try:
                 return decide()
             except NoRoomError as error:
-                pinned = next(cache.pinned for cache in self.tiers.values() if cache.tier == error.tier)
-                if pinned <= own or not self._changed.wait(deadline - time.monotonic()):
+                cache = next(cache for cache in self.tiers.values() if cache.tier == error.tier)
+                if cache.pinned <= own and cache.reserved_bytes:
+                    cache.give_up_reserves()  # nobody else can make room: the weights come first
+                elif cache.pinned <= own or not self._changed.wait(deadline - time.monotonic()):
                     raise
 
     def _unbook(self, moves: Sequence[tiers.Move], booked: list[tuple[Tier, Digest]]) -> None:
@@ -224,20 +244,35 @@ class Shelf:
                 self.tiers[move.tier].discard(move.digest)
 
     def _carry_out(self, item: Item, move: tiers.Move) -> None:
-        if move.kind == "fetch":
-            item.fetch()
-        else:
-            payload = item.load() if move.kind == "load" else item.copy(self._payloads["memory"][item.digest])
-            with self._changed:
-                self._payloads[move.tier][item.digest] = payload
+        with self._counted(move.tier, item.digest):
+            if move.kind == "fetch":
+                item.fetch()
+            elif move.kind == "load":
+                self._payloads[move.tier][item.digest] = item.load()
+            else:
+                self._payloads[move.tier][item.digest] = item.copy(self._payloads["memory"][item.digest])
         with self._changed:
             self._reported[move.tier, item.digest] = item.reported
         held = Held(digest=item.reported, tier=move.tier, size_bytes=move.size_bytes)
         self._on_change(Residency(added=(held,)))
 
+    @contextmanager
+    def _counted(self, tier: Tier, digest: Digest) -> Iterator[None]:
+        """A move. The seconds it takes to bring something are what it would cost to bring it again."""
+        began = time.monotonic()
+        with self._changed:
+            self._moves += 1
+            self._moving += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._moving -= 1
+                self.tiers[tier].price(digest, time.monotonic() - began)
+
     def _leave(self, digest: Digest, tier: Tier) -> None:
         size_bytes = self.tiers[tier].size_of(digest)
-        self.tiers[tier].discard(digest)
+        self.tiers[tier].evict(digest)
         if tier == "disk":
             self._drop_files(digest)
         else:

@@ -8,8 +8,8 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from loaders import protocol
 from loaders.assembly import Ready
 from loaders.device import Device
 from loaders.errors import CancelledError, LoaderError, OutOfMemoryError
+from loaders.headroom import Headroom
+from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
 from loaders.merging import Merge
 from loaders.pipelines import arguments, built, outputs
@@ -26,6 +28,7 @@ from registry.catalog import Digest
 
 PROGRESS_SECONDS = 0.1  # between two reports of progress
 
+T = TypeVar("T")
 Report = Callable[[protocol.Progress], None]
 
 
@@ -73,19 +76,29 @@ class Job:
             raise CancelledError("the request was cancelled")
 
 
-def run(job: Job, shelf: Shelf, device: Device, *, idle_since: float, report: Report) -> Finished:
-    """Raises `LoaderError`s, and whatever the pipeline itself raises."""
+def run(
+    job: Job,
+    shelf: Shelf,
+    device: Device,
+    *,
+    idle_since: float,
+    report: Report,
+    measured: Callable[[], AbstractContextManager[None]],
+) -> Finished:
+    """`measured` is around the pipeline's own work. Raises `LoaderError`s, and whatever the pipeline itself raises."""
     job.check_cancelled()
     taken = _taken(job)
     call, pipeline = taken.call, taken.pipeline
-    with _bound(job, shelf, device):
-        begun = time.monotonic()
-        result = _twice_when_full(
-            lambda: built.run(pipeline, call, on_step=_watch(job, report)), shelf, device
-        )
-        ran = time.monotonic()
+
+    def attempt() -> tuple[Any, float]:
+        with _bound(job, shelf, device), measured():
+            begun = time.monotonic()
+            return built.run(pipeline, call, on_step=_watch(job, report)), time.monotonic() - begun
+
+    result, run_seconds = twice_when_full(attempt, shelf, device)
+    begun = time.monotonic()
     encoded = outputs.encode(result, taken.style)
-    timings = _timings(job, idle_since, run=ran - begun, encode=time.monotonic() - ran)
+    timings = _timings(job, idle_since, run=run_seconds, encode=time.monotonic() - begun)
     done = protocol.Done(
         attempt=job.attempt,
         outputs=tuple(output.file for output in encoded),
@@ -109,7 +122,7 @@ def failure(job: Job, error: Exception, *, idle_since: float) -> protocol.Failed
         )
     return protocol.Failed(
         attempt=job.attempt,
-        kind="host" if isinstance(error, OSError) else "model",
+        kind="host" if isinstance(error, OSError | MemoryError) else "model",
         error="pipeline_failed",
         message=f"{type(error).__name__}: {error}",
         timings=timings,
@@ -140,6 +153,21 @@ def weight_bytes(job: Job) -> int:
     return _ready(job).manifest.size_bytes
 
 
+def headroom(job: Job, known: Headroom) -> int:
+    """Bytes that the run is expected to take beside its weights."""
+    ready, pixels = _ready(job), _pixels(job)
+    return known.expected(ready.manifest.architecture, pixels, weight_bytes=ready.manifest.size_bytes)
+
+
+def learn(job: Job, known: Headroom, peak_bytes: int) -> None:
+    known.learn(_ready(job).manifest.architecture, _pixels(job), peak_bytes)
+
+
+def _pixels(job: Job) -> int:
+    call = _taken(job).call
+    return pixels_of(call.arguments, call.count)
+
+
 def _ready(job: Job) -> Ready:
     assert job.ready is not None, "the mover thread prepares a job before the device thread gets it"
     return job.ready
@@ -150,7 +178,8 @@ def _taken(job: Job) -> Intake:
     return job.intake
 
 
-def _twice_when_full(attempt: Callable[[], Any], shelf: Shelf, device: Device) -> Any:
+def twice_when_full(attempt: Callable[[], T], shelf: Shelf, device: Device) -> T:
+    """Out of memory: everything idle leaves, then once more. Raises `OutOfMemoryError` when that does not help."""
     try:
         return attempt()
     except Exception as error:

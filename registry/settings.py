@@ -5,7 +5,7 @@ It refuses bad values by name at start-up. Reads nothing but the mapping it is g
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_budget_bytes: int | None = None
     memory_budget_bytes: int | None = None
     disk_budget_bytes: int | None = None
+    eviction_order: Literal["lru", "cost"] = "lru"  # cost: large, quick to bring back, rarely used goes first
     blobs_url: str | None = None  # where the pool's other hosts reach this one's files; None: gives out none
     download_bytes_per_second: int | None = None  # a host's cap for fetching weights
     host_key: str | None = None  # how a host signs in to its router

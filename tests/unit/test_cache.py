@@ -69,6 +69,44 @@ def test_by_cost_an_entry_out_of_use_ages() -> None:
     assert A not in cache
 
 
+def test_what_a_move_took_is_what_it_would_cost_again() -> None:
+    cache = WeightCache(20, order="cost")
+    for digest, seconds in ((A, 2.0), (B, 1.0)):
+        cache.add(digest, 10)
+        cache.price(digest, seconds)
+    assert cache.victims(10) == (B,)
+    cache.price(A, 0.5)
+    assert cache.victims(10) == (A,)
+
+
+def test_evicting_ages_who_stays() -> None:
+    cache = WeightCache(20, order="cost")
+    cache.add(A, 10, reload_seconds=3.0)
+    for number in range(4):
+        cache.add(Digest(f"new{number}"), 10, reload_seconds=2.0)
+        for victim in cache.victims(10):
+            cache.evict(victim)
+    assert A not in cache
+
+
+def test_the_largest_reserve_is_kept_free_as_far_as_pins_allow() -> None:
+    cache = WeightCache(30)
+    for digest in (A, B, C):
+        cache.add(digest, 10)
+    cache.reserve("first", 5)
+    cache.reserve("second", 15)
+    assert cache.victims(0) == (A, B)
+    cache.pin(B)
+    cache.reserve("second", 25)
+    assert (cache.reserved_bytes, cache.victims(0)) == (20, (A, C))
+    cache.reserve("second", 0)
+    assert (cache.reserved_bytes, cache.victims(0)) == (5, (A,))
+    with pytest.raises(NoRoomError):
+        cache.victims(20)
+    cache.give_up_reserves()
+    assert cache.victims(20) == (A, C)
+
+
 @given(
     st.lists(
         st.tuples(
