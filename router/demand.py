@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from registry.catalog import Digest
-from router.grid import Floats, Grid, Names
+from router.grid import Floats, Names
 
 FAST_SECONDS = 300.0  # a burst is seen within minutes
 SLOW_SECONDS = 6 * 3600.0  # and yesterday's favourite is not dropped for one quiet quarter of an hour
@@ -36,15 +36,18 @@ class Demand:
     def __init__(self, now: float) -> None:
         self.names: Names[Digest] = Names()
         self.began_at = now
-        self._sums = Grid(2)  # digest; busy fast, busy slow, requests fast, requests slow, last change
-        self._sums.reserve(1, 5)
+        # Per digest: busy fast, busy slow, requests fast, requests slow, last change. Lists, because nearly all
+        # reading and writing is of one row.
+        self._sums: list[list[float]] = []
 
     def note(self, digest: Digest, busy_seconds: float, now: float) -> None:
         """One more request that wants this version or adapter."""
         index = self.names.add(digest)
-        self._sums.reserve(index + 1, 5)
-        row = self._sums.cells[index]
-        elapsed = now - row[4] if row[4] else 0.0
+        if index == len(self._sums):
+            self._sums.append([busy_seconds, busy_seconds, 1.0, 1.0, now])
+            return
+        row = self._sums[index]
+        elapsed = now - row[4]
         fast, slow = math.exp(-elapsed / FAST_SECONDS), math.exp(-elapsed / SLOW_SECONDS)
         row[0] = row[0] * fast + busy_seconds
         row[1] = row[1] * slow + busy_seconds
@@ -65,15 +68,18 @@ class Demand:
         return 0.0 if index is None else float(self.busy_rates(now, scale)[index])
 
     def _rates(self, now: float, column: int, scale: int) -> Floats:
-        rows = self._sums.cells[: len(self.names)]
+        rows = self._rows()
         seconds = SCALES[scale]
         # A young sum covers less than its time scale: without this the first minutes would look idle.
         covered = seconds * -math.expm1(-max(now - self.began_at, 1.0) / seconds)
         rates: Floats = rows[:, column] * np.exp((rows[:, 4] - now) / seconds) / covered
         return rates
 
+    def _rows(self) -> Floats:
+        return np.array(self._sums, dtype=np.float64).reshape(-1, 5)
+
     def save(self, now: float) -> DemandState:
-        rows = self._sums.cells[: len(self.names), :5].copy()
+        rows = self._rows()
         for column in range(4):
             rows[:, column] *= np.exp((rows[:, 4] - now) / SCALES[column % 2])
         kept = {name: tuple(float(x) for x in row[:4]) for name, row in zip(self.names, rows, strict=True)}
@@ -84,9 +90,8 @@ class Demand:
     def load(cls, state: DemandState) -> "Demand":
         demand = cls(state.began_at)
         for name, sums in state.sums.items():
-            index = demand.names.add(Digest(name))
-            demand._sums.reserve(index + 1, 5)
-            demand._sums.cells[index, :5] = (*sums, state.at)
+            demand.names.add(Digest(name))
+            demand._sums.append([*sums, state.at])
         return demand
 
 

@@ -29,8 +29,11 @@ class Fleet:
         self.opened: dict[
             int, None
         ] = {}  # hosts with a slot that placement has not looked at since it opened
+        self._zones: Names[str] = Names()
         self._arrays = Grid(2)
         self._view()
+        self.has_several_zones = False
+        self.least_budget_bytes = 0.0  # of the linked hosts: what fits this fits them all
         self.residency_changes = 0  # grows with every change of what is where
 
     def _view(self) -> None:
@@ -47,6 +50,7 @@ class Fleet:
         self.pinned_bytes: Floats = rows[6]  # of it for attempts, so that no load may push it out
         self.overlaps: Floats = rows[7]  # 1 where a host loads for the next attempt while one runs
         self.zone: Floats = rows[8]  # a number per failure domain
+        self.slowness: Floats = rows[9]  # 1 / speed
 
     # fold
 
@@ -73,23 +77,32 @@ class Fleet:
         if hello.host_id in self.hosts:
             self._leave(hello.host_id)
         index = self.names.add(hello.host_id)
-        self._arrays.reserve(9, len(self.names))
+        self._arrays.reserve(10, len(self.names))
         self._view()
         host = Host(index=index, hello=hello)
         self.hosts[hello.host_id] = host
         self.by_index.extend([None] * (index + 1 - len(self.by_index)))
         self.by_index[index] = host
-        self.residency.add_host(index, hello.speeds)
-        zones = sorted({h.hello.zone or "" for h in self.hosts.values()})
-        for other in self.hosts.values():
-            self.zone[other.index] = zones.index(other.hello.zone or "")
-        self.speed[index] = hello.speed
+        self.zone[index] = self._zones.add(hello.zone or "")
+        self.speed[index], self.slowness[index] = hello.speed, 1 / hello.speed
         self.budget_bytes[index] = hello.budgets.get("device", 0)
         self.overlaps[index] = hello.slots > 1
         self.mover_free_at[index] = now
-        self.used_bytes[index] = 0
-        self._hold(host, hello.held)
+        self._hold_all(host)
         self._settle(host, now)
+        self._measure()
+
+    def _hold_all(self, host: Host) -> None:
+        """All that it said it holds, at once."""
+        residency = self.residency
+        for item in host.hello.held:
+            part = residency.add_part(Part(item.digest, item.size_bytes))
+            host.held[part] = host.held.get(part, 0) | 1 << LEVEL[item.tier]
+        tiers = {part: bits.bit_length() - 1 for part, bits in host.held.items()}
+        residency.add_host(host.index, host.hello.speeds, tiers)
+        host.on_device = {part for part, tier in tiers.items() if tier == DEVICE}
+        self.used_bytes[host.index] = sum(residency.part_bytes[part] for part in host.on_device)
+        self.residency_changes += 1
 
     def _leave(self, host_id: str) -> None:
         host = self.hosts.pop(host_id, None)
@@ -102,11 +115,18 @@ class Fleet:
         self.budget_bytes[host.index] = 0
         self.opened.pop(host.index, None)
         self.residency_changes += 1
+        self._measure()
+
+    def _measure(self) -> None:
+        """After a host came or went."""
+        budgets = [host.hello.budgets.get("device", 0) for host in self.hosts.values()]
+        self.least_budget_bytes = float(min(budgets, default=0))
+        self.has_several_zones = len({host.hello.zone or "" for host in self.hosts.values()}) > 1
 
     def _assign(self, host: Host, event: Assigned, now: float) -> None:
         ready_at = self._load(host, event.bundles, event.evicts, now)
         bundles = tuple(self.residency.bundles[digest] for digest in event.bundles)
-        parts = frozenset(int(p) for b in bundles for p in self.residency.bundle_parts[b])
+        parts = frozenset(part for bundle in bundles for part in self.residency.bundle_parts[bundle])
         host.attempts[event.attempt] = Running(event.attempt, bundles, parts, event.run_seconds, ready_at)
         host.used_at.update(dict.fromkeys(parts, now))
         self._settle(host, now)
@@ -121,15 +141,17 @@ class Fleet:
         ready_at = now
         for digest in bundles:
             bundle = residency.bundles[digest]
-            if missing := residency.missing_parts(bundle, index):
-                seconds = float(residency.seconds(bundle)[index])
-                self.mover_free_at[index] = max(now, float(self.mover_free_at[index])) + seconds
-                for part in missing:
-                    host.leaving.discard(part)
-                    host.arriving[part] = float(self.mover_free_at[index])
-                    self._retier(host, part)
-            arriving = [host.arriving.get(int(p), now) for p in residency.bundle_parts[bundle]]
-            ready_at = max([ready_at, *arriving])
+            parts = residency.bundle_parts[bundle]
+            if not host.on_device.issuperset(parts):
+                there_at = max(now, float(self.mover_free_at[index])) + residency.seconds_at(bundle, index)
+                self.mover_free_at[index] = there_at
+                for part in parts:
+                    if part not in host.on_device:
+                        host.leaving.discard(part)
+                        host.arriving[part] = there_at
+                        self._retier(host, part)
+            if host.arriving:
+                ready_at = max(ready_at, *(host.arriving.get(part, now) for part in parts))
         return ready_at
 
     def _report(self, host: Host, message: protocol.FromHost, now: float) -> None:
@@ -210,14 +232,17 @@ class Fleet:
         return bits.bit_length() - 1 if bits else ABSENT
 
     def _retier(self, host: Host, part: int) -> None:
-        before = self.residency.tier(part, host.index)
         after = self._expected_tier(host, part)
-        if before == after:
+        if after == self.residency.tier(part, host.index):
             return
         self.residency.set_tier(part, host.index, after)
         self.residency_changes += 1
-        size = self.residency.part_bytes[part]
-        self.used_bytes[host.index] += size * ((after == DEVICE) - (before == DEVICE))
+        if after == DEVICE:
+            host.on_device.add(part)
+            self.used_bytes[host.index] += self.residency.part_bytes[part]
+        elif part in host.on_device:
+            host.on_device.remove(part)
+            self.used_bytes[host.index] -= self.residency.part_bytes[part]
 
     def _settle(self, host: Host, now: float) -> None:
         """Bring the host's numbers up to date after a change to its attempts."""
@@ -226,12 +251,13 @@ class Fleet:
         for attempt in attempts.values():
             free_at = expected_end(attempt, free_at, now)
         slots = 0 if host.draining else max(0, host.hello.slots - len(attempts))
-        if slots > self.free_slots[index] or (slots and len(attempts) == 0):
+        if slots > self.free_slots[index] or (slots and not attempts):
             self.opened[index] = None
         self.free_slots[index] = slots
         self.device_free_at[index] = NEVER if host.draining else free_at
-        pinned = frozenset().union(*(a.parts for a in attempts.values()))
-        self.pinned_bytes[index] = sum(self.residency.part_bytes[p] for p in pinned)
+        host.pinned = frozenset().union(*[attempt.parts for attempt in attempts.values()])
+        part_bytes = self.residency.part_bytes
+        self.pinned_bytes[index] = sum([part_bytes[part] for part in host.pinned])
 
     def check_integrity(self) -> None:
         """Arrays and matrices equal what the hosts' records say."""
@@ -247,5 +273,9 @@ class Fleet:
                 if self.residency.tier(part, host.index) == DEVICE
             ]
             assert self.used_bytes[host.index] == sum(on_device)
+            assert {p: p in host.on_device for p in host.on_device} == dict.fromkeys(
+                (p for p in range(len(self.residency.parts)) if self.residency.tier(p, host.index) == DEVICE),
+                True,
+            )
             free = 0 if host.draining else max(0, host.hello.slots - len(host.attempts))
             assert self.free_slots[host.index] == free

@@ -72,6 +72,8 @@ class Host:
     index: int
     hello: Hello
     held: dict[int, int] = field(default_factory=dict)  # part -> bit set of tiers, as reported
+    on_device: set[int] = field(default_factory=set)  # parts there or arriving, and not leaving
+    pinned: frozenset[int] = frozenset()  # parts that attempts here use
     arriving: dict[int, float] = field(default_factory=dict)  # part -> expected at
     leaving: set[int] = field(default_factory=set)  # told to drop, not yet reported gone
     attempts: dict[AttemptKey, Running] = field(default_factory=dict)

@@ -12,19 +12,9 @@ import numpy as np
 
 from registry.catalog import Digest
 from router.hosts import Assigned, FleetEvent, Left, Staging
-from router.pricing import Candidate, Knobs, Shortlist, State, finish_on, planned_parts, price, shortlist
+from router.pricing import Candidate, Knobs, Priced, Prices, State, finish_on, planned_parts
 from router.requests import RequestId
-from router.waiting import (
-    LOW_TAG,
-    PLAN_FINISH,
-    PLAN_HOST,
-    RUN_SECONDS,
-    SCANNED_ADAPTERS,
-    TAG,
-    VERSION,
-    Entry,
-    Work,
-)
+from router.waiting import LOW_TAG, NOWHERE, Work
 
 TRIES = 8  # candidates looked at closely for one host
 NEVER_TAG = 1e300
@@ -99,66 +89,64 @@ def commit(state: State, decision: Decision, assigned: Assigned, now: float) -> 
 def choose(state: State, now: float) -> Decision | None:
     """The next assignment to make, or None until something changes. `commit` each before asking again."""
     state.valuation.refresh(state.fleet, state.demand, now)
-    while state.waiting.unplanned:
-        row = state.waiting.unplanned.popleft()
-        if state.waiting.rows[row] is not None and state.waiting.column(PLAN_HOST)[row] < 0:
+    waiting = state.waiting
+    while waiting.unplanned:
+        row = waiting.unplanned.popleft()
+        if waiting.rows[row] is not None and waiting.plan_host.item(row) < 0:
             decision = _place(state, row, now)
             if decision:
                 return decision
-    while state.fleet.opened:
-        host = next(iter(state.fleet.opened))
-        if state.fleet.free_slots[host] > 0 and state.waiting.row_of:
+    opened = state.fleet.opened
+    while opened:
+        host = next(iter(opened))
+        if waiting.row_of and state.fleet.free_slots.item(host) > 0:
             decision = _fill(state, host, now)
             if decision:
                 return decision  # the host stays in `opened` until it is full or finds nothing
-        del state.fleet.opened[host]
+        del opened[host]
     return None
 
 
 def _place(state: State, row: int, now: float) -> Decision | None:
     """Plan one request on its cheapest host; a decision if that host can take it."""
-    entry, tag = state.waiting.entry(row), float(state.waiting.column(TAG)[row])
-    priced = price(state, entry, tag, now)
-    return _bind_or_plan(state, row, shortlist(state, entry, priced, now), now)
+    prices = Prices(state, state.waiting.entry(row), state.waiting.tag.item(row), now)
+    return _bind_or_plan(state, row, prices)
 
 
-def _bind_or_plan(state: State, row: int, candidates: Shortlist, now: float) -> Decision | None:
+def _bind_or_plan(state: State, row: int, prices: Prices) -> Decision | None:
     """A decision if the cheapest host can take it now; else a plan to run it there."""
-    if not candidates:
+    best = prices.cheapest()
+    if best is None:
         return None  # no host can run it: it is looked at again whenever one can take work
-    entry, tag = state.waiting.entry(row), float(state.waiting.column(TAG)[row])
-    best, victims = candidates[0]
-    index = state.fleet.names[best.host_id]
-    free = state.fleet.free_slots[index] > 0 and not state.waiting.is_planned_ahead(tag, index)
-    low = entry.work.priority == "low"
-    if free and not (low and state.fleet.device_free_at[index] > now):
-        return _decide(state, entry, tag, best, candidates, victims, "the cheapest host, and it can take it")
-    seconds = best.load + best.adapters + best.run
-    state.waiting.plan(row, index, seconds, now + best.total)
+    waiting, fleet, index = state.waiting, state.fleet, best.index
+    tag, low = waiting.tag.item(row), prices.entry.work.priority == "low"
+    free = fleet.free_slots.item(index) > 0 and not waiting.is_planned_ahead(tag, index)
+    if free and not (low and fleet.device_free_at.item(index) > prices.now):
+        return _decide(state, prices, tag, best, "the cheapest host, and it can take it")
+    price = best.candidate
+    waiting.plan(row, index, price.load + price.adapters + price.run, prices.now + best.total)
     return None
 
 
 def _fill(state: State, host: int, now: float) -> Decision | None:
     """The best waiting request for a host that can take one."""
     waiting, knobs = state.waiting, state.knobs
-    free_at = max(now, float(state.fleet.device_free_at[host]))
+    free_at = max(now, state.fleet.device_free_at.item(host))
     finish_at = finish_on(state, host, free_at, now)
-    tags = waiting.column(TAG)
-    mine = waiting.column(PLAN_HOST) == host
-    gains = waiting.column(PLAN_FINISH) - finish_at > knobs.steal_margin_seconds
-    allowed = (mine | gains) & (tags < NEVER_TAG)
-    if free_at > now:
-        allowed &= tags < LOW_TAG  # low priority never takes a staging slot
-    rows = np.flatnonzero(allowed)
+    gains = waiting.plan_finish > finish_at + knobs.steal_margin_seconds
+    mine = waiting.planned_on.get(host, {})
+    for row in mine:
+        gains[row] = True
+    # Low priority never takes a staging slot.
+    gains &= waiting.tag < (LOW_TAG if free_at > now else NEVER_TAG)
+    rows = gains.nonzero()[0]
     if not len(rows):
         return None
+    finish_at = finish_at[rows]
     # Short work first, but every second of virtual time that others came later counts against them.
-    stall = finish_at[rows] - free_at - waiting.column(RUN_SECONDS)[rows] / state.fleet.speed[host]
-    turn = (
-        finish_at[rows]
-        + stall * knobs.stall * min(10, int(mine.sum()))
-        + knobs.order * (tags[rows] - tags[rows].min())
-    )
+    tags = waiting.tag[rows]
+    stall = finish_at - free_at - waiting.run_seconds[rows] * state.fleet.slowness.item(host)
+    turn = finish_at + stall * knobs.stall * min(10, len(mine)) + knobs.order * (tags - tags.min())
     for row in rows[np.argsort(turn, kind="stable")[:TRIES]].tolist():
         decision = _try(state, row, host, now)
         if decision:
@@ -168,18 +156,18 @@ def _fill(state: State, host: int, now: float) -> Decision | None:
 
 def _try(state: State, row: int, host: int, now: float) -> Decision | None:
     """Price one request on all hosts; take it here if it was planned here or if here is cheapest."""
-    entry, tag = state.waiting.entry(row), float(state.waiting.column(TAG)[row])
-    mine = state.waiting.column(PLAN_HOST)[row] == host
-    state.waiting.plan(row, -1, 0.0, np.inf)  # its own plan is not ahead of it
-    priced = price(state, entry, tag, now, first_on=host)
-    candidates = shortlist(state, entry, priced, now, include=host)
-    for candidate, victims in candidates:
-        if state.fleet.names[candidate.host_id] != host:
-            continue
-        if mine or candidate.total <= candidates[0][0].total:
-            reason = "planned here" if mine else "this host is free sooner than the planned one"
-            return _decide(state, entry, tag, candidate, candidates, victims, reason)
-    return _bind_or_plan(state, row, candidates, now)
+    waiting = state.waiting
+    mine = waiting.plan_host.item(row) == host
+    waiting.plan(row, NOWHERE, 0.0, np.inf)  # its own plan is not ahead of it
+    tag = waiting.tag.item(row)
+    prices = Prices(state, waiting.entry(row), tag, now, first_on=host)
+    here = prices.on(host)
+    if here is not None and mine:
+        return _decide(state, prices, tag, here, "planned here")
+    best = prices.cheapest()
+    if here is not None and best is not None and here.total <= best.total:
+        return _decide(state, prices, tag, here, "this host is free sooner than the planned one")
+    return _bind_or_plan(state, row, prices)
 
 
 def prefetch(state: State, now: float) -> Staging | None:
@@ -190,49 +178,39 @@ def prefetch(state: State, now: float) -> Staging | None:
     waiting, fleet = state.waiting, state.fleet
     if not waiting.planned:
         return None
-    hosts = waiting.column(PLAN_HOST).astype(np.int64)
     idle = (fleet.overlaps > 0) & (fleet.mover_free_at <= now)
-    rows = np.flatnonzero(hosts >= 0)
-    rows = rows[idle[hosts[rows]]]
+    rows = (waiting.plan_host >= 0).nonzero()[0]
+    rows = rows[idle[waiting.plan_host[rows]]]
     if not len(rows):
         return None
-    at = hosts[rows]
-    columns = [waiting.bundles(VERSION + offset)[rows] for offset in range(1 + SCANNED_ADAPTERS)]
-    needs = np.sum([fleet.residency.missing_bytes_on(column, at) for column in columns], axis=0)
+    at = waiting.plan_host[rows]
+    needs = np.sum([fleet.residency.missing_bytes_on(column[rows], at) for column in waiting.bundles], axis=0)
     fits = fleet.pinned_bytes[at] + needs <= fleet.budget_bytes[at]
     rows, needs = rows[(needs > 0) & fits], needs[(needs > 0) & fits]
-    order = np.argsort(waiting.column(TAG)[rows], kind="stable")[:TRIES]
+    order = np.argsort(waiting.tag[rows], kind="stable")[:TRIES]
     for row, bytes_ in zip(rows[order].tolist(), needs[order].tolist(), strict=True):
-        host, entry = int(hosts[row]), waiting.entry(row)
+        host, entry = waiting.plan_host.item(row), waiting.entry(row)
         victims, lost = state.valuation.evictions(fleet, host, bytes_, planned_parts(state, host))
         if state.knobs.regret * lost <= state.knobs.prefetch_regret_seconds:
             names = fleet.residency.parts.keys
             return Staging(
                 host_id=fleet.names.keys[host],
                 bundles=(entry.work.version, *entry.work.adapters),
-                evicts=tuple(names[part] for part in victims),
+                evicts=tuple([names[part] for part in victims]),
             )
     return None
 
 
-def _decide(
-    state: State,
-    entry: Entry,
-    tag: float,
-    chosen: Candidate,
-    candidates: Shortlist,
-    victims: tuple[int, ...],
-    reason: str,
-) -> Decision:
-    parts = state.fleet.residency.parts.keys
+def _decide(state: State, prices: Prices, tag: float, chosen: Priced, reason: str) -> Decision:
+    names, work = state.fleet.residency.parts.keys, prices.entry.work
     return Decision(
-        request_id=entry.work.id,
-        host_id=chosen.host_id,
-        work=entry.work,
-        run_seconds=chosen.run,
+        request_id=work.id,
+        host_id=chosen.candidate.host_id,
+        work=work,
+        run_seconds=chosen.candidate.run,
         tag=tag,
         reason=reason,
-        chosen=chosen,
-        candidates=tuple(candidate for candidate, _ in candidates),
-        evicts=tuple(parts[part] for part in victims),
+        chosen=chosen.candidate,
+        candidates=prices.candidates(),
+        evicts=tuple([names[part] for part in chosen.victims]),
     )

@@ -20,7 +20,6 @@ from router.demand import FAST, SLOW, TARGET_LOAD
 from router.fleet import Fleet
 from router.hosts import Host, Staging
 from router.pricing import State
-from router.valuation import on_device
 
 HOLD_SECONDS = 1800.0  # after its opening a launch keeps its replicas; then demand decides
 CHURN_SECONDS = 60.0  # before a host is told the same again
@@ -153,7 +152,7 @@ def _kept(fleet: Fleet, due: Iterable[Launch]) -> frozenset[int]:
     """Parts that other loads push out last, at a hundred times their price."""
     bundles = [fleet.residency.bundles.get(launch.version) for launch in due]
     return frozenset(
-        int(part) for bundle in bundles if bundle is not None for part in fleet.residency.bundle_parts[bundle]
+        part for bundle in bundles if bundle is not None for part in fleet.residency.bundle_parts[bundle]
     )
 
 
@@ -199,7 +198,7 @@ def _stage(
         needs = float(fleet.residency.missing_bytes(bundle)[host.index])
         if not _fits(state, bundle, host):
             continue
-        keep = {int(part) for part in fleet.residency.bundle_parts[bundle]}
+        keep = set(fleet.residency.bundle_parts[bundle])
         victims, lost = state.valuation.evictions(fleet, host.index, needs, keep)
         again = state.knobs.spread_seconds * (float(fleet.zone[host.index]) in zones)
         seconds = float(fleet.residency.seconds(bundle)[host.index])
@@ -217,19 +216,18 @@ def _stage(
 
 def _has(fleet: Fleet, bundle: int, host: Host) -> bool:
     """There, or on its way."""
-    return not fleet.residency.missing_parts(bundle, host.index)
+    return host.on_device.issuperset(fleet.residency.bundle_parts[bundle])
 
 
 def _arrives(fleet: Fleet, bundle: int, host: Host) -> bool:
-    return any(int(part) in host.arriving for part in fleet.residency.bundle_parts[bundle])
+    return any(part in host.arriving for part in fleet.residency.bundle_parts[bundle])
 
 
 def _fits(state: State, bundle: int, host: Host) -> bool:
     """Beside what attempts use and launches keep, which never goes."""
     residency = state.fleet.residency
-    used = frozenset().union(*(attempt.parts for attempt in host.attempts.values()))
-    kept = used | (state.valuation.kept & frozenset(on_device(state.fleet, host)))
-    together = kept | {int(part) for part in residency.bundle_parts[bundle]}
+    kept = host.pinned | (state.valuation.kept & host.on_device)
+    together = kept.union(residency.bundle_parts[bundle])
     size = sum(residency.part_bytes[part] for part in together)
     return size <= float(state.fleet.budget_bytes[host.index])
 
@@ -239,10 +237,9 @@ def _drops(state: State, memory: Memory, now: float) -> list[Order]:
     orders: list[Order] = []
     keys = state.fleet.residency.parts.keys
     for host_id, host in state.fleet.hosts.items():
-        used = frozenset().union(*(attempt.parts for attempt in host.attempts.values()))
         idle = []
-        for part in on_device(state.fleet, host):
-            if part in used or part in state.valuation.kept or part in host.arriving:
+        for part in sorted(host.on_device):
+            if part in host.pinned or part in state.valuation.kept or part in host.arriving:
                 continue
             since = host.used_at.setdefault(part, now)  # held from before we knew the host
             tail = now - since >= IDLE_SECONDS and state.valuation.wanted(part) < TAIL_WANTED

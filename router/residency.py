@@ -5,7 +5,7 @@ counted once however many bundles share it. `seconds[bundle, host]` is kept up t
 one request on every host is one row. It refuses to know about attempts, queues or clocks: that is `fleet`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import msgspec
@@ -19,6 +19,7 @@ ABSENT, DISK, MEMORY, DEVICE = range(4)
 LEVEL: dict[Tier, int] = {"disk": DISK, "memory": MEMORY, "device": DEVICE}
 VERSION_FIXED_SECONDS = 0.5  # building or binding a pipeline once its bytes are there
 ADAPTER_FIXED_SECONDS = 0.05  # parsing and padding a LoRA
+FEW = 4  # bundles that share a part, up to which cells are changed one by one
 NOTHING = Digest("")  # bundle 0 has no parts and costs nothing
 
 
@@ -64,8 +65,8 @@ class Residency:
         self.bundles: Names[Digest] = Names()
         self.described: list[Bundle] = []
         self.part_bytes: list[int] = []
-        self.bundle_parts: list[Ints] = []
-        self.bundles_of: list[Ints] = []  # part -> bundles that hold it
+        self.bundle_parts: list[tuple[int, ...]] = []
+        self.bundles_of: list[list[int]] = []  # part -> bundles that hold it
         self._pairs: tuple[Ints, Ints] | None = None
         self.copies: list[int] = []  # part -> hosts that hold it on the device
         self._tier = Grid(2, np.int8)
@@ -73,7 +74,7 @@ class Residency:
         self._bytes = Grid(2)
         self._count = Grid(2, np.int16)
         self._fixed = Grid(1)
-        self._size = Grid(1)
+        self._sizes: list[int] = []
         self._seconds_per_byte = Grid(2)  # tier, host
         self.hosts = 0
         self.describe(Bundle(digest=NOTHING, parts=(), fixed_seconds=0.0))
@@ -87,7 +88,8 @@ class Residency:
 
     def seconds_on(self, bundles: Ints, host: int) -> Floats:
         """The same for many bundles on one host."""
-        column: Floats = self._seconds.cells[bundles, host]
+        cells = self._seconds.cells
+        column: Floats = cells.take(bundles * cells.shape[1] + host)  # much quicker than two index arrays
         return column
 
     def missing_bytes(self, bundle: int) -> Floats:
@@ -98,27 +100,37 @@ class Residency:
         column: Floats = self._bytes.cells[bundles, host]
         return column
 
+    def seconds_at(self, bundle: int, host: int) -> float:
+        seconds: float = self._seconds.cells.item(bundle, host)
+        return seconds
+
+    def missing_bytes_at(self, bundle: int, host: int) -> float:
+        missing: float = self._bytes.cells.item(bundle, host)
+        return missing
+
     def size_bytes(self, bundle: int) -> int:
-        return int(self._size.cells[bundle])
+        return self._sizes[bundle]
 
     def tier(self, part: int, host: int) -> int:
-        return int(self._tier.cells[part, host])
+        tier: int = self._tier.cells.item(part, host)
+        return tier
 
-    def missing_parts(self, bundle: int, host: int) -> list[int]:
-        parts = self.bundle_parts[bundle]
-        return [int(p) for p in parts[self._tier.cells[parts, host] < DEVICE]]
+    def fixed_seconds(self) -> Floats:
+        """Per bundle. A view: do not write."""
+        line: Floats = self._fixed.cells[: len(self.bundles)]
+        return line
 
-    def reload_seconds(self, part: int, host: int) -> float:
-        """What fetching the part again would cost once it has left the device for the tier below that holds it."""
-        below = min(self.tier(part, host), MEMORY)
-        return self.part_bytes[part] * float(self._seconds_per_byte.cells[below, host])
+    def fetch_seconds(self, part: int, host: int, tier: int) -> float:
+        """What moving the part's bytes from this tier to the device takes."""
+        price: float = self._seconds_per_byte.cells.item(tier, host)
+        return self.part_bytes[part] * price
 
     def pairs(self) -> tuple[Ints, Ints]:
         """Every (part, bundle) of which the one belongs to the other, as two columns."""
         if self._pairs is None:
             counts = [len(parts) for parts in self.bundle_parts]
             self._pairs = (
-                np.concatenate([*self.bundle_parts, np.zeros(0, dtype=np.int64)]),
+                np.array([part for parts in self.bundle_parts for part in parts], dtype=np.int64),
                 np.repeat(np.arange(len(counts)), counts),
             )
         return self._pairs
@@ -133,52 +145,79 @@ class Residency:
         index = self.bundles.add(bundle.digest)
         self.described.append(bundle)
         self._pairs = None
-        parts = np.array([self.add_part(part) for part in bundle.parts], dtype=np.int64)
+        parts = tuple(self.add_part(part) for part in bundle.parts)
         self.bundle_parts.append(parts)
         for part in parts:
-            self.bundles_of[part] = np.append(self.bundles_of[part], index)
+            self.bundles_of[part].append(index)
+        self._sizes.append(bundle.size_bytes)
         self._grow()
         self._fixed.cells[index] = bundle.fixed_seconds
-        self._size.cells[index] = bundle.size_bytes
-        self._refresh([index], range(self.hosts))
+        self._refresh(index)
         return index
 
     def add_part(self, part: Part) -> int:
         index = self.parts.add(part.digest)
         if index == len(self.part_bytes):
             self.part_bytes.append(part.size_bytes)
-            self.bundles_of.append(np.zeros(0, dtype=np.int64))
+            self.bundles_of.append([])
             self.copies.append(0)
             self._grow()
         return index
 
-    def add_host(self, host: int, speeds: Speeds) -> None:
-        """A host that holds nothing; an index that returns forgets what it held."""
+    def add_host(self, host: int, speeds: Speeds, tiers: Mapping[int, int] | None = None) -> None:
+        """A host with its parts' tiers, all at once; an index that returns forgets what it held."""
         self.hosts = max(self.hosts, host + 1)
         self._grow()
-        for part in np.flatnonzero(self._tier.cells[: len(self.parts), host] == DEVICE):
+        column = self._tier.cells[:, host]
+        for part in np.flatnonzero(column == DEVICE).tolist():
             self.copies[part] -= 1
-        self._tier.cells[:, host] = ABSENT
+        column[:] = ABSENT
+        for part, tier in (tiers or {}).items():
+            column[part] = tier
+            self.copies[part] += tier == DEVICE
         to_device, to_memory = 1 / speeds.memory_to_device, 1 / speeds.disk_to_memory
         steps = (1 / speeds.network_to_disk, to_memory, to_device, 0.0)
         self._seconds_per_byte.cells[:4, host] = [sum(steps[tier:]) for tier in range(4)]
-        self._refresh(range(len(self.bundles)), [host])
+        self._refresh_host(host)
 
     def set_tier(self, part: int, host: int, tier: int) -> None:
         before = self.tier(part, host)
         if before == tier:
             return
         self._tier.cells[part, host] = tier
-        prices, size = self._seconds_per_byte.cells[:, host], self.part_bytes[part]
+        price, size = self._seconds_per_byte.cells.item, self.part_bytes[part]
+        change, arrived = (
+            size * (price(tier, host) - price(before, host)),
+            (tier == DEVICE) - (before == DEVICE),
+        )
+        self.copies[part] += arrived
         bundles = self.bundles_of[part]
-        seconds = self._seconds.cells[bundles, host] + size * (prices[tier] - prices[before])
-        arrived = (tier == DEVICE) - (before == DEVICE)
+        if len(bundles) > FEW:
+            self._change_many(np.array(bundles), host, change, arrived, size)
+            return
+        for bundle in bundles:  # nearly all parts belong to one bundle, and one cell is quicker than an array
+            seconds = self._seconds.cells.item(bundle, host) + change
+            if arrived:
+                count = self._count.cells.item(bundle, host) - arrived
+                self._count.cells[bundle, host] = count
+                self._bytes.cells[bundle, host] -= arrived * size
+                seconds = self._with_fixed(seconds, count, arrived, self._fixed.cells.item(bundle))
+            self._seconds.cells[bundle, host] = seconds
+
+    @staticmethod
+    def _with_fixed(seconds: float, count: int, arrived: int, fixed: float) -> float:
+        """The fixed share is paid while anything is missing; nothing missing is exactly nothing to pay."""
+        if arrived > 0:
+            return seconds if count else 0.0
+        return seconds + fixed if count == 1 else seconds
+
+    def _change_many(self, bundles: Ints, host: int, change: float, arrived: int, size: int) -> None:
+        """The same as a loop over `_with_fixed`."""
+        seconds = self._seconds.cells[bundles, host] + change
         if arrived:
-            self.copies[part] += arrived
             self._bytes.cells[bundles, host] -= arrived * size
             count = self._count.cells[bundles, host] - arrived
             self._count.cells[bundles, host] = count
-            # The fixed share is paid while anything is missing; nothing missing is exactly nothing to pay.
             if arrived > 0:
                 seconds[count == 0] = 0.0
             else:
@@ -191,19 +230,32 @@ class Residency:
         self._seconds_per_byte.reserve(4, self.hosts)
         for grid in (self._seconds, self._bytes, self._count):
             grid.reserve(bundles, self.hosts)
-        for line in (self._fixed, self._size):
-            line.reserve(bundles)
+        self._fixed.reserve(bundles)
 
-    def _refresh(self, bundles: Iterable[int], hosts: Sequence[int]) -> None:
-        for bundle in bundles:
-            seconds, missing, count = self._from_scratch(bundle, np.array(hosts, dtype=np.int64))
-            self._seconds.cells[bundle, hosts] = seconds
-            self._bytes.cells[bundle, hosts] = missing
-            self._count.cells[bundle, hosts] = count
+    def _refresh_host(self, host: int) -> None:
+        """One column of every matrix from the tiers."""
+        parts, owners = self.pairs()
+        many = len(self.bundles)
+        sizes = np.array(self.part_bytes, dtype=np.float64)[parts]
+        tiers = self._tier.cells[parts, host]
+        absent = (tiers < DEVICE).astype(np.float64)
+        seconds = np.bincount(owners, sizes * self._seconds_per_byte.cells[tiers, host], many)
+        count = np.bincount(owners, absent, many)
+        self._count.cells[:many, host] = count
+        self._bytes.cells[:many, host] = np.bincount(owners, sizes * absent, many)
+        self._seconds.cells[:many, host] = (seconds + self._fixed.cells[:many]) * (count > 0)
 
-    def _from_scratch(self, bundle: int, hosts: Ints) -> tuple[Floats, Floats, Ints]:
-        parts = self.bundle_parts[bundle]
+    def _refresh(self, bundle: int) -> None:
+        """One row of every matrix."""
+        seconds, missing, count = self._from_scratch(bundle)
+        self._seconds.cells[bundle, : self.hosts] = seconds
+        self._bytes.cells[bundle, : self.hosts] = missing
+        self._count.cells[bundle, : self.hosts] = count
+
+    def _from_scratch(self, bundle: int) -> tuple[Floats, Floats, Ints]:
+        parts = np.array(self.bundle_parts[bundle], dtype=np.int64)
         sizes = np.array([self.part_bytes[p] for p in parts], dtype=np.float64)[:, None]
+        hosts = np.arange(self.hosts)
         tiers = self._tier.cells[np.ix_(parts, hosts)]
         absent = tiers < DEVICE
         seconds = (sizes * self._seconds_per_byte.cells[tiers, hosts[None, :]]).sum(axis=0)
@@ -215,7 +267,7 @@ class Residency:
         """The incremental matrices equal a computation from scratch."""
         hosts = np.arange(self.hosts)
         for bundle in range(len(self.bundles)):
-            seconds, missing, count = self._from_scratch(bundle, hosts)
+            seconds, missing, count = self._from_scratch(bundle)
             assert np.allclose(self._seconds.cells[bundle, hosts], seconds, atol=1e-6)
             assert np.allclose(self._bytes.cells[bundle, hosts], missing, atol=1.0)
             assert np.array_equal(self._count.cells[bundle, hosts], count)

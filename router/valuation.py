@@ -8,13 +8,15 @@ import numpy as np
 
 from router.demand import FAST, SLOW, TARGET_LOAD, Demand
 from router.fleet import Fleet
-from router.grid import Floats, Ints
+from router.grid import Ints
 from router.hosts import Host
-from router.residency import DEVICE, Residency
+from router.residency import ABSENT, DEVICE, Residency
 
 HORIZON_SECONDS = 600.0  # for which an unused part would have stayed on the device
 SPARE_SHARE = 0.5  # of its worth that a copy keeps which demand does not ask for
 REFRESH_SECONDS = 5.0
+DEARER = 100  # times, to let go what is wanted on this host or by a launch
+BELOW = (1 << DEVICE) - 1  # the bits of the tiers that a part falls back to
 
 
 class Valuation:
@@ -24,8 +26,10 @@ class Valuation:
         self._at = -np.inf
         self._known = 0
         self._bundles: Ints = np.zeros(0, dtype=np.int64)
-        self._wanted: Floats = np.zeros(0)  # probability that a part is wanted within the horizon
-        self._copies: Floats = np.zeros(0)  # that demand asks for
+        # Lists, because placement reads a few entries at a time.
+        self._wanted: list[float] = []  # probability that a part is wanted within the horizon
+        self._copies: list[float] = []  # that demand asks for
+        self._fixed: list[float] = []  # seconds that loading it costs whatever its size
         self.kept: frozenset[int] = frozenset()  # parts that a launch wants warm, asked for or not
 
     def refresh(self, fleet: Fleet, demand: Demand, now: float) -> None:
@@ -43,8 +47,11 @@ class Valuation:
         parts, owners = residency.pairs()
         part_rates = np.bincount(parts, weights=rates[owners], minlength=self._known)
         part_busy = np.bincount(parts, weights=busy[owners], minlength=self._known)
-        self._wanted = -np.expm1(-part_rates * HORIZON_SECONDS)
-        self._copies = np.maximum(1.0, np.ceil(part_busy / TARGET_LOAD))
+        self._wanted = (-np.expm1(-part_rates * HORIZON_SECONDS)).tolist()
+        self._copies = np.maximum(1.0, np.ceil(part_busy / TARGET_LOAD)).tolist()
+        fixed = np.zeros(self._known)
+        fixed[parts] = residency.fixed_seconds()[owners]
+        self._fixed = fixed.tolist()
 
     def _rows(self, residency: Residency, demand: Demand) -> Ints:
         """Demand's index -> bundle; both only ever grow."""
@@ -56,15 +63,19 @@ class Valuation:
 
     def wanted(self, part: int) -> float:
         """Probability that it is wanted within the horizon; a part that just became known counts as wanted."""
-        return float(self._wanted[part]) if part < self._known else 1.0
+        return self._wanted[part] if part < self._known else 1.0
 
-    def worth(self, fleet: Fleet, part: int, host: int) -> float:
+    def worth(self, fleet: Fleet, host: Host, part: int) -> float:
         """Expected seconds that losing this copy costs."""
-        if part >= self._known or part in self.kept:
-            return fleet.residency.reload_seconds(part, host)
+        below = host.held.get(part, 0) & BELOW
+        seconds = fleet.residency.fetch_seconds(part, host.index, below.bit_length() - 1 if below else ABSENT)
+        if part >= self._known:
+            return seconds
+        seconds += self._fixed[part]
+        if part in self.kept:
+            return seconds
         spare = fleet.residency.copies[part] > self._copies[part]
-        share = SPARE_SHARE if spare else 1.0
-        return share * float(self._wanted[part]) * fleet.residency.reload_seconds(part, host)
+        return (SPARE_SHARE if spare else 1.0) * self._wanted[part] * seconds
 
     def evictions(
         self, fleet: Fleet, host: int, needs_bytes: float, keep: set[int]
@@ -73,40 +84,29 @@ class Valuation:
 
         What `keep` names or a launch wants goes last, what attempts on the host use never.
         """
-        residency, record = fleet.residency, fleet.by_index[host]
-        missing = float(fleet.used_bytes[host]) + needs_bytes - float(fleet.budget_bytes[host])
+        record = fleet.by_index[host]
+        missing = fleet.used_bytes.item(host) + needs_bytes - fleet.budget_bytes.item(host)
         if missing <= 0 or record is None:
             return (), 0.0
-        used = frozenset().union(*(attempt.parts for attempt in record.attempts.values()))
-        priced = sorted(
-            (
-                self.worth(fleet, part, host)
-                / max(1, residency.part_bytes[part])
-                * (1 + 99 * (part in keep or part in self.kept)),
-                record.used_at.get(part, 0.0),
-                part,
-            )
-            for part in on_device(fleet, record)
-            if part not in used
-        )
+        part_bytes, priced = fleet.residency.part_bytes, []
+        for part in record.on_device - record.pinned:
+            density = self.worth(fleet, record, part) / max(1, part_bytes[part])
+            if part in keep or part in self.kept:
+                density *= DEARER
+            priced.append((density, record.used_at.get(part, 0.0), part))
+        priced.sort()
         victims, lost = [], 0.0
         for density, _, part in priced:
             victims.append(part)
-            lost += density * residency.part_bytes[part]
-            missing -= residency.part_bytes[part]
+            lost += density * part_bytes[part]
+            missing -= part_bytes[part]
             if missing <= 0:
                 break
         return tuple(victims), lost
 
-    def shares_zone(self, fleet: Fleet, bundle: int, host: int) -> bool:
-        """Another copy stands in this failure domain and none outside it, though there are others."""
-        zones = fleet.zone
-        if len(zones) < 2 or zones.max() == 0:
-            return False
-        holders = (fleet.residency.missing_bytes(bundle) == 0) & (fleet.budget_bytes > 0)
-        return bool(holders.any() and (zones[holders] == zones[host]).all())
-
-
-def on_device(fleet: Fleet, host: Host) -> list[int]:
-    held = {part for part, bits in host.held.items() if bits >> DEVICE and part not in host.leaving}
-    return sorted(held | host.arriving.keys())
+    def only_zone(self, fleet: Fleet, bundle: int) -> float | None:
+        """The one failure domain in which all copies stand, though there are others."""
+        if not fleet.has_several_zones:
+            return None
+        zones = fleet.zone[fleet.residency.missing_bytes(bundle) == 0]
+        return zones.item(0) if len(zones) and zones.min() == zones.max() else None

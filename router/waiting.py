@@ -19,9 +19,8 @@ from router.grid import Floats, Grid, Ints
 from router.requests import Priority, RequestId
 
 LOW_TAG = 1e15  # added to the tag of low priority: behind everything else; virtual GPU seconds
-NOWHERE = -1.0
-SCANNED_ADAPTERS = 2  # of a request, when one host is priced against the pool
-PLAN_HOST, PLAN_SECONDS, PLAN_FINISH, TAG, RUN_SECONDS, VERSION, ADAPTER = range(7)
+NOWHERE = -1
+SCANNED = 3  # bundles of a request, the version first, when one host is priced against the pool
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +56,9 @@ class Waiting:
         self.rows: list[Entry | None] = []
         self.row_of: dict[RequestId, int] = {}
         self.unplanned: deque[int] = deque()
-        self._columns = Grid(2)
+        self._numbers, self._indexes = Grid(2), Grid(2, np.int64)
+        self._numbers.reserve(4, 1)
+        self._indexes.reserve(1 + SCANNED, 1)
         self._view()
         self._free: list[int] = []
         self._pooled: dict[Line, int] = {}
@@ -65,6 +66,8 @@ class Waiting:
         self._behind: dict[RequestId, Entry] = {}
         self._turns: list[tuple[float, Line]] = []
         self.planned = 0  # rows with a plan
+        self.adapted = 0  # rows with adapters
+        self.planned_on: dict[int, dict[int, None]] = {}  # host -> rows planned there
         self._turning: set[Line] = set()  # lines in `_turns`
 
     def __len__(self) -> int:
@@ -73,28 +76,33 @@ class Waiting:
     def __contains__(self, request_id: object) -> bool:
         return request_id in self.row_of or request_id in self._behind
 
-    def column(self, which: int) -> Floats:
-        """A view over all rows; a free row has an infinite tag and no plan."""
-        return self._views[which]
-
-    def bundles(self, which: int) -> Ints:
-        return self._views[which].astype(np.int64)
-
     def _view(self) -> None:
-        self._views: list[Floats] = list(self._columns.cells[:, : len(self.rows)])
+        """Bind the columns by name; needed after they grew. A free row has an infinite tag and no plan."""
+        rows = len(self.rows)
+        numbers, indexes = self._numbers.cells[:, :rows], self._indexes.cells[:, :rows]
+        self.plan_seconds: Floats = numbers[0]  # of the planned host's time
+        self.plan_finish: Floats = numbers[1]
+        self.tag: Floats = numbers[2]
+        self.run_seconds: Floats = numbers[3]
+        self.plan_host: Ints = indexes[0]
+        self.bundles: list[Ints] = list(indexes[1 : 1 + SCANNED])
 
-    def planned_ahead(self, tag: float, hosts: int) -> Floats:
-        """Seconds planned on each host for requests that go before this tag."""
+    def planned_ahead(self, tag: float, hosts: int) -> Floats | None:
+        """Seconds planned on each host for requests that go before this tag; None for none anywhere."""
         if not self.planned:
-            return np.zeros(hosts)
-        ahead = (self.column(TAG) < tag) & (self.column(PLAN_HOST) >= 0)
-        where = self.column(PLAN_HOST)[ahead].astype(np.int64)
-        seconds = np.bincount(where, weights=self.column(PLAN_SECONDS)[ahead], minlength=hosts)
-        return seconds.astype(np.float64)
+            return None
+        rows = ((self.tag < tag) & (self.plan_host >= 0)).nonzero()[0]
+        if not len(rows):
+            return None
+        seconds: Floats = np.bincount(self.plan_host[rows], self.plan_seconds[rows], hosts).astype(
+            float, copy=False
+        )
+        return seconds
 
     def is_planned_ahead(self, tag: float, host: int) -> bool:
         """Somebody who goes before this tag is planned there."""
-        return bool(self.planned and ((self.column(PLAN_HOST) == host) & (self.column(TAG) < tag)).any())
+        rows = self.planned_on.get(host, {})
+        return any(self.tag.item(row) < tag for row in rows)
 
     def entry(self, row: int) -> Entry:
         entry = self.rows[row]
@@ -132,9 +140,9 @@ class Waiting:
         entry = self.entry(row)
         line = (entry.work.organization, entry.work.priority)
         self.rows[row] = None
-        self.planned -= int(self._columns.cells[PLAN_HOST, row] >= 0)
-        self._columns.cells[TAG, row] = np.inf
-        self._columns.cells[PLAN_HOST, row] = NOWHERE
+        self.plan(row, NOWHERE, 0.0, np.inf)
+        self.tag[row] = np.inf
+        self.adapted -= len(entry.bundles) > 1
         self._free.append(row)
         self._pooled[line] -= 1
         if not self._pooled[line]:
@@ -145,32 +153,40 @@ class Waiting:
 
     def plan(self, row: int, host: int, seconds: float, finish_at: float) -> None:
         """Expect a request to run there: `seconds` of that host's time, done at `finish_at`."""
-        cells = self._columns.cells[PLAN_HOST : PLAN_FINISH + 1, row]
-        self.planned += int(host >= 0) - int(cells[0] >= 0)
-        cells[:] = (host, seconds, finish_at)
+        before = self.plan_host.item(row)
+        if before >= 0:
+            self.planned -= 1
+            del self.planned_on[before][row]
+        if host >= 0:
+            self.planned += 1
+            self.planned_on.setdefault(host, {})[row] = None
+        self.plan_host[row], self.plan_seconds[row], self.plan_finish[row] = host, seconds, finish_at
 
     def replan_host(self, host: int) -> None:
         """What was planned on a host that is gone has to be planned again."""
-        rows = np.flatnonzero(self.column(PLAN_HOST) == host)
-        for row in rows.tolist():
-            self.plan(row, int(NOWHERE), 0.0, np.inf)  # an old finish would look better than any host can do
+        for row in list(self.planned_on.get(host, ())):
+            self.plan(row, NOWHERE, 0.0, np.inf)  # an old finish would look better than any host can do
             self.unplanned.append(row)
 
     def _pool(self, line: Line, entry: Entry) -> None:
         row = self._free.pop() if self._free else len(self.rows)
         if row == len(self.rows):
             self.rows.append(None)
-            self._columns.reserve(ADAPTER + SCANNED_ADAPTERS, len(self.rows))
+            self._numbers.reserve(4, len(self.rows))
+            self._indexes.reserve(1 + SCANNED, len(self.rows))
             self._view()
+            self.plan_host[row] = NOWHERE
         self.rows[row] = entry
         self.row_of[entry.work.id] = row
         self._pooled[line] = self._pooled.get(line, 0) + 1
         tag = self.fairness.book(entry.work.organization, entry.run_seconds)
-        cells = self._columns.cells[:, row]
-        cells[PLAN_HOST : TAG + 1] = (NOWHERE, 0.0, np.inf, tag + LOW_TAG * (entry.work.priority == "low"))
-        cells[RUN_SECONDS] = entry.run_seconds
-        scanned = (*entry.bundles, 0, 0)[: 1 + SCANNED_ADAPTERS]  # 0 is the fleet's empty bundle
-        cells[VERSION : VERSION + 1 + SCANNED_ADAPTERS] = scanned
+        self.plan(row, NOWHERE, 0.0, np.inf)
+        self.tag[row] = tag + LOW_TAG * (entry.work.priority == "low")
+        self.run_seconds[row] = entry.run_seconds
+        self.adapted += len(entry.bundles) > 1
+        scanned = (*entry.bundles, 0, 0)  # 0 is the fleet's empty bundle
+        for column, bundle in zip(self.bundles, scanned, strict=False):
+            column[row] = bundle
         self.unplanned.append(row)
 
     def _refill(self) -> None:
@@ -201,7 +217,9 @@ class Waiting:
             assert self.entry(row).work.id == request_id
             assert request_id not in self._behind
         assert len(self.row_of) + len(self._free) == len(self.rows)
-        assert self.planned == int((self.column(PLAN_HOST) >= 0).sum())
+        assert self.planned == int((self.plan_host >= 0).sum())
+        planned = {(host, row) for host, rows in self.planned_on.items() for row in rows}
+        assert planned == {(host, row) for row, host in enumerate(self.plan_host.tolist()) if host >= 0}
         assert sum(self._pooled.values()) == len(self.row_of)
         queued = {request_id for queue in self._lines.values() for request_id in queue}
         assert set(self._behind) <= queued

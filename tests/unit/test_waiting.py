@@ -3,7 +3,7 @@
 from registry.catalog import Digest, OrganizationName
 from router.fairness import Fairness
 from router.requests import RequestId
-from router.waiting import PLAN_HOST, TAG, Waiting, Work
+from router.waiting import Waiting, Work
 
 
 def work(name: str, organization: str = "acme", priority: str = "normal") -> Work:
@@ -48,7 +48,7 @@ def test_low_priority_comes_after_all_others():
     waiting = filled(2)
     waiting.add(work("low", priority="low"), (1,), 4.0)
     waiting.add(work("normal", "late"), (1,), 4.0)
-    tags = waiting.column(TAG)
+    tags = waiting.tag
     assert tags[waiting.row_of["low"]] > tags[waiting.row_of["normal"]]
 
 
@@ -65,9 +65,9 @@ def test_plans_count_for_those_behind_them_only():
     waiting = filled(2)
     first, second = waiting.row_of["r0"], waiting.row_of["r1"]
     waiting.plan(first, 1, 5.0, 100.0)
-    assert waiting.planned_ahead(float(waiting.column(TAG)[second]), 3).tolist() == [0.0, 5.0, 0.0]
-    assert waiting.planned_ahead(float(waiting.column(TAG)[first]), 3).tolist() == [0.0, 0.0, 0.0]
+    assert waiting.planned_ahead(float(waiting.tag[second]), 3).tolist() == [0.0, 5.0, 0.0]
+    assert waiting.planned_ahead(float(waiting.tag[first]), 3) is None
     waiting.replan_host(1)
-    assert waiting.column(PLAN_HOST)[first] < 0
+    assert waiting.plan_host[first] < 0
     assert first in waiting.unplanned
     waiting.check_integrity()
