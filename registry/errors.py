@@ -33,6 +33,7 @@ RegistryError
 │   ├── TooManyTensorsError            more tensors than any model has
 │   └── DigestMismatchError            the bytes are not those that were announced
 ├── UnknownKeyError               no key has this id
+├── SignInError                   of `registry.web.errors`: the company's own sign-in failed
 └── PublishingError               an operation of a lab is refused
     ├── UnknownCallerError             no key, or one that is not valid
     ├── AccessError                    the key lacks the scope, or the name belongs to somebody else

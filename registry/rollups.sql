@@ -1,7 +1,14 @@
 -- name: bounds
--- The transactions whose rows are folded already, and the oldest one that may still be under way: rows of all
--- transactions in between are committed for good, so each is folded exactly once, however late it came.
-SELECT (SELECT folded_below FROM rollup_state) AS low, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS high
+-- Up to which transaction rows are folded (all, and recent ones), from which id on a row is recent, and the oldest
+-- transaction that may still be under way: rows of all transactions below it are committed for good, so each is
+-- folded exactly once, however late it came.
+SELECT s.folded_below AS low, s.recent_below, s.recent_from,
+    pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS high
+FROM (SELECT) AS always LEFT JOIN rollup_state AS s ON true
+
+-- name: leaves
+-- The ledger's partitions.
+SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'usage_records'::regclass ORDER BY 1
 
 -- name: fold
 -- Adds the rows of transactions from low to high to every rollup, in one statement.
@@ -14,8 +21,7 @@ WITH fresh AS MATERIALIZED (
         round(wait_seconds * 1000)::bigint AS wait_ms, round(load_seconds * 1000)::bigint AS load_ms,
         round(run_seconds * 1000)::bigint AS run_ms, images, round(megapixels * 1000000)::bigint AS pixels,
         round(video_seconds * 1000)::bigint AS video_ms, amount
-    FROM usage_records
-    WHERE (txid >= %(low)s AND txid < %(high)s) OR (%(all)s AND txid IS NULL)
+    FROM {source} WHERE {rows}
 ), hours AS (
     INSERT INTO usage_hours
     SELECT date_trunc('hour', finished_at, 'UTC'), slug, organization, version, pool, adapters, currency,
@@ -67,9 +73,14 @@ WITH fresh AS MATERIALIZED (
 SELECT count(*) AS rows FROM fresh
 
 -- name: advance
--- Remembers how far the ledger is folded.
-INSERT INTO rollup_state (folded_below) VALUES (%(high)s)
-ON CONFLICT (one) DO UPDATE SET folded_below = excluded.folded_below, folded_at = now()
+-- Remembers that the whole ledger is folded, and from which id on rows will be recent until the next time.
+INSERT INTO rollup_state (folded_below, recent_below, recent_from) VALUES (%(high)s, %(high)s, %(recent_from)s)
+ON CONFLICT (one) DO UPDATE SET folded_below = excluded.folded_below, recent_below = excluded.recent_below,
+    recent_from = excluded.recent_from, folded_at = now()
+
+-- name: advance_recent
+-- Remembers how far recent rows are folded.
+UPDATE rollup_state SET recent_below = %(high)s, folded_at = now()
 
 -- name: lock
 -- One fold at a time, whichever process does it.

@@ -6,6 +6,7 @@ It refuses bad values by name at start-up. Reads nothing but the mapping it is g
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -13,6 +14,7 @@ from registry.errors import SettingsError
 
 PREFIX = "MARQUEE_"
 CLIENT_KEYS = frozenset({"MARQUEE_URL", "MARQUEE_KEY"})  # the commands' own: whom they talk to, as whom
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -47,6 +49,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         False  # whether image_url and its like may name addresses inside private networks
     )
     playground_key: str | None = None  # whose account the page uses on a loopback address
+    oidc_issuer: str | None = None  # the identity provider that pages offer beside keys; None: keys only
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = None  # None: a public client
+    oidc_name: str = "your organization's account"  # what the sign-in button says after "Sign in with"
+    oidc_scopes: str = "openid profile email"
+    oidc_organization_claim: str = "organization"
+    oidc_organizations: str = ""  # "value=organization, …"; empty: the claim's value is the organization
+    oidc_role_claim: str = "role"
+    oidc_roles: str = ""  # "value=operator|lab|customer, …", `*` for everybody; empty: the value is the role
+    oidc_session_hours: float = 12.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **overrides: Any) -> "Settings":
@@ -94,10 +106,40 @@ def _checked(settings: Settings) -> Settings:
             raise SettingsError(PREFIX + name.upper(), "a limit is more than nothing")
     if settings.retention_days < 1:
         raise SettingsError(f"{PREFIX}RETENTION_DAYS", "at least one day is kept")
+    _check_oidc(settings)
     for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes"):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")
     return settings
+
+
+def _check_oidc(settings: Settings) -> None:
+    if settings.oidc_issuer is None:
+        return
+    url = urlsplit(settings.oidc_issuer)
+    if url.scheme != "https" and (url.scheme, url.hostname) not in {("http", h) for h in LOOPBACK_NAMES}:
+        raise SettingsError(f"{PREFIX}OIDC_ISSUER", f"{settings.oidc_issuer!r} is not an https address")
+    if not settings.oidc_client_id:
+        raise SettingsError(f"{PREFIX}OIDC_CLIENT_ID", "an issuer needs the client id that it knows us by")
+    if settings.oidc_session_hours <= 0:
+        raise SettingsError(f"{PREFIX}OIDC_SESSION_HOURS", "a session is longer than nothing")
+    pairs(f"{PREFIX}OIDC_ORGANIZATIONS", settings.oidc_organizations)
+    wrong = set(pairs(f"{PREFIX}OIDC_ROLES", settings.oidc_roles).values()) - {"operator", "lab", "customer"}
+    if wrong:
+        raise SettingsError(
+            f"{PREFIX}OIDC_ROLES", f"{', '.join(sorted(wrong))} is not operator, lab or customer"
+        )
+
+
+def pairs(key: str, text: str) -> dict[str, str]:
+    """`a=b, c=d` as a mapping; the last `=` of a pair counts. Raises `SettingsError`."""
+    found: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        value, sign, name = item.rpartition("=")
+        if not (sign and value.strip() and name.strip()):
+            raise SettingsError(key, f"{item!r} is not of the form value=name")
+        found[value.strip()] = name.strip()
+    return found
 
 
 def _decode(kind: type, value: Any) -> Any:

@@ -72,6 +72,12 @@ async def load_catalog(db: Database) -> CatalogRows:
         )
 
 
+async def has_organization(db: Database, name: str) -> bool:
+    async with db.sessions() as session:
+        query = sqlalchemy.select(tables.organizations.c.name).where(tables.organizations.c.name == name)
+        return await session.scalar(query) is not None
+
+
 async def now(db: Database) -> datetime:
     """The database's clock, which decides when a window opens."""
     async with db.sessions() as session:

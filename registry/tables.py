@@ -317,6 +317,10 @@ rollup_state = Table(
     metadata,
     Column("one", Boolean, primary_key=True, server_default=text("true")),
     Column("folded_below", BigInteger, nullable=False),  # every ledger row of an older transaction is folded
+    Column(
+        "recent_below", BigInteger, nullable=False
+    ),  # the same for rows whose id is `recent_from` or later
+    Column("recent_from", Uuid, nullable=False),
     _time("folded_at"),
     CheckConstraint("one", name="one"),
 )

@@ -15,14 +15,14 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import api, edge, hub, listing, partitions, postgres, rollups
+from registry import api, edge, hub, listing, partitions, postgres, rollups, store
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.dashboard.live import FleetState
 from registry.database import Database
 from registry.settings import Settings
 from registry.validation import Place
-from registry.web import opening, signin
+from registry.web import company, opening, signin
 from router import downloads, fates, links, results, tables, telemetry
 from router.board import Board
 from router.browsing import Browser
@@ -94,6 +94,7 @@ def create_app(settings: Settings) -> Litestar:
         downloads.router(lambda: gateway().house),
         links.router(lambda: gateway().seat),
         signin.router(lambda: gateway().front.door),
+        company.router(lambda: gateway().front.door),
         pages.router(lambda: gateway().front),
         dashboard_pages.router(lambda: gateway().dashboard),
         telemetry.router(lambda: gateway().house, fleet),
@@ -150,7 +151,7 @@ async def _open(settings: Settings, told: telemetry.Telemetry) -> AsyncIterator[
             limiter=Limiter(db, settings.key_requests_per_minute),
             longest_wait_seconds=settings.longest_wait_seconds,
         )
-        front = _front(settings, catalogue, core)
+        front = _front(settings, db, catalogue, core)
         dashboard = dashboard_pages.Dashboard(
             db=db,
             door=front.door,
@@ -177,7 +178,7 @@ async def _open(settings: Settings, told: telemetry.Telemetry) -> AsyncIterator[
         await queue.drain()
 
 
-def _front(settings: Settings, catalogue: Catalogue, core: Core) -> pages.Front:
+def _front(settings: Settings, db: Database, catalogue: Catalogue, core: Core) -> pages.Front:
     async def verify(token: str) -> Caller | None:
         with contextlib.suppress(UnauthorizedError):
             return catalogue.now.caller(token, None)
@@ -186,7 +187,10 @@ def _front(settings: Settings, catalogue: Catalogue, core: Core) -> pages.Front:
     async def find(key_id: str) -> Caller | None:
         return catalogue.now.caller_of(key_id)
 
-    door = opening.door(settings, verify=verify, find=find)
+    async def knows(organization: str) -> bool:
+        return await store.has_organization(db, organization)
+
+    door = opening.door(settings, verify=verify, find=find, knows=knows)
     return pages.Front(door=door, catalogue=catalogue, calls=core, public_url=settings.public_url)
 
 

@@ -3,17 +3,24 @@
 import ipaddress
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from registry.errors import HomeNotWritableError
-from registry.settings import Settings
-from registry.web import sessions
-from registry.web.signin import Door, VerifyKey
+from registry.settings import Settings, pairs
+from registry.web import identities, oidc, sessions
+from registry.web.signin import Company, Door, VerifyKey
+
+Knows = Callable[[str], Awaitable[bool]]
+BACK = "/sign-in/company/back"  # where the provider sends people; it must know this address
 
 
-def door(settings: Settings, *, verify: VerifyKey, find: VerifyKey) -> Door:
-    """`verify` finds the caller of a typed key, `find` that of a key's public id. Raises `HomeNotWritableError`."""
+def door(settings: Settings, *, verify: VerifyKey, find: VerifyKey, knows: Knows) -> Door:
+    """`verify` finds the caller of a typed key, `find` that of a key's public id; `knows` an organization's name.
+
+    Raises `HomeNotWritableError`.
+    """
     return Door(
         secret=session_secret(settings.home),
         verify=verify,
@@ -21,6 +28,34 @@ def door(settings: Settings, *, verify: VerifyKey, find: VerifyKey) -> Door:
         playground_key=settings.playground_key,
         loopback=_is_for_this_machine_only(settings),
         secure=settings.address.startswith("https:"),
+        company=company(settings, knows),
+    )
+
+
+def company(settings: Settings, knows: Knows) -> Company | None:
+    """Reached when first needed: a provider that is down keeps no gateway from starting."""
+    if settings.oidc_issuer is None or settings.oidc_client_id is None:
+        return None
+    client = oidc.Client(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        client_secret=settings.oidc_client_secret,
+        scopes=settings.oidc_scopes,
+        redirect_uri=f"{settings.address}{BACK}",
+    )
+    rules = identities.Rules(
+        organization_claim=settings.oidc_organization_claim,
+        organizations=pairs("MARQUEE_OIDC_ORGANIZATIONS", settings.oidc_organizations),
+        role_claim=settings.oidc_role_claim,
+        roles=pairs("MARQUEE_OIDC_ROLES", settings.oidc_roles),
+    )
+    return Company(
+        provider=oidc.Provider(client),
+        rules=rules,
+        knows=knows,
+        name=settings.oidc_name,
+        session_seconds=settings.oidc_session_hours * 3600,
+        address=settings.address,
     )
 
 

@@ -1,6 +1,7 @@
 """Sessions: a signed cookie that names a key but holds no secret, and the checks that keep other sites out. Pure.
 
 A cookie is worth as much as its key: whoever reads it looks the key up again, so a revoked key ends its sessions.
+A session begun through an identity provider has no key; it carries organization and role instead, and lives shorter.
 It refuses to know where the signing secret lives or what the time is; both come in as arguments.
 """
 
@@ -8,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,27 +21,48 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
-    """Who signed in, by the public id of the key, and when the cookie was made (unix seconds)."""
+    """Who signed in, by the public id of the key, and when the cookie was made (unix seconds).
+
+    `organization` and `role` are set where an identity provider vouched for the visitor, and no key did.
+    """
 
     key_id: str
     issued_at: int
+    organization: str = ""
+    role: str = ""
+
+
+Sealed = TypeVar("Sealed", bound=msgspec.Struct)
+
+
+def seal(secret: bytes, purpose: str, content: msgspec.Struct) -> str:
+    """Readable by whoever holds it, and by nobody changed unnoticed. One purpose's seal is no other's."""
+    body = _encode(msgspec.json.encode(content))
+    return f"{body}.{_sign(secret, purpose, body)}"
+
+
+def unseal(secret: bytes, purpose: str, text: str | None, kind: type[Sealed]) -> Sealed | None:
+    body, _, signature = (text or "").partition(".")
+    if not hmac.compare_digest(signature.encode(), _sign(secret, purpose, body).encode()):
+        return None
+    try:
+        return msgspec.json.decode(_decode(body), type=kind)
+    except (msgspec.MsgspecError, binascii.Error, ValueError):
+        return None
 
 
 def issue(secret: bytes, session: Session) -> str:
-    body = _encode(msgspec.json.encode(session))
-    return f"{body}.{_sign(secret, 'cookie', body)}"
+    return seal(secret, "cookie", session)
 
 
-def read(secret: bytes, cookie: str | None, now: float) -> Session | None:
+def read(
+    secret: bytes, cookie: str | None, now: float, *, lifetime: float = LIFETIME_SECONDS
+) -> Session | None:
     """The session a cookie proves; None for anything forged, cut or older than its lifetime."""
-    body, _, signature = (cookie or "").partition(".")
-    if not hmac.compare_digest(signature.encode(), _sign(secret, "cookie", body).encode()):
+    session = unseal(secret, "cookie", cookie, Session)
+    if session is None:
         return None
-    try:
-        session = msgspec.json.decode(_decode(body), type=Session)
-    except (msgspec.MsgspecError, binascii.Error, ValueError):
-        return None
-    return session if 0 <= now - session.issued_at + 60 <= LIFETIME_SECONDS else None
+    return session if 0 <= now - session.issued_at + 60 <= lifetime else None
 
 
 def form_token(secret: bytes, session: Session) -> str:

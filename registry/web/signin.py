@@ -16,8 +16,9 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from litestar.params import QueryParameter, URLEncodedBody
 from litestar.response import Redirect
 
-from registry.catalog import Caller
-from registry.web import sessions
+from registry.catalog import Caller, OrganizationName
+from registry.web import identities, sessions
+from registry.web.oidc import Provider
 from registry.web.rendering import SHARED, Pages, static_files
 
 AnyRequest = Request[Any, Any, Any]
@@ -33,6 +34,17 @@ class Visitor(msgspec.Struct, frozen=True, kw_only=True):
     fresh: str | None = None
 
 
+class Company(msgspec.Struct, frozen=True, kw_only=True):
+    """The company's own sign-in beside keys."""
+
+    provider: Provider
+    rules: identities.Rules
+    knows: Callable[[str], Awaitable[bool]]  # whether there is an organization of this name
+    name: str
+    session_seconds: float
+    address: str  # ours, as the provider and browsers know it
+
+
 class Door(msgspec.Struct, frozen=True, kw_only=True):
     """All that telling visitors apart needs; made once per process by its composition root."""
 
@@ -42,11 +54,11 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     playground_key: str | None = None
     loopback: bool = False  # whether the gateway listens on a loopback address only
     secure: bool = False  # whether browsers reach it by https
+    company: Company | None = None
     pages: Pages = msgspec.field(default_factory=Pages)
 
     async def visitor(self, request: AnyRequest) -> Visitor:
-        session = sessions.read(self.secret, request.cookies.get(sessions.COOKIE), time.time())
-        caller = await self.find(session.key_id) if session else None
+        session, caller = await self._signed_in(request)
         if caller is None:
             return await self._local(request)
         assert session is not None
@@ -54,14 +66,35 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
 
     async def actor(self, request: AnyRequest) -> Caller:
         """The caller behind a change that a page asks for. Raises 401 without a session, 403 for a foreign page."""
-        session = sessions.read(self.secret, request.cookies.get(sessions.COOKIE), time.time())
-        caller = await self.find(session.key_id) if session else None
+        session, caller = await self._signed_in(request)
         if session is None or caller is None:
             raise NotAuthorizedException("Sign in first: this page's session has ended.")
         token = request.headers.get(TOKEN_HEADER)
         if not (is_own_page(request) and sessions.token_matches(self.secret, session, token)):
             raise PermissionDeniedException("This change did not come from a page of this gateway.")
         return caller
+
+    async def _signed_in(self, request: AnyRequest) -> tuple[sessions.Session | None, Caller | None]:
+        session = self.session(request)
+        if session is None or not session.role:
+            return session, await self.find(session.key_id) if session else None
+        return session, identities.caller(
+            identities.Identity(
+                key_id=session.key_id,
+                organization=OrganizationName(session.organization),
+                role=identities.role(session.role),
+            )
+        )
+
+    def session(self, request: AnyRequest) -> sessions.Session | None:
+        """One that a provider vouched for ends earlier, and with the provider's configuration."""
+        cookie, now = request.cookies.get(sessions.COOKIE), time.time()
+        session = sessions.read(self.secret, cookie, now)
+        if session is None or not session.role:
+            return session
+        if self.company is None:
+            return None
+        return sessions.read(self.secret, cookie, now, lifetime=self.company.session_seconds)
 
     async def _local(self, request: AnyRequest) -> Visitor:
         is_local = (
@@ -70,13 +103,27 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
         caller = await self.verify(self.playground_key) if is_local and self.playground_key else None
         return self.enter(caller) if caller else Visitor()
 
-    def enter(self, caller: Caller) -> Visitor:
-        session = sessions.Session(caller.key_id, int(time.time()))
+    def enter(self, caller: Caller, role: str = "") -> Visitor:
+        """`role` where no key stands behind the caller."""
+        organization = caller.organization if role else ""
+        session = sessions.Session(caller.key_id, int(time.time()), organization, role)
         token = sessions.form_token(self.secret, session)
         return Visitor(caller=caller, token=token, fresh=sessions.issue(self.secret, session))
 
     def cookies(self, visitor: Visitor) -> tuple[Cookie, ...]:
         return (self.cookie(visitor.fresh, sessions.LIFETIME_SECONDS),) if visitor.fresh else ()
+
+    def ask(self, target: str, *, status: int = 200, refused: bool = False, wrong: str = "") -> Response[str]:
+        """The sign-in page; `wrong` says why the company's sign-in failed."""
+        return self.pages.answer(
+            "sign_in.html",
+            status=status,
+            visitor=Visitor(),
+            next=target,
+            refused=refused,
+            wrong=wrong,
+            company=self.company,
+        )
 
     def cookie(self, value: str, seconds: int) -> Cookie:
         return Cookie(
@@ -122,7 +169,7 @@ def router(door: Callable[[], Door]) -> Router:
     async def ask(
         next_path: Annotated[str, QueryParameter(name="next")] = "/",
     ) -> Response[str]:
-        return door().pages.answer("sign_in.html", visitor=Visitor(), next=own_path(next_path), refused=False)
+        return door().ask(own_path(next_path))
 
     @post("/sign-in", include_in_schema=False)
     async def enter(request: AnyRequest, data: URLEncodedBody[SignIn]) -> Response[Any]:
@@ -131,15 +178,15 @@ def router(door: Callable[[], Door]) -> Router:
         caller = await door().verify(data.key.strip())
         target = own_path(data.next)
         if caller is None:
-            return door().pages.answer(
-                "sign_in.html", status=401, visitor=Visitor(), next=target, refused=True
-            )
+            return door().ask(target, status=401, refused=True)
         return Redirect(target, status_code=303, cookies=list(door().cookies(door().enter(caller))))
 
     @post("/sign-out", include_in_schema=False)
     async def leave(request: AnyRequest) -> Response[Any]:
         if not is_own_page(request):
             raise PermissionDeniedException("Sign out from this gateway's own page.")
-        return Redirect("/sign-in", status_code=303, cookies=[door().cookie("", 0)])
+        session = door().session(request)
+        target = "/sign-in/company/left" if session is not None and session.role else "/sign-in"
+        return Redirect(target, status_code=303, cookies=[door().cookie("", 0)])
 
     return Router("/", route_handlers=[ask, enter, leave, static_files("/shared", SHARED / "static")])

@@ -27,9 +27,9 @@ SERIOUS = "serious critical"
 
 
 @contextmanager
-def served(app: Litestar) -> Iterator[str]:
+def served(app: Litestar, port: int = 0) -> Iterator[str]:
     """The app behind a real server; gives its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -41,6 +41,11 @@ def served(app: Litestar) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(timeout=15)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -3,17 +3,22 @@
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from litestar import Litestar
 
-from registry import demo, keys
+from registry import demo, keys, store
 from registry.catalog import Caller
 from registry.dashboard import pages
 from registry.dashboard.live import FleetState, HostState, Life, Part, Step
 from registry.database import Database
-from registry.web import signin
+from registry.settings import Settings
+from registry.web import company, opening, signin
 from registry.web.signin import Door
+from tests import identity_provider
+from tests.identity_provider import Provider
 
+DOORS = (signin.router, company.router)
 NOW = dt.datetime.now(dt.UTC)
 
 
@@ -70,6 +75,36 @@ def create_app(dsn: str) -> Litestar:
 
     handlers = [pages.router(lambda: living[0]), signin.router(lambda: living[0].door)]
     return Litestar(handlers, lifespan=[lifespan], openapi_config=None)
+
+
+def create_company_app(dsn: str, home: Path, provider: Provider, port: int) -> Litestar:
+    """The same pages behind a company's sign-in; the market is there already."""
+    living: list[pages.Dashboard] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with Database.open(dsn, connections=4) as db:
+
+            async def nobody(_: str) -> Caller | None:
+                return None
+
+            async def knows(name: str) -> bool:
+                return await store.has_organization(db, name)
+
+            door = opening.door(settings, verify=nobody, find=nobody, knows=knows)
+            living.append(pages.Dashboard(db=db, door=door, observatory=Staged()))
+            yield
+            living[0].stopping.set()
+
+    settings = Settings(
+        home=home,
+        port=port,
+        oidc_issuer=provider.address,
+        oidc_client_id=identity_provider.CLIENT,
+        oidc_client_secret=identity_provider.SECRET,
+    )
+    routers = (pages.router(lambda: living[0]), *(kind(lambda: living[0].door) for kind in DOORS))
+    return Litestar(routers, lifespan=[lifespan], openapi_config=None)
 
 
 async def _market(db: Database) -> None:

@@ -14,6 +14,7 @@ import chromium
 import dashboard_set
 from chromium import Visits
 
+from tests import identity_provider
 from tests.cluster import _fresh
 
 pytestmark = [
@@ -116,3 +117,30 @@ def test_the_fleet_is_live(visit: Visits) -> None:
     page.reload()
     page.wait_for_function("document.querySelectorAll('#warmth tbody tr').length === 2")
     expect(page.locator("[data-heat=device]").first).to_be_visible()
+
+
+def test_the_companys_sign_in_brings_a_browser_back_signed_in(
+    browser: Browser, address: str, market: str, tmp_path: Path
+) -> None:
+    """The provider is another site to the browser, so our strict cookie must survive the way back."""
+    provider = identity_provider.Provider()
+    provider.claims = {"organization": "lab", "role": "lab"}
+    with chromium.served(provider.app) as there:
+        provider.address = there.replace("127.0.0.1", "localhost")
+        port = chromium.free_port()
+        with chromium.served(
+            dashboard_set.create_company_app(market, tmp_path, provider, port), port
+        ) as here:
+            visits = Visits(browser, here)
+            page = visits("/sign-in?next=/dashboard/models")
+            page.get_by_role("link", name="Sign in with your").click()
+            page.wait_for_url("**/dashboard/models")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Models")
+            expect(page.locator(".chip")).to_have_text("lab\N{RIGHT SINGLE QUOTATION MARK}s models")
+            page.get_by_role("button", name="Sign out").click()
+            page.wait_for_url("**/end?**")
+            assert provider.asked["redirect_uri"].endswith("/sign-in/company/back")
+            page.goto(here + "/dashboard")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+            assert visits.complaints == []
+            visits.close()

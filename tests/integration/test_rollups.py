@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from registry import partitions, rollups, usage
@@ -99,11 +101,46 @@ async def test_rows_from_before_the_rollups_are_taken_up(db: Database) -> None:
     assert await rollups.fold(db) == 0
 
 
+def shifted(records: list[UsageRecord], days: float) -> list[UsageRecord]:
+    """The same rows as if their requests had come `days` ago."""
+    at = datetime.now(UTC) - timedelta(days=days)
+    ids = (str(partitions.uuid7(int(at.timestamp() * 1000), number)) for number in range(len(records)))
+    return [
+        msgspec.structs.replace(record, request_id=new, created_at=at, finished_at=at)
+        for record, new in zip(records, ids, strict=True)
+    ]
+
+
+async def test_the_quick_fold_takes_recent_rows_and_leaves_older_ones_to_the_whole_one(db: Database) -> None:
+    assert await rollups.fold_recent(db) == 0  # the first of all is a whole one
+    await write(db, shifted(ledger(6, 10), days=0.5))
+    await write(db, shifted(ledger(7, 20), days=5))
+    assert [await rollups.fold_recent(db), await rollups.fold_recent(db)] == [10, 0]
+    await write(db, shifted(ledger(8, 5), days=0.2))
+    assert [await rollups.fold(db), await rollups.fold(db), await rollups.fold_recent(db)] == [25, 0, 0]
+    assert await rollups.differences(db) == dict.fromkeys(rollups.TABLES, 0)
+
+
+async def test_the_quick_fold_is_planned_over_few_partitions(db: Database) -> None:
+    today = datetime.now(UTC).date()
+    async with db.pool.connection() as connection:
+        await partitions.prepare(connection, ["usage_records"], today - timedelta(days=40), 41)
+    await rollups.fold(db)
+    async with db.transaction() as connection:
+        bounds = await rollups._bounds(connection)
+        query = rollups.QUERIES["fold"].replace("{source}", "usage_records").replace("{rows}", rollups.RECENT)
+        plan = await connection.execute(f"EXPLAIN {query}".encode(), bounds, prepare=False)
+        text = "\n".join(row["QUERY PLAN"] for row in await plan.fetchall())
+    assert len(set(re.findall(r"usage_records_\w*\d{8}", text))) <= 5
+
+
 async def test_a_restored_copy_starts_over(db: Database) -> None:
     await write(db, ledger(5, 10))
     await rollups.fold(db)
     async with db.transaction() as connection:
-        await connection.execute("UPDATE rollup_state SET folded_below = folded_below + 1000000")
+        await connection.execute(
+            "UPDATE rollup_state SET folded_below = folded_below + 1000000, recent_below = recent_below + 1000000"
+        )
     assert await rollups.fold(db) == 10
     assert await value(db, "SELECT sum(requests)::int FROM scope_days WHERE scope = ''") == 10
 
