@@ -191,7 +191,7 @@ async def sizes(db: Database) -> None:
     async with db.pool.connection() as connection:
         await connection.execute("ANALYZE")
         for row in await (await connection.execute(query, [list(rollups.TABLES)])).fetchall():
-            print(f"   {row['name']:16} {row['n']:14,} rows {row['bytes'] / 1e9:8.2f} GB")
+            print(f"   {row['name']:16} {row['n']:14,} rows {int(row['bytes']) / 1e9:8.2f} GB")
 
 
 async def measure(dsn: str, rows: int) -> None:

@@ -30,6 +30,7 @@ from loaders.peers import BlobServer
 from loaders.protocol import Tier
 from loaders.retrieval import Retrieval
 from loaders.store import Store
+from registry import tracing
 from registry.settings import Settings
 
 log = structlog.get_logger("marquee.host")
@@ -82,8 +83,9 @@ async def run(
         with (
             _given_out(store, settings, address),
             _engine(settings, device, store, budgets, files) as engine,
+            tracing.opened(settings, "marquee-host") as traces,
         ):
-            link = Link(address, engine, hello=hello, loop=loop)
+            link = Link(address, engine, hello=hello, loop=loop, traces=traces)
             engine.listen(link.heard)
             watching = asyncio.create_task(
                 watchdog.watch(engine, report=link.heard, leave=os._exit)  # cleaning up could hang as well

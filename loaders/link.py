@@ -7,6 +7,7 @@ alone. It refuses to know what a run is.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -16,12 +17,13 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from loaders import protocol
+from loaders import protocol, trails
 from loaders.engine import Event
 from loaders.errors import KeyRefusedError
 from loaders.protocol import AttemptKey
 from loaders.running import Finished
 from registry.catalog import Digest
+from registry.tracing import NO_TRACES, Traces
 
 log = structlog.get_logger("marquee.link")
 
@@ -70,8 +72,16 @@ class Link:
     """Call `heard` from any thread with the engine's events; await `run` on the loop."""
 
     def __init__(
-        self, address: Address, worker: Worker, *, hello: protocol.Hello, loop: asyncio.AbstractEventLoop
+        self,
+        address: Address,
+        worker: Worker,
+        *,
+        hello: protocol.Hello,
+        loop: asyncio.AbstractEventLoop,
+        traces: Traces = NO_TRACES,
     ) -> None:
+        self._traces = traces
+        self._traced: dict[AttemptKey, tuple[str, float]] = {}  # whose trace, and when we got it
         self._address = address
         self._worker = worker
         self._hello = hello  # who we are; what we hold and run is filled in for each link
@@ -200,6 +210,8 @@ class Link:
         elif assign.attempt not in self._accepted and assign.attempt not in self._unsettled:
             self._accepted.add(assign.attempt)
             self._quiet.clear()
+            if self._traces.on and assign.traceparent:
+                self._traced[assign.attempt] = (assign.traceparent, time.time())
             self._worker.submit(assign)
 
     def _abandon(self, attempts: Sequence[AttemptKey]) -> None:
@@ -212,6 +224,7 @@ class Link:
     def _fold(self, event: Event) -> None:
         if isinstance(event, Finished | protocol.Failed):
             self._accepted.discard(event.attempt)
+            self._tell_trace(event)
             if event.attempt in self._abandoned:
                 self._abandoned.discard(event.attempt)
             else:
@@ -220,6 +233,12 @@ class Link:
             self._note_quiet()
         elif isinstance(event, protocol.Residency) or event.attempt not in self._abandoned:
             self._send(event)
+
+    def _tell_trace(self, event: Finished | protocol.Failed) -> None:
+        if (traced := self._traced.pop(event.attempt, None)) is not None:
+            timings = event.timings if isinstance(event, protocol.Failed) else event.done.timings
+            error = event.error if isinstance(event, protocol.Failed) else ""
+            trails.tell(self._traces, *traced, time.time(), timings, error)
 
     def _report(self, report: Finished | protocol.Failed) -> None:
         if isinstance(report, protocol.Failed):

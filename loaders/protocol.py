@@ -184,6 +184,7 @@ class Assign(Message, frozen=True, kw_only=True):
     version: Digest
     adapters: tuple[AdapterUse, ...]
     input: Mapping[str, Any]
+    traceparent: str | None = None  # W3C; the host's spans become its children
 
 
 class Cancel(Message, frozen=True, kw_only=True):

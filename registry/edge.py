@@ -21,10 +21,12 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry import errors
+from registry import errors, tracing
+from registry.tracing import NO_TRACES, Traces
 
 REQUEST_ID_HEADER = "x-request-id"
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+UNTRACED = frozenset({"/metrics", "/healthz"})  # asked every few seconds, and of no trace
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 1800)
 # The most specific class along an exception's ancestry decides: status and title.
 PROBLEMS: Mapping[type[Exception], tuple[int, str]] = {
@@ -173,7 +175,46 @@ def _phrase(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
-def plumbing(metrics: Metrics) -> dict[str, Any]:
+class TraceContext(ASGIMiddleware):
+    """One span per HTTP exchange, a child of the caller's own where its `traceparent` names one."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, traces: Traces) -> None:
+        self._traces = traces
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        if scope["path"] in UNTRACED:
+            await next_app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        method = str(scope.get("method"))
+        span = self._traces.begin(method, tracing.accepted(given), kind="server")
+        structlog.contextvars.bind_contextvars(trace=(span.traceparent or "")[3:35])
+        told = tracing.current.set(span.traceparent)
+        status = 0
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await next_app(scope, receive, note)
+        finally:
+            tracing.current.reset(told)
+            route = scope.get("path_template") or "unmatched"
+            span.end(
+                name=f"{method} {route}",
+                error=f"answered {status}" if status >= 500 else "",
+                http__request__method=method,
+                http__route=route,
+                http__response__status_code=status,
+            )
+
+
+def plumbing(metrics: Metrics, traces: Traces = NO_TRACES) -> dict[str, Any]:
     """Arguments for `Litestar(...)`: request ids on every answer (errors included), metrics, no logging of its own."""
 
     async def finish(message: Message, scope: Scope) -> None:
@@ -191,7 +232,7 @@ def plumbing(metrics: Metrics) -> dict[str, Any]:
 
     return {
         "route_handlers": [read_metrics],
-        "middleware": [RequestContext()],
+        "middleware": [RequestContext(), *([TraceContext(traces)] if traces.on else [])],
         "before_send": [finish],
         "exception_handlers": problem_handlers(),
         "logging_config": None,

@@ -49,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         False  # whether image_url and its like may name addresses inside private networks
     )
     playground_key: str | None = None  # whose account the page uses on a loopback address
+    otlp_endpoint: str | None = None  # OpenTelemetry collector for traces, OTLP over HTTP; None: no traces
+    trace_share: float = 1.0  # of the traces that begin here; callers' own decisions are kept
     oidc_issuer: str | None = None  # the identity provider that pages offer beside keys; None: keys only
     oidc_client_id: str | None = None
     oidc_client_secret: str | None = None  # None: a public client
@@ -107,6 +109,13 @@ def _checked(settings: Settings) -> Settings:
     if settings.retention_days < 1:
         raise SettingsError(f"{PREFIX}RETENTION_DAYS", "at least one day is kept")
     _check_oidc(settings)
+    if not 0 <= settings.trace_share <= 1:
+        raise SettingsError(f"{PREFIX}TRACE_SHARE", "a share lies between 0 and 1")
+    if settings.otlp_endpoint is not None and urlsplit(settings.otlp_endpoint).scheme not in {
+        "http",
+        "https",
+    }:
+        raise SettingsError(f"{PREFIX}OTLP_ENDPOINT", f"{settings.otlp_endpoint!r} is not an http(s) address")
     for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes"):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")

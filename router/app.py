@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import api, edge, hub, listing, partitions, postgres, rollups, store
+from registry import api, edge, hub, listing, partitions, postgres, rollups, store, tracing
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.dashboard.live import FleetState
@@ -69,13 +69,14 @@ def create_app(settings: Settings) -> Litestar:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with _open(settings, told) as opened:
+        async with _open(settings, told, traces) as opened:
             living.append(opened)
             app.state.gateway = opened
             app.state.stop = opened.house.core.stopping.set
             yield
             opened.house.core.stopping.set()
             living.clear()
+        await asyncio.to_thread(closing.close)  # what was traced until the end is sent
 
     def fleet() -> FleetState | None:
         """Only of the process that dispatches, so that sums over gateways are right."""
@@ -84,7 +85,9 @@ def create_app(settings: Settings) -> Litestar:
 
     metrics = edge.Metrics()
     told = telemetry.Telemetry(metrics.registry, fleet)
-    plumbing = edge.plumbing(metrics)
+    closing = contextlib.ExitStack()
+    traces = closing.enter_context(tracing.opened(settings, "marquee-gateway"))
+    plumbing = edge.plumbing(metrics, traces)
     handlers = [
         fal.router(lambda: gateway().house),
         replicate.router(lambda: gateway().house),
@@ -111,7 +114,9 @@ def create_app(settings: Settings) -> Litestar:
 
 
 @contextlib.asynccontextmanager
-async def _open(settings: Settings, told: telemetry.Telemetry) -> AsyncIterator[Gateway]:
+async def _open(
+    settings: Settings, told: telemetry.Telemetry, traces: tracing.Traces
+) -> AsyncIterator[Gateway]:
     dsn = settings.database_url
     if dsn is None:
         dsn = await asyncio.to_thread(postgres.ensure, settings.home)
@@ -128,6 +133,7 @@ async def _open(settings: Settings, told: telemetry.Telemetry) -> AsyncIterator[
             catalogue=catalogue,
             origin=origin,
             key_at_once=settings.key_requests_at_once,
+            traces=traces,
         )
         await stack.enter_async_context(dispatcher.standing())
         endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
@@ -150,6 +156,7 @@ async def _open(settings: Settings, told: telemetry.Telemetry) -> AsyncIterator[
             dispatcher=dispatcher,
             limiter=Limiter(db, settings.key_requests_per_minute),
             longest_wait_seconds=settings.longest_wait_seconds,
+            traces=traces,
         )
         front = _front(settings, db, catalogue, core)
         dashboard = dashboard_pages.Dashboard(

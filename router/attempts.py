@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from loaders.protocol import AttemptKey, Done, Failed, OutputChunk, Timings
+from registry.tracing import NO_SPAN, Span
 from router.files import Draft, FileStore
 from router.requests import Failure, Outcome, State, Status, StoredFile
 from router.rows import Entry
@@ -39,6 +40,7 @@ class Attempt:
     phase: Literal["loading", "running"] | None = None
     step: int | None = None
     steps: int | None = None
+    span: Span = NO_SPAN  # until its outcome is stored
     drafts: dict[int, Draft] = field(default_factory=dict)
 
     def status(self) -> Status:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from registry import feed
+from registry import feed, tracing
 from registry.catalog import Caller
+from registry.tracing import NO_TRACES, Traces
 from router import ids, inputs, limits, queue, results
 from router.board import Board
 from router.dispatcher import Dispatcher
@@ -44,6 +45,7 @@ class Core:
         dispatcher: Dispatcher,
         limiter: Limiter,
         longest_wait_seconds: float | None = None,
+        traces: Traces = NO_TRACES,
         entropy: Entropy = secrets.randbits,
     ) -> None:
         self.catalogue = catalogue
@@ -52,6 +54,7 @@ class Core:
         self._dispatcher = dispatcher
         self._limiter = limiter
         self._longest_wait_seconds = longest_wait_seconds
+        self._traces = traces
         self._entropy = entropy
         self.stopping = asyncio.Event()  # streams and waiting calls end
 
@@ -75,6 +78,7 @@ class Core:
         """Returns after the commit. Raises `UnknownSlugError`, `UnavailableError`, `InvalidInputError`,
         `OverloadedError`, `QueueUnavailableError`.
         """
+        span = self._traces.begin("submit", tracing.current.get())
         await self._limiter.admit(caller.key_id)
         resolved = self.resolve(caller, slug)
         values = resolved.checker.complete(arguments, self._entropy(SEED_BITS))
@@ -98,6 +102,7 @@ class Core:
             else now + timedelta(seconds=start_within_seconds),
             webhook_url=webhook_url,
             door=door,
+            traceparent=tracing.current.get(),
             result_key=results.key_of(
                 resolved.variant,
                 resolved.version.digest,
@@ -109,6 +114,7 @@ class Core:
             ),
         )
         await self._enqueue(request)
+        span.end(request_id=request.id, slug=request.slug, door=door)
         return request.id
 
     async def _enqueue(self, request: Request) -> None:

@@ -14,6 +14,7 @@ import structlog
 from psycopg import sql
 
 from registry.database import Database
+from registry.tracing import NO_TRACES, Traces
 from router import queue
 from router.board import Board
 from router.files import FileStore
@@ -46,7 +47,9 @@ class Dispatcher:
         catalogue: Catalogue,
         origin: str,
         key_at_once: int | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
+        self._traces = traces
         self.pool = pool
         self._key_at_once = key_at_once
         self.term: Term | None = None
@@ -105,6 +108,7 @@ class Dispatcher:
             board=self._board,
             catalogue=self._catalogue,
             turns=Turns(self._key_at_once),
+            traces=self._traces,
         )
         hub, foresight = Hub(term), Foresight(term, self._db)
         try:

@@ -13,7 +13,8 @@ import structlog
 
 from loaders import protocol
 from loaders.protocol import AttemptKey
-from router import placement, results
+from registry.tracing import NO_SPAN, Span
+from router import placement, results, trails
 from router.attempts import Attempt, set_aside
 from router.hosts import Reported
 from router.requests import Outcome, RequestId, Status
@@ -48,9 +49,12 @@ class Ends:
         self.free(attempt)
         faults = attempt.entry.host_faults + is_fault
         if faults >= MAX_HOST_FAULTS:
-            self.finish(attempt.entry, attempt.key, attempt.fail(set_aside(faults, reason)))
+            self.finish(attempt.entry, attempt.key, attempt.fail(set_aside(faults, reason)), attempt.span)
             return
-        entry = msgspec.structs.replace(attempt.entry, attempt=attempt.key.number, host_faults=faults)
+        attempt.span.end(error=reason, ended=reason)
+        entry = msgspec.structs.replace(
+            attempt.entry, attempt=attempt.key.number, host_faults=faults, returned_at=time.time()
+        )
         if is_fault:
             self._term.faulty[entry.id] = self._term.faulty.get(entry.id, frozenset()) | {attempt.host_id}
         row = Return(id=entry.id, number=attempt.key.number, reason=reason, faults=faults)
@@ -62,8 +66,8 @@ class Ends:
         else:
             self._term.spawn(self.look_again(entry.id))
 
-    def finish(self, entry: Entry, key: AttemptKey | None, outcome: Outcome) -> None:
-        """Store the end, then tell whoever waits, and the host that made it."""
+    def finish(self, entry: Entry, key: AttemptKey | None, outcome: Outcome, span: Span = NO_SPAN) -> None:
+        """Store the end, then tell whoever waits, and the host that made it. `span` is the attempt's."""
         self._term.faulty.pop(entry.id, None)
         variant = self._term.catalogue.now.variants.get(entry.request.slug)
         ending = Ending(
@@ -72,9 +76,11 @@ class Ends:
             outcome=outcome,
             price=None if variant is None else results.price_of(variant) if outcome.reused else variant.price,
         )
-        self._term.then(self._term.queue.finish(ending), functools.partial(self._finished, ending))
+        stored = functools.partial(self._finished, ending, span, time.time())
+        self._term.then(self._term.queue.finish(ending), stored)
 
-    def _finished(self, ending: Ending, ended: Ended | None) -> None:
+    def _finished(self, ending: Ending, span: Span, asked_at: float, ended: Ended | None) -> None:
+        trails.settled(self._term.traces, ending, span, asked_at)
         outcome, request = ending.outcome, ending.entry.request
         self._term.reuse.leave(request.id)
         if ended is None:

@@ -163,8 +163,9 @@ class Hub:
         elif not attempt.sent:
             attempt.early = report
         elif isinstance(report, Done):
+            began = time.time()
             try:
-                outcome = attempt.succeed(report, time.time())
+                outcome = attempt.succeed(report, began)
             except DamagedOutputError as error:
                 log.warning("damaged output", host=attempt.host_id, error=str(error))
                 term.ends.give_back(attempt, "damaged_output", is_fault=True)
@@ -172,15 +173,17 @@ class Hub:
             placement.finished(
                 term.placement, attempt.run_seconds, attempt.work, attempt.host_id, report.timings.run
             )
+            term.traces.tell("store", attempt.span.traceparent, began, time.time(), files=len(outcome.files))
             term.ends.free(attempt)
-            term.ends.finish(entry, attempt.key, outcome)
+            term.ends.finish(entry, attempt.key, outcome, attempt.span)
         elif report.kind == "host":
             term.ends.give_back(attempt, f"host_fault: {report.error}: {report.message}", is_fault=True)
         elif report.kind == "cancelled":  # though nobody here asked for it
             term.ends.give_back(attempt, "host_cancelled", is_fault=False)
         else:
             term.ends.free(attempt)
-            term.ends.finish(entry, attempt.key, attempt.fail(failure_of(report), report.timings))
+            outcome = attempt.fail(failure_of(report), report.timings)
+            term.ends.finish(entry, attempt.key, outcome, attempt.span)
 
     # who comes back
 

@@ -2,12 +2,13 @@
 -- Store new requests; a repeated flush (its first answer was lost) changes nothing. Answers the database's time.
 WITH stored AS (
     INSERT INTO requests (id, organization, key_id, slug, version, adapters, input, pool, priority, start_deadline,
-                          webhook_url, door, origin, taken, result_key, created_at)
+                          webhook_url, door, origin, taken, result_key, traceparent, created_at)
     SELECT id, organization, key_id, slug, version, adapters, input, pool, priority, start_deadline,
-           webhook_url, door, %(origin)s, taken, result_key, now()
+           webhook_url, door, %(origin)s, taken, result_key, traceparent, now()
     FROM json_to_recordset(%(rows)s::json) AS r (
         id uuid, organization text, key_id text, slug text, version text, adapters json, input json, pool text,
-        priority text, start_deadline timestamptz, webhook_url text, door text, taken boolean, result_key text)
+        priority text, start_deadline timestamptz, webhook_url text, door text, taken boolean, result_key text,
+        traceparent text)
     ON CONFLICT (id) DO NOTHING
 )
 SELECT now() AS created_at;
@@ -25,7 +26,7 @@ WITH free AS (
 )
 UPDATE requests r SET taken = true FROM free WHERE r.id = free.id
 RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
-          start_deadline, webhook_url, door, result_key, origin, attempt, host_faults;
+          start_deadline, webhook_url, door, result_key, traceparent, origin, attempt, host_faults;
 
 -- name: release
 -- A dispatcher begins: whatever its predecessor had in memory and did not start is free again.
@@ -38,7 +39,7 @@ UPDATE requests SET taken = false WHERE id = ANY(%(ids)s::uuid[]) AND state = 'q
 -- name: running
 -- What the tables say is on hosts; hosts that come back say the same, or it is requeued.
 SELECT id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
-       start_deadline, webhook_url, door, result_key, origin, attempt, host_faults, host_id, started_at
+       start_deadline, webhook_url, door, result_key, traceparent, origin, attempt, host_faults, host_id, started_at
 FROM requests WHERE pool = %(pool)s AND state = 'running';
 
 -- name: held
@@ -127,7 +128,7 @@ WHERE %(repeated)s AND r.state = w.state AND r.outcome::jsonb = w.outcome::jsonb
 -- name: statuses
 -- Requests as their callers may see them.
 SELECT id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
-       start_deadline, webhook_url, door, result_key, state, attempt, host_faults, started_at, finished_at, outcome::text
+       start_deadline, webhook_url, door, result_key, traceparent, state, attempt, host_faults, started_at, finished_at, outcome::text
 FROM requests WHERE id = ANY(%(ids)s::uuid[]);
 
 -- name: ahead

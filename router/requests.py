@@ -74,6 +74,7 @@ class Request(Record, frozen=True, kw_only=True):
     start_deadline: datetime | None = None
     webhook_url: str | None = None
     door: Literal["fal", "replicate", "openai", "huggingface", "page", "cli"] = "fal"
+    traceparent: str | None = None  # W3C; the spans of its life join this trace
     result_key: Digest | None = None  # the same request made again answers with the stored result
 
 

@@ -20,6 +20,7 @@ class Entry(Record, frozen=True, kw_only=True):
     host_faults: int = 0
     host_id: str | None = None
     started_at: datetime | None = None
+    returned_at: float | None = None  # unix seconds; since when it waits again
 
     @property
     def id(self) -> RequestId:

