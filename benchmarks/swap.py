@@ -4,6 +4,7 @@ A FLUX-shaped transformer that is deep and narrow, so that what is measured is t
 their bytes. Ours is timed from "the previous run ended" to "the modules point at the right weights".
 """
 
+import contextlib
 import statistics
 import tempfile
 import time
@@ -46,6 +47,7 @@ class Ours:
     def __init__(self, home, manifests, adapters):
         from loaders.assembly import Assembly
         from loaders.device import Device
+        from loaders.merging import Pace
         from loaders.residency import Shelf
         from loaders.store import Store
 
@@ -58,28 +60,33 @@ class Ours:
         assembly = Assembly(home, Store(home), device)
         self.ready = [assembly.ready(manifest, {}) for manifest in manifests]
         self.adapters = [assembly.adapters(self.ready[0], [adapter]) for adapter in adapters]
+        self.pace = Pace(device)
         self.turn = 0
 
-    def bind(self, which, adapters=(), *, cached=True):
-        from loaders import merging
+    def bind(self, which, adapters=(), *, way="kept", cached=True):
+        """Points the modules at a variant and applies its LoRAs; what `lora` returns ends that again."""
+        from loaders import merging, ways
 
         ready = self.ready[which]
         items = (*ready.components, *adapters)
         payloads = self.shelf.acquire(items)
-        merge = merging.plan(ready, items, payloads, [1.0] * len(adapters))
+        plan = merging.plan(ready, items, payloads, [1.0] * len(adapters), self.device)
         for component, payload in zip(ready.manifest.components, payloads, strict=False):
             ready.built.slots[component.name].point(payload.views)
-        if merge is not None:
-            self.shelf.book(merge.digest, merge.size_bytes, own=())
-            for (role, name), view in self.shelf.fill(merge.digest, lambda: merge.make(self.device)).items():
-                ready.built.slots[role].point({name: view})
-            self.shelf.release([merge.digest])
+        self.applied = contextlib.ExitStack()
+        if plan is not None:
+            choice = ways.Choice(way=way, reason="measured", seconds={})
+            lora = merging.Kept(plan, choice, self.pace) if way == "kept" else merging.Streamed(plan, choice)
+            self.shelf.book(lora.digest, lora.size_bytes, own=())
+            self.applied.enter_context(lora.applied(self.shelf, self.device))
+            self.shelf.release([lora.digest])
             if not cached:
-                self.shelf.forget(merge.digest)
+                self.shelf.forget(lora.digest)
         self.shelf.release([item.digest for item in items])
         return ready
 
     def unbind(self, which):
+        self.applied.close()
         for slots in self.ready[which].built.slots.values():
             slots.unbind()
 
@@ -88,10 +95,22 @@ class Ours:
         self.bind(self.turn)
         self.unbind(self.turn)
 
-    def lora(self, *, cached):
+    def lora(self, *, way="kept", cached=True):
         self.turn ^= 1
-        self.bind(0, self.adapters[self.turn], cached=cached)
+        self.bind(0, self.adapters[self.turn], way=way, cached=cached)
         self.unbind(0)
+
+    def picture(self, which, adapters=(), way="kept"):
+        ready = self.bind(which, adapters, way=way)
+        made = output(ready.built.pipeline(ready.assets))
+        self.unbind(which)
+        return made
+
+    def run_seconds(self, adapters=(), way="kept"):
+        ready = self.bind(0, adapters, way=way)
+        seconds = median_of(lambda: output(ready.built.pipeline(ready.assets)))
+        self.unbind(0)
+        return seconds
 
 
 def output(pipeline):
@@ -104,15 +123,20 @@ def output(pipeline):
 
 
 def exact(ours):
-    """Base, a LoRA, the other variant, base: the first and the last output are the same bits."""
-    first = output(ours.bind(0).pipeline)
-    bent = output(ours.bind(0, ours.adapters[0]).pipeline)
-    other = output(ours.bind(1).pipeline)
-    last = output(ours.bind(0).pipeline)
-    return bool((first == last).all()) and bool((first != bent).any()) and bool((first != other).any())
+    """Base, a LoRA both ways, two at once both ways, the other variant, base."""
+    first = ours.picture(0)
+    one, both = ours.adapters[0], [*ours.adapters[0], *ours.adapters[1]]
+    bent = [ours.picture(0, one, way) for way in ("kept", "streamed")]
+    mixed = [ours.picture(0, both, way) for way in ("kept", "streamed")]
+    other = ours.picture(1)
+    last = ours.picture(0)
+    same = [(first, last), bent, mixed]
+    different = [(first, bent[0]), (first, mixed[0]), (bent[0], mixed[0]), (first, other)]
+    return all((a == b).all() for a, b in same) and all((a != b).any() for a, b in different)
 
 
 def diffusers_lora(folder, files):
+    """Seconds of load + unload, of a hotswap, and of a run with one LoRA loaded."""
     import diffusers
 
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
@@ -131,7 +155,8 @@ def diffusers_lora(folder, files):
         turn[0] ^= 1
         hot.load_lora_weights(str(files[turn[0]]), adapter_name="one", hotswap=True)
 
-    return slow, median_of(hotswap)
+    swapped = median_of(hotswap)
+    return slow, swapped, median_of(lambda: output(hot))
 
 
 def main():
@@ -158,23 +183,32 @@ def main():
             ours.unbind(which)
         same = exact(ours)
         switch = median_of(ours.switch)
-        fresh, hot = median_of(lambda: ours.lora(cached=False)), median_of(lambda: ours.lora(cached=True))
+        anew = median_of(lambda: ours.lora(cached=False))
+        held = median_of(ours.lora)
+        streamed = median_of(lambda: ours.lora(way="streamed"))
+        bare = ours.run_seconds()
+        with_kept, with_streamed = (ours.run_seconds(ours.adapters[0], way) for way in ("kept", "streamed"))
         reload = median_of(
             lambda: diffusers.DiffusionPipeline.from_pretrained(paths[1], local_files_only=True)
         )
-        load_unload, hotswap = diffusers_lora(paths[0], files)
+        load_unload, hotswap, with_peft = diffusers_lora(paths[0], files)
     megabytes = manifests[0].size_bytes / 1e6
+    slots = len(ours.ready[0].built.slots["transformer"].slots)
+    print(f"   {megabytes:.0f} MB, {slots} tensors, medians of {ROUNDS}")
+    print(f"   variant switch, in memory            {switch * 1e3:8.1f} ms")
+    print(f"   diffusers from_pretrained            {reload * 1e3:8.1f} ms  {reload / switch:6.0f} x ours")
+    for name, seconds in (
+        ("merged anew", anew),
+        ("merged copy still held", held),
+        ("run-time buffers filled", streamed),
+    ):
+        print(
+            f"   LoRA swap, {name:<25} {seconds * 1e3:8.1f} ms; diffusers load + unload {load_unload / seconds:6.1f} x,"
+            f" its hotswap {hotswap / seconds:6.1f} x"
+        )
+    print(f"   diffusers load + unload {load_unload * 1e3:.1f} ms, hotswap {hotswap * 1e3:.1f} ms")
     print(
-        f"   {megabytes:.0f} MB, {len(ours.ready[0].built.slots['transformer'].slots)} tensors, medians of {ROUNDS}"
+        f"   a run of one step: base {bare * 1e3:.0f} ms, merged copy {with_kept / bare:.2f} x, "
+        f"buffers {with_streamed / bare:.2f} x, PEFT {with_peft / bare:.2f} x"
     )
-    print(f"   variant switch, in memory          {switch * 1e3:8.1f} ms")
-    print(f"   diffusers from_pretrained          {reload * 1e3:8.1f} ms  {reload / switch:6.0f} x ours")
-    print(f"   LoRA swap, merged anew             {fresh * 1e3:8.1f} ms")
-    print(f"   LoRA swap, merged copy still held  {hot * 1e3:8.1f} ms")
-    print(
-        f"   diffusers load + unload            {load_unload * 1e3:8.1f} ms  {load_unload / fresh:6.1f} x ours (anew)"
-    )
-    print(
-        f"   diffusers hotswap                  {hotswap * 1e3:8.1f} ms  {hotswap / fresh:6.1f} x ours (anew)"
-    )
-    print(f"   base, LoRA, other variant, base: {'the same bits' if same else 'DIFFERENT'}")
+    print(f"   base, LoRAs both ways, other variant, base: {'the same bits' if same else 'DIFFERENT'}")

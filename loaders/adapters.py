@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from loaders import deltas
 from loaders.errors import AdapterFormatError, AdapterMismatchError
 from registry.catalog import AdapterManifest, Digest, FileRef, Slug, Source
 from registry.folders import sha256_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Place = tuple[str, str]  # role, weight
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+Use = tuple["Lora", float]  # an adapter and its scale
 UNSUPPORTED = {
     "lora_magnitude_vector": "a DoRA",
     "dora_scale": "a DoRA",
@@ -99,7 +101,7 @@ def check(lora: Lora, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> No
                 raise AdapterMismatchError(
                     f"the adapter changes {role}.{name}, which this model does not have"
                 )
-            if _flat(have) != _flat(want):
+            if flat(have) != flat(want):
                 raise AdapterMismatchError(
                     f"the adapter's {role}.{name} is made for shape {want}, this model's is {tuple(have)}"
                 )
@@ -129,34 +131,32 @@ def moved(lora: Lora, device: "torch.device") -> Lora:
 
 def merge(
     originals: Mapping[Place, "torch.Tensor"],
-    uses: Sequence[tuple[Lora, float]],
+    uses: Sequence[Use],
+    rank: int,
     targets: Mapping[Place, "torch.Tensor"],
 ) -> None:
-    """Writes original + Σ scale x update into each target, by (role, weight); summed in float32, rounded once."""
+    """Writes original + Σ scale x update into each target. `rank` is the set's bucket (`deltas.bucket`)."""
     import torch
 
     with torch.no_grad():
-        for place, original in originals.items():
-            role, name = place
-            found = [(lora.pairs.get(role, {}).get(name), scale) for lora, scale in uses]
-            updates = [(pair, pair.factor * scale) for pair, scale in found if pair is not None]
-            _sum(original, updates, targets[place])
+        for (role, name), original in originals.items():
+            rows, columns = flat(original.shape)
+            down = torch.empty(rank, columns, device=original.device)
+            up = torch.empty(rows, rank, device=original.device)
+            deltas.fill(down, up, factors(uses, (role, name)))
+            deltas.add(original, down, up, targets[role, name])
 
 
-def _sum(original: "torch.Tensor", updates: Sequence[tuple[Pair, float]], target: "torch.Tensor") -> None:
-    """In one pass over the weight where it is float32 already."""
-    import torch
-
-    wide = original.dtype == torch.float32
-    total = target if wide else torch.empty(original.shape, dtype=torch.float32, device=original.device)
-    before = original if wide else original.to(torch.float32)
-    flat = total.view(total.shape[0], -1)
-    for pair, factor in updates:
-        up, down = pair.up.to(torch.float32).flatten(1), pair.down.to(torch.float32).flatten(1)
-        torch.addmm(before.reshape(flat.shape), up, down, alpha=factor, out=flat)
-        before = total
-    if not wide:
-        target.copy_(total)
+def factors(uses: Sequence[Use], place: Place) -> list[deltas.Factors]:
+    """What each adapter of a set, in its order, does to one weight."""
+    role, name = place
+    found = [(lora.rank, lora.pairs.get(role, {}).get(name), scale) for lora, scale in uses]
+    return [
+        deltas.Factors(rank)
+        if pair is None
+        else deltas.Factors(rank, pair.down, pair.up, pair.factor * scale)
+        for rank, pair, scale in found
+    ]
 
 
 def _refuse_unsupported(tensors: Mapping[str, Any]) -> None:
@@ -250,7 +250,7 @@ def _factor(layer: str, rank: int, alphas: Mapping[str, float], settings: Mappin
     return alpha / rank**0.5 if settings.get("use_rslora") else alpha / rank
 
 
-def _flat(shape: Sequence[int]) -> tuple[int, int]:
+def flat(shape: Sequence[int]) -> tuple[int, int]:
     """(out, everything else): a 1x1 convolution takes a linear layer's update."""
     rest = 1
     for extent in shape[1:]:

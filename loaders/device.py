@@ -61,13 +61,17 @@ class Device:
 
         torch.set_num_threads(len(psutil.Process().cpu_affinity()))
 
+    def is_small(self, size_bytes: int) -> bool:
+        """Whether a model of so many bytes runs on one core."""
+        return self.is_cpu and size_bytes < SMALL_WORK_BYTES
+
     @contextlib.contextmanager
     def few_cores(self, size_bytes: int) -> Iterator[None]:
         """One core for many small operations: waking the others costs more than they bring."""
         import torch
 
         before = torch.get_num_threads()
-        if self.is_cpu and size_bytes < SMALL_WORK_BYTES:
+        if self.is_small(size_bytes):
             torch.set_num_threads(1)
         try:
             yield
@@ -105,6 +109,13 @@ class Device:
             return Arena(self.host_buffer(layout.size_bytes), layout)
         storage = torch.empty(layout.size_bytes, dtype=torch.uint8, device=self.torch_device)
         return Arena(storage, layout)
+
+    def wait(self) -> None:
+        """Until the device has done what it was told."""
+        import torch
+
+        if not self.is_cpu:
+            torch.cuda.synchronize(self.torch_device)
 
     def give_back(self) -> None:
         """Returns freed blocks to the driver, so that `free_bytes` is honest."""

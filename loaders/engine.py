@@ -58,6 +58,7 @@ class Engine:
         self._shelf = Shelf(budgets, on_change=self._tell, drop_files=self._drop_files, order=order)
         self._headroom = Headroom()
         self._footprint = Footprint(device, disturbed=self._shelf.moves)
+        self._pace = merging.Pace(device)
         self._jobs: dict[AttemptKey, Job] = {}
         self._lock = threading.Lock()
         self._to_move: queue.SimpleQueue[Job | protocol.Stage | WarmUp | None] = queue.SimpleQueue()
@@ -192,10 +193,7 @@ class Engine:
             job.payloads = running.twice_when_full(
                 functools.partial(self._shelf.acquire, job.items), self._shelf, self.device
             )
-            job.merge = merging.plan(job.ready, job.items, job.payloads, job.scales)
-            if job.merge is not None:
-                self._shelf.book(job.merge.digest, job.merge.size_bytes, own=job.pinned)
-                job.merge_booked = True
+            self._plan_loras(job, ready)
             self._shelf.reserve(job.attempt, running.headroom(job, self._headroom))
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
             self._shelf.release(job.pinned)
@@ -203,6 +201,14 @@ class Engine:
             return
         job.ready_at = time.monotonic()
         self._to_run.put(job)
+
+    def _plan_loras(self, job: Job, ready: assembly.Ready) -> None:
+        plan = merging.plan(ready, job.items, job.payloads, job.scales, self.device)
+        if plan is not None:
+            assert job.intake is not None, "taken in before anything was loaded"
+            job.lora = merging.choose(plan, job.intake.steps, self._shelf, self._pace)
+            self._shelf.book(job.lora.digest, job.lora.size_bytes, own=job.pinned)
+            job.lora_booked = True
 
     def _stage(self, order: protocol.Stage) -> None:
         """A prewarm that does not fit or fails is only a missed chance: the run itself will say why."""

@@ -17,6 +17,7 @@ from loaders.retrieval import Retrieval
 
 RATE_NAMES = ("output_sampling_rate", "sampling_rate", "sample_rate", "audio_sample_rate")
 RATE_PARTS = ("vocoder", "vae", "audio_vae")  # which parts know the sampling rate, the last stage first
+STEPS = "num_inference_steps"
 FRAME_STEPS = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
 
 
@@ -26,6 +27,12 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: Any
     call: arguments.Call
     style: outputs.Style
+
+    @property
+    def steps(self) -> int:
+        """As asked for, or as the class does it by itself; 1 where a class counts none."""
+        given = self.call.arguments.get(STEPS)
+        return int(given or names.default_of(type(self.pipeline).__call__, STEPS) or 1)
 
 
 def take_in(

@@ -125,12 +125,16 @@ class OutputChunk(Message, frozen=True, kw_only=True):
 
 
 class Done(Message, frozen=True, kw_only=True):
-    """All chunks are sent. `result` holds the pipeline's other answers: seed, prompt, has_nsfw_concepts."""
+    """All chunks are sent. `result` holds the pipeline's other answers: seed, prompt, has_nsfw_concepts.
+
+    `how` says which way the host chose where it had a choice, and why.
+    """
 
     attempt: AttemptKey
     outputs: tuple[OutputFile, ...]
     result: Mapping[str, Any]
     timings: Timings
+    how: Mapping[str, str] = {}
 
 
 class Failed(Message, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from loaders import tiers
 from loaders.cache import Order, WeightCache
 from loaders.errors import NoRoomError
 from loaders.protocol import Held, Residency, Tier
+from loaders.ways import Room
 from registry.catalog import Digest
 
 T = TypeVar("T")
@@ -101,6 +102,18 @@ class Shelf:
                 self._leave(victim, "device")
             cache.add(digest, size_bytes)
             cache.pin(digest)
+
+    def room(self, digest: Digest, size_bytes: int) -> Room:
+        """What `book` would find now. Only the thread that books may rely on it."""
+        cache = self.tiers["device"]
+        with self._changed:
+            if digest in cache:
+                return Room(is_held=digest in self._payloads["device"], evicted_bytes=0)
+            try:
+                victims = cache.victims(size_bytes)
+            except NoRoomError:
+                return Room(is_held=False, evicted_bytes=None)
+            return Room(is_held=False, evicted_bytes=sum(cache.size_of(victim) for victim in victims))
 
     def fill(self, digest: Digest, make: Callable[[], Any]) -> Any:
         """The booked payload, made when it is not there from an earlier run."""

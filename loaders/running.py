@@ -4,7 +4,7 @@ Called on the device thread. It leaves nothing behind: modules are unbound, sche
 are the shelf's to evict. Out of memory is answered once by evicting everything idle and trying again.
 """
 
-import functools
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from loaders.errors import CancelledError, LoaderError, OutOfMemoryError
 from loaders.headroom import Headroom
 from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
-from loaders.merging import Merge
+from loaders.merging import Kept, Streamed
 from loaders.pipelines import arguments, built, outputs
 from loaders.protocol import AttemptKey
 from loaders.residency import Item, Shelf
@@ -56,8 +56,8 @@ class Job:
         self.items: tuple[Item, ...] = ()
         self.scales: tuple[float, ...] = ()
         self.payloads: list[Any] = []
-        self.merge: Merge | None = None
-        self.merge_booked = False
+        self.lora: Kept | Streamed | None = None
+        self.lora_booked = False
         self.ready_at: float | None = None
         self.started_at: float | None = None
 
@@ -68,8 +68,8 @@ class Job:
     @property
     def pinned(self) -> list[Digest]:
         """What the shelf keeps for this job until it ends."""
-        merged = [self.merge.digest] if self.merge is not None and self.merge_booked else []
-        return [item.digest for item in self.items[: len(self.payloads)]] + merged
+        booked = [self.lora.digest] if self.lora is not None and self.lora_booked else []
+        return [item.digest for item in self.items[: len(self.payloads)]] + booked
 
     def check_cancelled(self) -> None:
         if self.cancelled.is_set():
@@ -104,6 +104,7 @@ def run(
         outputs=tuple(output.file for output in encoded),
         result=_answers(job, call, result, len(encoded)),
         timings=timings,
+        how=_how(job),
     )
     return Finished(done=done, outputs=tuple(output.data for output in encoded))
 
@@ -131,18 +132,15 @@ def failure(job: Job, error: Exception, *, idle_since: float) -> protocol.Failed
 
 @contextmanager
 def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
-    """The version's weights in its modules, merged where LoRAs touch them. Afterwards the modules hold nothing."""
+    """The version's weights in its modules, with its LoRAs applied. Afterwards the modules hold nothing."""
     ready = _ready(job)
     slots = ready.built.slots
     roles = [component.name for component in ready.manifest.components]
     try:
         for role, payload in zip(roles, job.payloads, strict=False):
             slots[role].point(payload.views)
-        if job.merge is not None:
-            views = shelf.fill(job.merge.digest, functools.partial(job.merge.make, device))
-            for (role, name), view in views.items():
-                slots[role].point({name: view})
-        yield
+        with job.lora.applied(shelf, device) if job.lora is not None else contextlib.nullcontext():
+            yield
     finally:
         for role in roles:
             slots[role].unbind()
@@ -216,6 +214,10 @@ def _answers(job: Job, call: arguments.Call, result: Any, count: int) -> dict[st
         "prompt": job.assign.input.get("prompt", ""),
         "has_nsfw_concepts": [bool(flag) for flag in flagged] if flagged else [False] * count,
     }
+
+
+def _how(job: Job) -> dict[str, str]:
+    return {} if job.lora is None else {"lora": str(job.lora.choice)}
 
 
 def _timings(job: Job, idle_since: float, *, run: float, encode: float) -> protocol.Timings:

@@ -56,7 +56,12 @@ class Bench:
     def picture(
         self, manifest: Manifest, adapters: dict[AdapterManifest, float] | None = None, **values: Any
     ) -> bytes:
+        return self.run(manifest, adapters, **values).outputs[0]
+
+    def run(
+        self, manifest: Manifest, adapters: dict[AdapterManifest, float] | None = None, **values: Any
+    ) -> Finished:
         self.submit(manifest, adapters, **values)
         outcome = self.outcome()
         assert isinstance(outcome, Finished), outcome
-        return outcome.outputs[0]
+        return outcome

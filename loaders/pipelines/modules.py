@@ -53,6 +53,10 @@ class Slots:
         first: dict[int, str] = {}
         return {name: first.setdefault(id(slot), name) for name, slot in self.slots.items()}
 
+    def is_single(self, name: str) -> bool:
+        """Whether no other weight is tied to this one."""
+        return sum(slot is self.slots[name] for slot in self.slots.values()) == 1
+
     def point(self, views: Mapping[str, "torch.Tensor"]) -> None:
         """Points these slots, by their own names: all of a version's weights, or a LoRA's merged ones."""
         for name, view in views.items():

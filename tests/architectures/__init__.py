@@ -7,14 +7,14 @@ architecture. `write_lora` saves a random LoRA for one. Nothing is downloaded, t
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import torch
 import transformers
 from safetensors.torch import save_file
 
-from tests.architectures import clips, pictures, sounds, unets
+from tests.architectures import clips, loras, pictures, sounds, unets
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     maker.__name__: maker
@@ -77,33 +77,15 @@ def write_lora(
     seed: int = 0,
     rank: int = 4,
     alpha: float | None = None,
-    layout: Literal["diffusers", "kohya"] = "diffusers",
+    layout: loras.Layout = "diffusers",
+    encoders: bool = False,
 ) -> Path:
-    """Random updates of the denoiser's attention, large enough to see."""
     pipeline = diffusers.DiffusionPipeline.from_pretrained(pipeline_folder, local_files_only=True)
-    role = "unet" if hasattr(pipeline, "unet") else "transformer"
-    generator = torch.Generator().manual_seed(seed)
-    tensors: dict[str, torch.Tensor] = {}
-    for name, module in getattr(pipeline, role).named_modules():
-        if isinstance(module, torch.nn.Linear) and name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
-            down = torch.randn(rank, module.in_features, generator=generator) * 0.3
-            up = torch.randn(module.out_features, rank, generator=generator) * 0.3
-            tensors |= _named(f"{role}.{name}", down, up, alpha, layout)
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file)
+    save_file(
+        loras.tensors(pipeline, seed=seed, rank=rank, alpha=alpha, layout=layout, encoders=encoders), file
+    )
     return file
-
-
-def _named(
-    path: str, down: torch.Tensor, up: torch.Tensor, alpha: float | None, layout: str
-) -> dict[str, torch.Tensor]:
-    extra = {} if alpha is None else {"alpha": torch.tensor(alpha)}
-    if layout == "kohya":
-        flat = "lora_unet_" + path.partition(".")[2].replace(".", "_")
-        found = {"lora_down.weight": down, "lora_up.weight": up, **extra}
-        return {f"{flat}.{name}": tensor for name, tensor in found.items()}
-    found = {"lora_A.weight": down, "lora_B.weight": up, **extra}
-    return {f"{path}.{name}": tensor for name, tensor in found.items()}
 
 
 def _liven(pipeline: Any, seed: int) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from loaders import adapters, protocol
+from loaders.running import Finished
 from registry import folders
 from tests import architectures
 from tests.bench import Bench
@@ -32,12 +34,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     base = folders.read_pipeline(architectures.write(root / "base", "flux", seed=1))
     other = folders.read_pipeline(architectures.write(root / "other", "flux", seed=2))
     lora = architectures.write_lora(root / "lora.safetensors", root / "base", seed=5)
+    pairs = load_file(lora)
+    touched = sum(
+        pairs[name].shape[1] * pairs[name.replace("lora_A", "lora_B")].shape[0] * 4
+        for name in pairs
+        if "lora_A" in name
+    )
     foreign_base = folders.read_pipeline(architectures.write(root / "sd15", "sd15"))
     foreign = architectures.write_lora(root / "foreign.safetensors", root / "sd15")
     return {
         "base": base,
         "other": other,
         "lora": adapters.describe(lora, architecture=base.architecture),
+        "touched_bytes": touched,
         "foreign": adapters.describe(foreign, architecture=foreign_base.architecture),
         "sd15": foreign_base,
     }
@@ -69,6 +78,48 @@ def test_a_lora_for_another_architecture_is_refused(
     outcome = engine.outcome()
     assert isinstance(outcome, protocol.Failed)
     assert (outcome.kind, outcome.error, outcome.location) == ("input", "adapter_incompatible", ("loras",))
+
+
+def test_without_room_for_merged_copies_a_lora_runs_all_the_same(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    roomy = bench()
+    base = roomy.picture(models["base"])
+    kept = [roomy.run(models["base"], {models["lora"]: scale}) for scale in (1.0, -0.5)]
+    in_use = sum(held.size_bytes for held in roomy.engine.held() if held.tier == "device")
+    tight = bench(in_use + models["touched_bytes"] - 1)
+    streamed = [tight.run(models["base"], {models["lora"]: scale}) for scale in (1.0, -0.5)]
+    assert [one.outputs for one in streamed] == [one.outputs for one in kept]
+    assert [one.done.how["lora"].partition(" ")[0] for one in kept + streamed] == [
+        "kept:",
+        "kept:",
+        "streamed:",
+        "streamed:",
+    ]
+    assert tight.picture(models["base"]) == base
+
+
+def test_a_lora_comes_while_the_request_before_runs(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    engine = bench()
+    expected = engine.picture(models["base"], {models["lora"]: 1.0})
+    other = bench()
+    running = other.submit(models["base"], num_inference_steps=500)
+    while not isinstance(other.events.get(timeout=60), protocol.Progress):
+        pass
+    other.submit(models["base"], {models["lora"]: 1.0})
+    arrived: set[str] = set()
+    while models["lora"].digest not in arrived:
+        event = other.events.get(timeout=60)
+        assert not isinstance(event, Finished | protocol.Failed)  # the long run is still on the device
+        if isinstance(event, protocol.Residency):
+            arrived |= {held.digest for held in event.added if held.tier == "device"}
+    other.engine.cancel(running)
+    assert isinstance(other.outcome(), protocol.Failed)
+    outcome = other.outcome()
+    assert isinstance(outcome, Finished)
+    assert outcome.outputs[0] == expected
 
 
 def test_a_cancelled_run_stops_and_the_next_is_exact(
