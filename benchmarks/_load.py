@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 
 class _Caller(asyncio.Protocol):
@@ -66,8 +67,11 @@ async def run(
     return [s for c in callers for s in c.seconds], sum(c.refused for c in callers), took
 
 
-def post(path: str, key: str, body: bytes) -> bytes:
+def post(
+    path: str, key: str, body: bytes, headers: Mapping[str, str] | None = None, *, kind: str = "Key"
+) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     return (
-        f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nAuthorization: Key {key}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nAuthorization: {kind} {key}\r\n{lines}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,6 +114,7 @@ def _end_all(short: str) -> None:
 
 def main() -> int:
     """Not `main()` of a benchmark: `python -m benchmarks` passes over names with an underscore."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it started ends as well
     name, *command = sys.argv[1:]
     if not command:
         return 0 if python(name) else 1

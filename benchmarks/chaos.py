@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from benchmarks.live_path import free_port
+from benchmarks._serving import free_port
 from registry import postgres
 from registry.database import migrate
 from tests.live import CONTENTS, furnish

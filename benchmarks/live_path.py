@@ -1,79 +1,44 @@
 """The live path with instant hosts: durable sync runs per second, and what the path adds to a single call.
 
 Everything is real but the pipeline: HTTP, validation, group commit with fsync, placement, the link, outcome and
-usage in one transaction. The load generator shares the machine. `disk` beside it is what a commit costs here at
-least: three of them stand between a call and its answer.
+usage in one transaction. The load generator shares the machine. Beside it stand what a commit costs here at least
+(three of them stand between a call and its answer), a bare Litestar handler, LiteLLM's proxy in front of an instant
+upstream, and a Ray Serve deployment with multiplexed models; none of these three stores anything.
 """
 
 import asyncio
-import contextlib
 import json
 import os
-import socket
+import secrets
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import psycopg
 import uvloop
 
-from benchmarks import _load
+from benchmarks import _load, _serving
 from registry import postgres
 from registry.database import migrate
 from tests.live import furnish
 
 ROUNDS = 3
-SECONDS = 5.0
+SECONDS = float(os.environ.get("LIVE_SECONDS", "4"))
+WARM_SECONDS = 2.0
 AT_ONCE = (1, 64)
 BODY = json.dumps({"prompt": "a red circle on white", "seed": 1}).encode()
+IMAGE_BODY = json.dumps({"model": "toys", "prompt": "a red circle on white"}).encode()
 
 
-@contextlib.contextmanager
-def gateway(home: Path, dsn: str, port: int):
-    environment = {
-        **os.environ,
-        "MARQUEE_HOME": str(home),
-        "MARQUEE_DATABASE_URL": dsn,
-        "MARQUEE_PORT": str(port),
-    }
-    with (home / "gateway.log").open("w") as log:
-        command = [sys.executable, *os.environ.get("GATEWAY_PREFIX", "").split(), "-m", "router.gateway"]
-        process = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
-    try:
-        wait_for(port)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(15)
+class Rate(NamedTuple):
+    """Medians over the rounds."""
 
-
-@contextlib.contextmanager
-def host(port: int, key: str, name: str):
-    url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks._instant_host", url, key, name])
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for(port: int) -> None:
-    for _ in range(600):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise TimeoutError("the gateway did not start")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    per_second: float
+    p50_seconds: float
 
 
 def commit_seconds(dsn: str) -> float:
@@ -89,44 +54,80 @@ def commit_seconds(dsn: str) -> float:
     return statistics.median(taken)
 
 
-def busy_seconds(process: subprocess.Popen) -> float:
-    times = psutil.Process(process.pid).cpu_times()
-    return times.user + times.system
+def measure(port: int, request: bytes, at_once: int) -> Rate:
+    rates, medians = [], []
+    for _ in range(ROUNDS):
+        seconds, refused, took = uvloop.run(
+            _load.run("127.0.0.1", port, request, at_once=at_once, seconds=SECONDS)
+        )
+        assert not refused, f"{refused} calls were not answered 200"
+        rates.append(len(seconds) / took)
+        medians.append(statistics.median(seconds))
+    return Rate(statistics.median(rates), statistics.median(medians))
 
 
-def main() -> None:
+def subject(name: str, port: int, request: bytes, ours: dict[int, Rate] | None = None) -> dict[int, Rate]:
+    uvloop.run(_load.run("127.0.0.1", port, request, at_once=8, seconds=WARM_SECONDS))
+    found = {}
+    for at_once in AT_ONCE:
+        found[at_once] = rate = measure(port, request, at_once)
+        many = (
+            "" if ours is None else f"; Marquee {ours[at_once].per_second / rate.per_second:5.2f} x its rate"
+        )
+        print(
+            f"   {name:20s} {at_once:3d} at once: {rate.per_second:7.0f} runs/s, p50 {rate.p50_seconds * 1e3:7.2f} ms{many}",
+            flush=True,
+        )
+    return found
+
+
+def marquee() -> dict[int, Rate]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         dsn = postgres.ensure(home)
         try:
             migrate(dsn)
             customer, _, host_key = asyncio.run(furnish(dsn))
-            port = free_port()
-            with gateway(home, dsn, port) as server, host(port, host_key, "instant"):
-                report(dsn, port, customer, server)
+            port = _serving.free_port()
+            with (
+                _serving.gateway(home, dsn, port) as server,
+                _serving.host(port, host_key, "instant") as host,
+            ):
+                request = _load.post("/fal/run/acme/toys", customer, BODY)
+                print(f"   a commit on this disk: {commit_seconds(dsn) * 1e3:.2f} ms")
+                found = subject("Marquee", port, request)
+                shares(home, port, request, server, host)
+                return found
         finally:
             postgres.stop(home)
 
 
-def report(dsn: str, port: int, key: str, server: subprocess.Popen) -> None:
-    request = _load.post("/fal/run/acme/toys", key, BODY)
-    uvloop.run(_load.run("127.0.0.1", port, request, at_once=8, seconds=3.0))
-    print(f"   a commit on this disk          {commit_seconds(dsn) * 1e3:8.2f} ms")
-    for at_once in AT_ONCE:
-        rates, medians, shares = [], [], []
-        for _ in range(ROUNDS):
-            before = busy_seconds(server)
-            seconds, refused, took = uvloop.run(
-                _load.run("127.0.0.1", port, request, at_once=at_once, seconds=SECONDS)
-            )
-            assert not refused, f"{refused} calls were not answered 200"
-            rates.append(len(seconds) / took)
-            medians.append(statistics.median(seconds))
-            shares.append((busy_seconds(server) - before) / len(seconds))
-        print(
-            f"   {at_once:3d} at once: {statistics.median(rates):8.0f} runs/s, p50 {statistics.median(medians) * 1e3:6.2f} ms,"
-            f" gateway CPU {statistics.median(shares) * 1e3:5.2f} ms a run"
-        )
+def shares(home: Path, port: int, request: bytes, server: subprocess.Popen, host: subprocess.Popen) -> None:
+    """Where a run's CPU time goes; it does not depend on what else the machine does."""
+    database = psutil.Process(postgres.pid(home))
+    parts = {"gateway": (server, False), "Postgres": (database, True), "host": (host, False)}
+    before = {name: _serving.busy_seconds(p, children=c) for name, (p, c) in parts.items()}
+    me = _serving.busy_seconds(psutil.Process())
+    seconds, _, _ = uvloop.run(_load.run("127.0.0.1", port, request, at_once=AT_ONCE[-1], seconds=SECONDS))
+    spent = {name: _serving.busy_seconds(p, children=c) - before[name] for name, (p, c) in parts.items()}
+    spent["generator"] = _serving.busy_seconds(psutil.Process()) - me
+    told = ", ".join(f"{name} {value / len(seconds) * 1e3:.2f}" for name, value in spent.items())
+    print(f"   CPU ms a run: {told}", flush=True)
+
+
+def main() -> None:
+    ours = marquee()
+    key = "sk-" + secrets.token_hex(16)
+    with _serving.bare_litestar() as (bare, _):
+        subject("bare Litestar", bare, _load.post("/", "none", BODY), ours)
+        with _serving.litellm(bare, key) as proxy:
+            if proxy is not None:
+                request = _load.post("/v1/images/generations", key, IMAGE_BODY, kind="Bearer")
+                subject("LiteLLM proxy", proxy[0], request, ours)
+    with _serving.ray_serve() as deployed:
+        if deployed is not None:
+            request = _load.post("/", "none", BODY, {"serve_multiplexed_model_id": "toys"})
+            subject("Ray Serve multiplexed", deployed[0], request, ours)
 
 
 if __name__ == "__main__":

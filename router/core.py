@@ -91,7 +91,7 @@ class Core:
             organization=caller.organization,
             key_id=caller.key_id,
             slug=resolved.variant.slug,
-            version=resolved.version.digest,
+            version=resolved.digest,
             adapters=uses,
             input=values,
             pool=self._dispatcher.pool,
@@ -105,7 +105,7 @@ class Core:
             traceparent=tracing.current.get(),
             result_key=results.key_of(
                 resolved.variant,
-                resolved.version.digest,
+                resolved.digest,
                 uses,
                 values,
                 organization=caller.organization,

@@ -15,6 +15,7 @@ from registry import edge
 from registry.errors import RegistryError
 from registry.settings import Settings
 from router.app import create_app
+from router.corking import CorkedProtocol
 
 GRACE_SECONDS = 4
 PING_SECONDS = 5.0  # a host that hangs is noticed within two of these; one that dies, at once
@@ -36,7 +37,7 @@ def configure(settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=CorkedProtocol,
         ws="websockets-sansio",
         ws_max_size=FRAME_LIMIT_BYTES,
         ws_ping_interval=PING_SECONDS,

@@ -47,6 +47,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
     variant: Variant
     version: Version
+    digest: Digest  # the version's, which is costly to compute for each call
     checker: Checker
 
 
@@ -63,6 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     variants: Mapping[Slug, Variant] = {}
     releases: Mapping[Slug, tuple[Release, ...]] = {}
     versions: Mapping[tuple[Slug, int], Version] = {}
+    digests: Mapping[tuple[Slug, int], Digest] = {}  # of the versions
     adapters: Mapping[Slug, Adapter] = {}
     callers: Mapping[bytes, Caller] = {}
     described: Mapping[Digest, Described] = {}
@@ -122,8 +124,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         match answer:
             case windows.Open(release=release):
                 number = windows.share_of(release.shares, lot)
-                version = self.versions[variant.slug, number]
-                return Resolved(variant=variant, version=version, checker=self.checkers[variant.slug])
+                return Resolved(
+                    variant=variant,
+                    version=self.versions[variant.slug, number],
+                    digest=self.digests[variant.slug, number],
+                    checker=self.checkers[variant.slug],
+                )
             case windows.Gone(successor=successor):
                 hint = f"; {successor} took its place" if successor else ""
                 raise UnavailableError(slug, f"it was retired{hint}", is_gone=True)
@@ -154,14 +160,16 @@ def build(
         releases[release.variant].append(release)
     variants = {variant.slug: variant for variant in rows.variants}
     old = Snapshot() if before is None else before
+    digests = {(version.variant, version.number): version.digest for version in rows.versions}
     return Snapshot(
         variants=variants,
         releases={slug: tuple(found) for slug, found in releases.items()},
         versions={(version.variant, version.number): version for version in rows.versions},
+        digests=digests,
         adapters={adapter.slug: adapter for adapter in rows.adapters},
         callers=callers,
         described={
-            version.digest: Described(
+            digests[version.variant, version.number]: Described(
                 manifest=version.manifest, defaults=_for_hosts(variants[version.variant])
             )
             for version in rows.versions
