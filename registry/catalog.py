@@ -3,6 +3,7 @@
 Pure. It refuses to know where rows, files or clocks are: rows live in `store`, bytes in `loaders.store`.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
@@ -148,6 +149,16 @@ class Partner(Record, frozen=True, kw_only=True):
 
     provider: str  # `fal`, `replicate`, `openai`…
     endpoint: str  # the provider's own name of it
+
+    @property
+    def digest(self) -> Digest:
+        """Stands for a version's in requests and usage: what is behind the endpoint, only the provider knows."""
+        return _partner_digest(self.provider, self.endpoint)
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _partner_digest(provider: str, endpoint: str) -> Digest:
+    return digest_of({"partner": provider, "endpoint": endpoint})
 
 
 class Version(Record, frozen=True, kw_only=True):

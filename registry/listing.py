@@ -74,6 +74,7 @@ class Shelf(Record, frozen=True, kw_only=True):
     texts: Texts
     releases: Mapping[Slug, Sequence[Release]]
     visible: Callable[[Variant], bool]
+    callable: Callable[[Variant], bool]
     now: datetime
     address: str
 
@@ -129,6 +130,7 @@ def describe(shelf: Shelf, variant: Variant, query: Query, organization: Organiz
         "category": variant.task,
         "description": variant.description or "",
         "status": _status(shelf, variant, organization),
+        "callable": shelf.callable(variant),
         "tags": list(variant.tags),
         "model_url": f"{shelf.address}/fal/run/{variant.slug}",
     }

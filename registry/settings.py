@@ -16,6 +16,18 @@ PREFIX = "MARQUEE_"
 CLIENT_KEYS = frozenset({"MARQUEE_URL", "MARQUEE_KEY"})  # the commands' own: whom they talk to, as whom
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
+PROVIDERS = ("fal", "replicate", "openai")  # whose APIs `router.partners` speaks
+
+
+class PartnerAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """How we call one provider: as whom, where, and how often at once."""
+
+    provider: str
+    key: str
+    url: str  # without a trailing slash
+    at_once: int
+    longest_seconds: float
+    allow_private: bool
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +73,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     oidc_role_claim: str = "role"
     oidc_roles: str = ""  # "value=operator|lab|customer, …", `*` for everybody; empty: the value is the role
     oidc_session_hours: float = 12.0
+    partner_fal_key: str | None = None  # with it, catalogue entries of this partner can be called
+    partner_fal_url: str = "https://queue.fal.run"  # another Marquee: https://…/fal/queue
+    partner_fal_at_once: int = 20  # requests of ours that the partner has at a time
+    partner_replicate_key: str | None = None
+    partner_replicate_url: str = "https://api.replicate.com"  # another Marquee: https://…/replicate
+    partner_replicate_at_once: int = 20
+    partner_openai_key: str | None = None
+    partner_openai_url: str = "https://api.openai.com/v1"
+    partner_openai_at_once: int = 8
+    partner_longest_seconds: float = 1800.0  # that a partner may take for one request
+    allow_private_partners: bool = False  # whether outputs may lie at addresses inside private networks
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **overrides: Any) -> "Settings":
@@ -80,6 +103,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return _checked(settings)
 
     @property
+    def partners(self) -> Mapping[str, PartnerAccount]:
+        """The providers that have a key, by name."""
+        return {
+            name: PartnerAccount(
+                provider=name,
+                key=key,
+                url=str(getattr(self, f"partner_{name}_url")).rstrip("/"),
+                at_once=getattr(self, f"partner_{name}_at_once"),
+                longest_seconds=self.partner_longest_seconds,
+                allow_private=self.allow_private_partners,
+            )
+            for name in PROVIDERS
+            if (key := getattr(self, partner_key(name))) is not None
+        }
+
+    @property
     def address(self) -> str:
         """Where customers reach the gateway, without a trailing slash."""
         return (self.public_url or self.local_address).rstrip("/")
@@ -96,6 +135,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
 
 
+def partner_key(provider: str) -> str:
+    """The field that holds a provider's key."""
+    return f"partner_{provider}_key"
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
 def _checked(settings: Settings) -> Settings:
     if not 0 <= settings.port <= 65535:
         raise SettingsError(f"{PREFIX}PORT", f"{settings.port} is not a port number")
@@ -103,7 +152,8 @@ def _checked(settings: Settings) -> Settings:
         raise SettingsError(
             f"{PREFIX}LOG_LEVEL", f"{settings.log_level!r} is not one of {', '.join(LOG_LEVELS)}"
         )
-    for name in ("key_requests_per_minute", "key_requests_at_once", "longest_wait_seconds"):
+    limits = ("key_requests_per_minute", "key_requests_at_once", "longest_wait_seconds")
+    for name in (*limits, "partner_longest_seconds", *(f"partner_{p}_at_once" for p in PROVIDERS)):
         if (limit := getattr(settings, name)) is not None and limit <= 0:
             raise SettingsError(PREFIX + name.upper(), "a limit is more than nothing")
     if settings.retention_days < 1:
@@ -119,6 +169,7 @@ def _checked(settings: Settings) -> Settings:
     for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes"):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")
+    _check_partners(settings)
     return settings
 
 
@@ -149,6 +200,26 @@ def pairs(key: str, text: str) -> dict[str, str]:
             raise SettingsError(key, f"{item!r} is not of the form value=name")
         found[value.strip()] = name.strip()
     return found
+
+
+def _check_partners(settings: Settings) -> None:
+    for provider in PROVIDERS:
+        key = getattr(settings, partner_key(provider))
+        if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+            raise SettingsError(variable(partner_key(provider)), "a key is one word of ASCII")  # never say it
+        address, url = f"partner_{provider}_url", getattr(settings, f"partner_{provider}_url")
+        if not _is_base_address(url):
+            raise SettingsError(variable(address), f"{url!r} is no address of the form https://host/path")
+
+
+def _is_base_address(url: str) -> bool:
+    """Paths can be put behind it."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return usable and not (parts.query or parts.fragment) and parts.username is None
 
 
 def _decode(kind: type, value: Any) -> Any:

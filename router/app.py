@@ -34,6 +34,7 @@ from router.errors import UnauthorizedError
 from router.files import FileStore
 from router.limits import Limiter
 from router.observatory import Observatory
+from router.partners import connections
 from router.queue import Queue
 from router.signatures import Signer
 from router.snapshot import Catalogue
@@ -122,9 +123,11 @@ async def _open(
         dsn = await asyncio.to_thread(postgres.ensure, settings.home)
     async with contextlib.AsyncExitStack() as stack:
         db = await stack.enter_async_context(Database.open(dsn))
-        catalogue = await stack.enter_async_context(Catalogue.open(db))
+        accounts = settings.partners
+        catalogue = await stack.enter_async_context(Catalogue.open(db, frozenset(accounts)))
         files, board = FileStore(settings.home / "files"), Board(told.ended)
         origin = secrets.token_hex(8)
+        partners = await stack.enter_async_context(connections.opened(accounts, files))
         dispatcher = Dispatcher(
             pool=settings.pool,
             db=db,
@@ -134,6 +137,7 @@ async def _open(
             origin=origin,
             key_at_once=settings.key_requests_at_once,
             traces=traces,
+            partners=partners,
         )
         await stack.enter_async_context(dispatcher.standing())
         endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)

@@ -12,7 +12,7 @@ import msgspec
 from loaders.protocol import AttemptKey, Done, Failed, OutputChunk, Timings
 from registry.tracing import NO_SPAN, Span
 from router.files import Draft, FileStore
-from router.requests import Failure, Outcome, State, Status, StoredFile
+from router.requests import Failure, LogLine, Outcome, State, Status, StoredFile
 from router.rows import Entry
 from router.waiting import Work
 
@@ -42,11 +42,15 @@ class Attempt:
     steps: int | None = None
     span: Span = NO_SPAN  # until its outcome is stored
     drafts: dict[int, Draft] = field(default_factory=dict)
+    position: int | None = None  # in the queue of the partner that has it
+    logs: tuple[LogLine, ...] = ()
 
     def status(self) -> Status:
         return Status(
             request=self.entry.request,
-            state=State.RUNNING,
+            state=State.RUNNING if self.position is None else State.QUEUED,
+            queue_position=self.position,
+            logs=self.logs,
             phase=self.phase,
             step=self.step,
             steps=self.steps,
@@ -79,13 +83,13 @@ class Attempt:
             )
             for output in done.outputs
         )
-        return self._outcome(State.SUCCEEDED, done.timings, files=files, result=done.result)
+        return self.outcome(State.SUCCEEDED, done.timings, files=files, result=done.result)
 
     def fail(self, failure: Failure, timings: Timings = NO_TIMINGS) -> Outcome:
         state = State.CANCELLED if failure.kind == "cancelled" else State.FAILED
-        return self._outcome(state, timings, failure=failure)
+        return self.outcome(state, timings, failure=failure)
 
-    def _outcome(self, state: State, timings: Timings, **fields: Any) -> Outcome:
+    def outcome(self, state: State, timings: Timings, **fields: Any) -> Outcome:
         waited = self.assigned_at - self.entry.request.created_at.timestamp()
         outcome = Outcome(
             state=state,
@@ -94,6 +98,7 @@ class Attempt:
             run_seconds=timings.run,
             host_id=self.host_id,
             attempt=self.key.number,
+            logs=self.logs,
         )
         return msgspec.structs.replace(outcome, **fields)
 

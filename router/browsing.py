@@ -28,6 +28,7 @@ class Browser:
             texts=self._indexed[1],
             releases=snapshot.releases,
             visible=visible,
+            callable=snapshot.is_callable,
             now=now,
             address=self._address,
         )

@@ -81,9 +81,10 @@ class Core:
         span = self._traces.begin("submit", tracing.current.get())
         await self._limiter.admit(caller.key_id)
         resolved = self.resolve(caller, slug)
-        values = resolved.checker.complete(arguments, self._entropy(SEED_BITS))
-        uses = inputs.adapters(values, resolved.version, self.catalogue.now.adapters)
-        if (term := self._dispatcher.term) is not None:
+        version = resolved.version  # None: a partner's, which draws its own seeds and knows its own LoRAs
+        values = resolved.checker.complete(arguments, self._entropy(SEED_BITS) if version else None)
+        uses = inputs.adapters(values, version, self.catalogue.now.adapters) if version else ()
+        if version is not None and (term := self._dispatcher.term) is not None:
             limits.refuse_long_wait(term.expected_wait_seconds, self._longest_wait_seconds)
         now = self.catalogue.clock()
         request = Request(

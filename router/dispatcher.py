@@ -7,7 +7,7 @@ lasts there is a `Term`; when it breaks, memory is thrown away and the next hold
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import psycopg
 import structlog
@@ -20,6 +20,7 @@ from router.board import Board
 from router.files import FileStore
 from router.foresight import Foresight
 from router.hub import Hub
+from router.partners.connections import Connection
 from router.queue import Queue
 from router.requests import RequestId
 from router.snapshot import Catalogue
@@ -48,6 +49,7 @@ class Dispatcher:
         origin: str,
         key_at_once: int | None = None,
         traces: Traces = NO_TRACES,
+        partners: Mapping[str, Connection] | None = None,
     ) -> None:
         self._traces = traces
         self.pool = pool
@@ -61,6 +63,7 @@ class Dispatcher:
         self._board = board
         self._catalogue = catalogue
         self._origin = origin
+        self._partners = partners or {}
 
     @contextlib.asynccontextmanager
     async def standing(self) -> AsyncIterator[None]:
@@ -109,6 +112,7 @@ class Dispatcher:
             catalogue=self._catalogue,
             turns=Turns(self._key_at_once),
             traces=self._traces,
+            partners=self._partners,
         )
         hub, foresight = Hub(term), Foresight(term, self._db)
         try:

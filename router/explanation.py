@@ -49,7 +49,7 @@ def render(fate: Fate) -> RenderableType:
         blocks.append(Text(_unplaced(fate.status)))
     for row in attempts:
         blocks += [Text(""), *_attempt(fate, row)]
-    if any(row.decision for row in attempts):
+    if any(row.decision and row.decision.candidates for row in attempts):
         blocks += [Text(""), Text(MEANINGS, style="dim")]
     return Group(*blocks)
 
@@ -70,8 +70,8 @@ def headline(status: Status) -> str:
 
 def _unplaced(status: Status) -> str:
     if status.state is State.QUEUED:
-        return "It waits; no host was chosen yet."
-    return "It never ran on a host."
+        return "It waits; no host was chosen yet, and no partner has it."
+    return "It never ran."
 
 
 def _attempt(fate: Fate, row: AttemptRow) -> Iterator[RenderableType]:
@@ -82,9 +82,22 @@ def _attempt(fate: Fate, row: AttemptRow) -> Iterator[RenderableType]:
         yield Text(sentence(row.decision, row.host_id))
         if row.decision.evicts:
             yield Text(f"Made room by evicting {', '.join(_named(fate.names, row.decision.evicts))}.")
+    if row.partner_request_id is not None:
+        yield Text(f"There it is request {row.partner_request_id}.")
     yield Text(ending(fate.status, row))
-    if row.decision is not None:
+    if row.decision is not None and not row.decision.candidates:
+        yield from _times(happened(fate.status, row))
+    elif row.decision is not None:
         yield prices(row.decision, row.host_id, happened(fate.status, row))
+
+
+def _times(really: Happened | None) -> Iterator[RenderableType]:
+    """Of a partner's attempt: nothing was priced, so there is nothing to compare."""
+    if really is not None:
+        yield Text(
+            f"It took {really.wait:.2f} s in the partner's queue, {really.run:.2f} s to run,"
+            f" and {really.rest:.2f} s until its outputs were stored here."
+        )
 
 
 def _named(names: Mapping[Digest, str], digests: Sequence[Digest]) -> list[str]:
@@ -96,6 +109,8 @@ def sentence(decision: Explanation, host_id: str) -> str:
     chosen = _of(decision, host_id)
     others = [one for one in decision.candidates if one.host_id != host_id]
     text = f"Why there: {decision.reason}"
+    if not decision.candidates:
+        return f"{decision.reason[:1].upper()}{decision.reason[1:]}."
     if chosen is None:
         return f"{text}."
     text += f"; {chosen.total:.2f} s expected"

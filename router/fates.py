@@ -7,6 +7,7 @@ an embargo holds here as well.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from litestar import Router, get
 from litestar.params import FromPath
 
@@ -39,6 +40,8 @@ def router(home: Home) -> Router:
             return Fate(status=await core.inspect(caller, request_id))
         status, attempts = await core.explain(caller, request_id)
         names = _visible_names(core.catalogue, caller, attempts)
+        if "operate" not in caller.scopes:  # a partner's names belong to the operator's account there
+            attempts = [msgspec.structs.replace(row, partner_request_id=None) for row in attempts]
         return Fate(status=status, attempts=tuple(attempts), names=names)
 
     handlers: dict[Any, Any] = edge.problem_handlers(PROBLEMS)

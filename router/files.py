@@ -136,10 +136,15 @@ class Draft:
         self._hash.update(content)
         self.size_bytes += len(content)
 
-    def keep(self, media_type: str, now: float) -> str:
+    def close(self) -> Path:
+        """All is written; where it lies until it is kept."""
         if self._file is None:
             self._file = self._path.open("wb")
         self._file.close()
+        return self._path
+
+    def keep(self, media_type: str, now: float) -> str:
+        self.close()
         file_id, path = self._store.place(media_type, now)
         self._path.replace(path)
         return file_id

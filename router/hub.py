@@ -40,7 +40,8 @@ class Hub:
         """Before any host joins: what did a dispatcher before us leave behind?"""
         term = self._term
         await term.queue.release(term.pool)
-        self._orphans = {entry.id: entry for entry in await term.queue.running(term.pool)}
+        running = await term.queue.running(term.pool)
+        self._orphans = {entry.id: entry for entry in running if not term.desk.resume(entry)}
         self._orphaned_at = time.time()
         await term.take_up()  # a host may come back with what was handed back a moment ago
 
@@ -58,7 +59,8 @@ class Hub:
         lost, self._suspects = astray & self._suspects, astray
         if lost:
             log.warning("memory and tables differ", requests=sorted(lost)[:10], count=len(lost))
-            running = [e for e in await term.queue.running(term.pool) if e.id in lost]
+            found = [e for e in await term.queue.running(term.pool) if e.id in lost]
+            running = [entry for entry in found if not term.desk.resume(entry)]
             self._orphans |= {entry.id: entry for entry in running}
             for entry in running:
                 self._disown(entry, "forgotten", is_fault=False)

@@ -38,22 +38,27 @@ class Checker:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._validator = jsonschema_rs.validator_for(json.dumps(msgspec.to_builtins(schema)))
         properties: Mapping[str, Any] = schema.get("properties", {})
-        self._defaults = {name: p["default"] for name, p in properties.items() if "default" in p}
+        self._defaults = {name: p["default"] for name, p in properties.items() if _has_usable_default(p)}
         is_open = schema.get("additionalProperties") is not None or not properties
         self._known: frozenset[str] | None = None if is_open else frozenset(properties)
         self.takes_seed = "seed" in properties
 
-    def complete(self, values: Mapping[str, Any], entropy: int) -> dict[str, Any]:
-        """The whole input: defaults filled in, the seed set. Raises `InvalidInputError`."""
+    def complete(self, values: Mapping[str, Any], entropy: int | None) -> dict[str, Any]:
+        """The whole input: defaults filled in, the seed set (not without `entropy`). Raises `InvalidInputError`."""
         if self._known is not None and not values.keys() <= self._known:
             values = {name: value for name, value in values.items() if name in self._known}
         whole: dict[str, Any] = {**self._defaults, **values}
-        if self.takes_seed and whole.get("seed") is None:
+        if entropy is not None and self.takes_seed and whole.get("seed") is None:
             whole["seed"] = entropy
         if not self._validator.is_valid(whole):
             raise InvalidInputError([_issue(error) for error in self._validator.iter_errors(whole)])
         _refuse_nul(whole)
         return whole
+
+
+def _has_usable_default(schema: Mapping[str, Any]) -> bool:
+    """Some partners document a default that their own choices lack: what was not said is not made wrong by us."""
+    return "default" in schema and ("enum" not in schema or schema["default"] in schema["enum"])
 
 
 def _refuse_nul(values: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from router import ledger, results, rows, webhooks
 from router.batching import Batcher
 from router.errors import QueueUnavailableError
 from router.requests import Outcome, Request, RequestId, State, Status
-from router.rows import Adoption, Assignment, AttemptRow, Ended, Ending, Entry, Return
+from router.rows import Acceptance, Adoption, Assignment, AttemptRow, Ended, Ending, Entry, Return
 
 QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 SUBMITTED_CHANNEL = "marquee_submitted"  # payload: a pool
@@ -49,6 +49,7 @@ class Queue:
         self._returns = Batcher(_patiently(self._requeue), away)
         self._adoptions = Batcher(_patiently(self._adopt), away)
         self._endings = Batcher(_patiently(self._finish), away)
+        self._acceptances = Batcher(_patiently(self._accept), away)
 
     async def submit(self, request: Request, *, taken: bool) -> datetime:
         """The database's time of acceptance, after the commit. `taken`: this process's dispatcher has it already.
@@ -66,6 +67,10 @@ class Queue:
 
     def adopt(self, item: Adoption) -> asyncio.Future[bool]:
         return self._adoptions.add(item)
+
+    def accept(self, item: Acceptance) -> asyncio.Future[None]:
+        """A partner has taken the attempt."""
+        return self._acceptances.add(item)
 
     def finish(self, ending: Ending) -> asyncio.Future[Ended | None]:
         """Outcome and usage record in one transaction; None when the report came too late to matter."""
@@ -124,7 +129,14 @@ class Queue:
 
     @property
     def _writers(self) -> tuple[Batcher[Any, Any], ...]:
-        return (self._submits, self._assigns, self._returns, self._adoptions, self._endings)
+        return (
+            self._submits,
+            self._assigns,
+            self._returns,
+            self._adoptions,
+            self._endings,
+            self._acceptances,
+        )
 
     async def _submit(self, items: Sequence[tuple[Request, bool]], repeated: bool) -> Sequence[datetime]:
         encoded = msgspec.json.encode(
@@ -146,6 +158,11 @@ class Queue:
 
     async def _adopt(self, items: Sequence[Adoption], repeated: bool) -> Sequence[bool]:
         return await self._move("adopt", items, repeated)
+
+    async def _accept(self, items: Sequence[Acceptance], repeated: bool) -> Sequence[None]:
+        async with self._db.pool.connection() as connection:
+            await connection.execute(QUERIES["accept"], {"rows": msgspec.json.encode(items).decode()})
+        return [None] * len(items)
 
     async def _move(
         self, name: str, items: Sequence[Assignment | Return | Adoption], repeated: bool

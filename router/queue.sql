@@ -88,6 +88,12 @@ UNION ALL
 SELECT r.id::text FROM requests r JOIN wanted w ON r.id = w.id
 WHERE %(repeated)s AND r.state = 'queued' AND r.attempt = w.number;
 
+-- name: accept
+-- Partners' own names of attempts; kept whatever becomes of the request, for it may have been paid for.
+UPDATE attempts a SET partner_request_id = w.partner_request_id
+FROM json_to_recordset(%(rows)s::json) AS w (id uuid, number int, partner_request_id text)
+WHERE a.request_id = w.id AND a.number = w.number;
+
 -- name: adopt
 -- A host that was believed lost still works on it and nobody else began: its attempt goes on.
 WITH wanted AS (
@@ -140,5 +146,5 @@ SELECT count(*) FROM (
 
 -- name: attempts
 -- Every try of a request, with the decision that placed it.
-SELECT number, host_id, assigned_at, ended_at, ended, decision
+SELECT number, host_id, assigned_at, ended_at, ended, decision, partner_request_id
 FROM attempts WHERE request_id = %(id)s::uuid ORDER BY number;

@@ -9,6 +9,7 @@ import msgspec
 
 from loaders.protocol import AdapterUse
 from registry.catalog import Digest, OrganizationName, Slug
+from router.errors import Issue
 
 RequestId = NewType("RequestId", str)  # a UUIDv7: its time orders requests and names their partition
 Priority = Literal["normal", "low"]
@@ -85,6 +86,22 @@ class Failure(Record, frozen=True, kw_only=True):
     error: str  # the error's name
     message: str
     location: tuple[str, ...] = ()
+    issues: tuple[Issue, ...] = ()  # an input's, where a partner named several or said more of one
+
+
+class LogLine(Record, frozen=True, kw_only=True):
+    """What a run printed, as far as whoever runs it tells."""
+
+    message: str
+    level: str = "INFO"
+    timestamp: str | None = None  # ISO 8601
+
+
+class Place(Record, frozen=True, kw_only=True):
+    """Where in a result the address of a file belongs."""
+
+    path: tuple[str | int, ...]
+    file: int  # its position among the outcome's files
 
 
 class StoredFile(Record, frozen=True, kw_only=True):
@@ -106,6 +123,8 @@ class Outcome(Record, frozen=True, kw_only=True):
     state: State
     files: tuple[StoredFile, ...] = ()
     result: Mapping[str, Any] = {}  # seed, prompt, has_nsfw_concepts…
+    places: tuple[Place, ...] | None = None  # not None: `result` is the whole answer, a partner's own shape
+    logs: tuple[LogLine, ...] = ()
     failure: Failure | None = None
     wait_seconds: float = 0.0
     load_seconds: float = 0.0
@@ -124,6 +143,7 @@ class Status(Record, frozen=True, kw_only=True):
     phase: Literal["loading", "running"] | None = None  # only while running: weights on their way, or steps
     step: int | None = None
     steps: int | None = None
+    logs: tuple[LogLine, ...] = ()  # so far, where a partner tells them
     attempt: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None

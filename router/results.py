@@ -71,6 +71,7 @@ def again(entry: Entry, stored: Outcome, files: FileStore, now: float) -> Outcom
         state=State.SUCCEEDED,
         files=kept,
         result=stored.result,
+        places=stored.places,
         wait_seconds=max(0.0, now - entry.request.created_at.timestamp()),
         attempt=entry.attempt,
         reused=True,

@@ -62,6 +62,14 @@ class Adoption(Record, frozen=True, kw_only=True):
     faults: int
 
 
+class Acceptance(Record, frozen=True, kw_only=True):
+    """A partner has taken an attempt and named it."""
+
+    id: RequestId
+    number: int
+    partner_request_id: str
+
+
 class Ending(Record, frozen=True, kw_only=True):
     """A request's end. `number` None: not a host's report but a caller's cancellation or a passed deadline."""
 
@@ -87,6 +95,7 @@ class AttemptRow(Record, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     ended: str | None = None
     decision: Explanation | None = None
+    partner_request_id: str | None = None
 
 
 def from_submission(request: Request, *, taken: bool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from registry.catalog import (
     FileRef,
     Manifest,
     OrganizationName,
+    Partner,
     Release,
     Scope,
     Slug,
@@ -31,6 +32,7 @@ from registry.catalog import (
     Version,
 )
 from registry.database import Database
+from registry.settings import PROVIDERS, partner_key, variable
 from router.errors import ForbiddenError, UnauthorizedError, UnavailableError, UnknownSlugError
 from router.inputs import Checker
 from router.results import OWN_DEFAULTS
@@ -43,11 +45,11 @@ RELOAD_PAUSE_SECONDS = 1.0  # after a reload that failed
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers a caller's slug."""
+    """What answers a caller's slug: a version that hosts run, or the variant's partner."""
 
     variant: Variant
-    version: Version
-    digest: Digest  # the version's, which is costly to compute for each call
+    version: Version | None  # None: its partner
+    digest: Digest  # of either, which is costly to compute for each call
     checker: Checker
 
 
@@ -70,6 +72,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     described: Mapping[Digest, Described] = {}
     described_adapters: Mapping[Digest, AdapterManifest] = {}
     checkers: Mapping[Slug, Checker] = {}
+    partners: Mapping[Digest, Partner] = {}  # of all partner variants, configured or not
+    configured: frozenset[str] = frozenset()  # providers that we have a key of
     blobs: Mapping[str, Path] = {}  # files of versions and adapters that lie in a folder, by sha256
 
     def caller_of(self, key_id: str) -> Caller | None:
@@ -136,7 +140,18 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             case windows.Hidden():
                 if self.releases.get(variant.slug) or not _is_listed(variant):
                     raise UnknownSlugError(slug)
+                if variant.partner is not None and self.is_served(variant):
+                    digest, checker = variant.partner.digest, self.checkers[variant.slug]
+                    return Resolved(variant=variant, version=None, digest=digest, checker=checker)
                 raise UnavailableError(slug, _nothing_to_run(variant))
+
+    def is_served(self, variant: Variant) -> bool:
+        """Whether its partner answers for it."""
+        return variant.partner is not None and variant.partner.provider in self.configured
+
+    def is_callable(self, variant: Variant) -> bool:
+        """Whether something answers: a release, or a partner that is configured."""
+        return bool(self.releases.get(variant.slug)) or self.is_served(variant)
 
 
 def _is_listed(variant: Variant) -> bool:
@@ -146,13 +161,20 @@ def _is_listed(variant: Variant) -> bool:
 
 def _nothing_to_run(variant: Variant) -> str:
     if variant.partner is not None:
-        return f"its partner {variant.partner.provider} is not configured here"
+        provider = variant.partner.provider
+        if provider not in PROVIDERS:
+            return f"no partner {provider} is known here"
+        setting = variable(partner_key(provider))
+        return f"its partner {provider} is not configured here; the operator has to set {setting}"
     where = f" ({variant.source.location})" if variant.source else ""
     return f"its weights{where} are not pinned yet"
 
 
 def build(
-    rows: store.CatalogRows, callers: Mapping[bytes, Caller], before: Snapshot | None = None
+    rows: store.CatalogRows,
+    callers: Mapping[bytes, Caller],
+    before: Snapshot | None = None,
+    configured: frozenset[str] = frozenset(),
 ) -> Snapshot:
     """Checkers of schemas that did not change are kept: compiling six hundred of them takes a while."""
     releases: defaultdict[Slug, list[Release]] = defaultdict(list)
@@ -181,6 +203,8 @@ def build(
             else Checker(variant.input_schema)
             for slug, variant in variants.items()
         },
+        partners={v.partner.digest: v.partner for v in rows.variants if v.partner is not None},
+        configured=configured,
         blobs=dict(_blobs(rows)),
     )
 
@@ -207,17 +231,18 @@ def _lying(source: Source, files: Iterable[FileRef]) -> Iterator[tuple[str, Path
 class Catalogue:
     """The current snapshot, kept current."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, configured: frozenset[str] = frozenset()) -> None:
         self._db = db
+        self._configured = configured  # providers
         self._ahead = timedelta()  # how far the database's clock is ahead of ours
         self.now = Snapshot()
         self.changed = asyncio.Event()  # set at every reload; whoever waits for the next one clears it
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, db: Database) -> AsyncIterator["Catalogue"]:
+    async def open(cls, db: Database, configured: frozenset[str] = frozenset()) -> AsyncIterator["Catalogue"]:
         """Loaded when it is yielded; follows changes until the end."""
-        catalogue = cls(db)
+        catalogue = cls(db, configured)
         await catalogue.reload()
         follower = asyncio.create_task(catalogue._follow())
         try:
@@ -231,14 +256,21 @@ class Catalogue:
         return datetime.now(UTC) + self._ahead
 
     def variants(self, caller: Caller | None) -> tuple[Variant, ...]:
-        """What a gallery may show: first what runs here, then by slug."""
+        """What a gallery may show: first what runs here, then what partners serve, then by slug."""
         snapshot, now = self.now, self.clock()
         visible = [v for v in snapshot.variants.values() if snapshot.visible(v.slug, caller, now)]
-        return tuple(sorted(visible, key=lambda variant: (not self.runs_here(variant), variant.slug.lower())))
+        return tuple(sorted(visible, key=self._rank))
+
+    def _rank(self, variant: Variant) -> tuple[bool, bool, str]:
+        return (not self.runs_here(variant), not self.is_served(variant), variant.slug.lower())
 
     def runs_here(self, variant: Variant) -> bool:
         """Whether its weights are pinned and released, so that a host of ours can run it."""
         return bool(self.now.releases.get(variant.slug))
+
+    def is_served(self, variant: Variant) -> bool:
+        """Whether its partner answers for it."""
+        return self.now.is_served(variant)
 
     def variant(self, caller: Caller | None, slug: Slug) -> Variant | None:
         visible = self.now.visible(slug, caller, self.clock())
@@ -254,7 +286,7 @@ class Catalogue:
         began = datetime.now(UTC)
         rows = await store.load_catalog(self._db)
         self._ahead = rows.at - (began + (datetime.now(UTC) - began) / 2)
-        self.now = build(rows, await keys.active(self._db), self.now)
+        self.now = build(rows, await keys.active(self._db), self.now, self._configured)
         self.changed.set()
 
     async def _follow(self) -> None:

@@ -71,6 +71,7 @@ attempts = Table(
     Column("ended_at", DateTime(timezone=True)),
     Column("ended", Text),
     Column("decision", JSON),
+    Column("partner_request_id", Text),  # the partner's own name of it, once it has taken it
     postgresql_partition_by="RANGE (request_id)",
 )
 

@@ -9,7 +9,7 @@ import asyncio
 import bisect
 import heapq
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -25,6 +25,8 @@ from router.fairness import Fairness
 from router.files import FileStore
 from router.fleet import Fleet
 from router.links import Link
+from router.partners.connections import Connection
+from router.partners.desk import Desk
 from router.queue import Queue
 from router.requests import Failure, Outcome, RequestId, State, Status
 from router.residency import Bundle
@@ -54,6 +56,7 @@ class Term:
         catalogue: Catalogue,
         turns: Turns | None = None,
         traces: Traces = NO_TRACES,
+        partners: Mapping[str, Connection] | None = None,
     ) -> None:
         self.traces = traces
         self.turns = Turns(None) if turns is None else turns
@@ -74,6 +77,7 @@ class Term:
         self.starts = Starts(self)
         self.ends = Ends(self)
         self.reuse = Reuse(self)
+        self.desk = Desk(self, partners or {})
         self._order: list[RequestId] = []
         self._seconds: dict[RequestId, float] = {}  # that each waiting request is expected to run
         self._seconds_waiting = 0.0
@@ -85,7 +89,12 @@ class Term:
 
     @property
     def has_room(self) -> bool:
-        return not self.closed and len(self.waiting) < WINDOW and not self.backlog.is_set()
+        return not self.closed and self._room > 0 and not self.backlog.is_set()
+
+    @property
+    def _room(self) -> int:
+        """In memory; what waits for partners takes none of it from what waits for hosts."""
+        return WINDOW - len(self.waiting) + self.desk.waiting
 
     def status(self, request_id: RequestId) -> Status | None:
         """None when it is not in memory: the table knows."""
@@ -108,6 +117,7 @@ class Term:
             attempt.cancelled = True
             if attempt.sent and (link := self.links.get(attempt.host_id)) is not None:
                 link.send(protocol.Cancel(attempt=attempt.key))
+            self.desk.stop(request_id)
 
     # waiting
 
@@ -132,12 +142,19 @@ class Term:
     def take_turn(self, entry: Entry) -> None:
         """It has to run: placed when its key's turn comes."""
         if self.turns.enter(entry.id, entry.request.key_id):
-            placement.submit(self.placement, self.work_of(entry), time.time())
-            self.wake.set()
+            self._let_run(entry)
+
+    def _let_run(self, entry: Entry) -> None:
+        if self.desk.serves(entry):
+            self.desk.enter(entry)
+            return
+        placement.submit(self.placement, self.work_of(entry), time.time())
+        self.wake.set()
 
     def drop(self, request_id: RequestId) -> Entry:
         """It waits no more, and was not placed."""
         placement.cancel(self.placement, request_id)
+        self.desk.leave(request_id)
         entry = self.unlist(request_id)
         self.pass_turn(request_id)
         return entry
@@ -146,10 +163,12 @@ class Term:
         """It needs its key's turn no more: the next of the same key may be placed."""
         following = self.turns.leave(request_id)
         if following is not None and (entry := self.waiting.get(following)) is not None:
-            placement.submit(self.placement, self.work_of(entry), time.time())
+            self._let_run(entry)
         self.wake.set()
 
     def _estimate(self, entry: Entry) -> float:
+        if self.desk.serves(entry):
+            return 0.0  # of any host's time
         return self.placement.run_times.estimate(entry.request.version, units_of(entry.request.input))
 
     @property
@@ -182,7 +201,7 @@ class Term:
         if request.version not in fleet.residency.bundles:
             described = snapshot.described.get(request.version)
             if described is None:
-                return _unknown(request.version)
+                return None if self.desk.serves(entry) else _unknown(request.version)
             fleet.describe(Bundle.of_version(described.manifest))
         for use in request.adapters:
             if use.digest not in fleet.residency.bundles:
@@ -215,7 +234,7 @@ class Term:
     async def _take_up_for_ever(self) -> None:
         while True:
             await self.backlog.wait()
-            if WINDOW - len(self.waiting) < WINDOW // 10:
+            if self._room < WINDOW // 10:
                 await asyncio.sleep(TICK_SECONDS)
             else:
                 await self.take_up()
@@ -223,7 +242,7 @@ class Term:
     async def take_up(self) -> None:
         """As much of the table's backlog as there is room for."""
         self.backlog.clear()  # before we look: what is submitted meanwhile sets it again
-        room = WINDOW - len(self.waiting)
+        room = self._room
         entries = await self.queue.take_up(self.pool, room)
         if len(entries) == room:
             self.backlog.set()
@@ -268,6 +287,7 @@ class Term:
         self.closed = True
         for link in self.links.values():
             link.close()
+        await self.desk.close()
         for task in self._tasks:
             task.cancel()
         await self.queue.close()

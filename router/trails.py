@@ -15,10 +15,10 @@ from registry.tracing import NO_SPAN, Span, Traces
 from router.attempts import Attempt
 from router.placement import Decision
 from router.requests import State
-from router.rows import Ending
+from router.rows import Ending, Explanation
 
 
-def begin(traces: Traces, attempt: Attempt, decision: Decision, began: float) -> Span:
+def begin(traces: Traces, attempt: Attempt, decision: Decision | Explanation, began: float) -> Span:
     """The attempt's span, after its request's wait was told and with its placing as first child."""
     if not traces.on:
         return NO_SPAN

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -181,6 +181,11 @@ async def running_children(
         (home / "children.json").unlink(missing_ok=True)
 
 
+def _without_partners(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a host gets: keys of partners are none of its business."""
+    return {name: value for name, value in environment.items() if not name.startswith("MARQUEE_PARTNER_")}
+
+
 def children(
     settings: Settings, dsn: str, tokens: first_start.Tokens, changed: Callable[[str, int], None]
 ) -> tuple[supervisor.Child, supervisor.Child]:
@@ -211,7 +216,7 @@ def children(
     host = supervisor.Child(
         name="host",
         command=[sys.executable, "-m", "router.cli", "host", *host_arguments],
-        environment={**environment, "MARQUEE_HOST_KEY": tokens.host_key},
+        environment={**_without_partners(environment), "MARQUEE_HOST_KEY": tokens.host_key},
         log_path=logs / "host.log",
         on_change=changed,
     )

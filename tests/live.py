@@ -143,10 +143,10 @@ class Live:
         return self.server.config.app.state.gateway
 
 
-async def furnish(dsn: str) -> tuple[str, str, str]:
+async def furnish(dsn: str, catalog: Catalog = CATALOG) -> tuple[str, str, str]:
     """The catalogue and three keys: a customer's, another customer's, a host's."""
     async with Database.open(dsn, connections=2) as db:
-        await apply.apply(db, CATALOG)
+        await apply.apply(db, catalog)
         customer = await keys.create(db, "customer", ["run"])
         stranger = await keys.create(db, "stranger", ["run"])
         host = await keys.create(db, "operator", ["host"])

@@ -120,12 +120,15 @@ async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -
     urls, with_logs = _urls(house, request, status), _wants_logs(request)
 
     async def events() -> AsyncIterator[bytes]:
+        told: list[Any] = []
         async for change in with_heartbeat(house.core.watch(caller, job), HEARTBEAT_SECONDS):
             if change is None:
                 yield b": still here\n\n"
-            else:
-                data = msgspec.json.encode(fal_shapes.status(change, with_logs=with_logs) | urls)
-                yield b"data: " + data + b"\n\n"
+                continue
+            shape = fal_shapes.status(change, with_logs=with_logs)
+            if lines := shape.get("logs"):  # a stream's logs are what is new
+                shape["logs"], told = fal_shapes.newer(lines, told), lines
+            yield b"data: " + msgspec.json.encode(shape | urls) + b"\n\n"
 
     headers = {REQUEST_ID: status.request.id, "cache-control": "no-store", "x-accel-buffering": "no"}
     return Stream(events(), media_type="text/event-stream", headers=headers)

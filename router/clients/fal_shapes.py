@@ -1,6 +1,6 @@
 """fal's shapes: status objects, outputs, errors and their status codes. Pure, but for what Litestar's types need."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -9,7 +9,8 @@ from litestar.exceptions import HTTPException
 
 from router import errors, limits
 from router.clients.door import AnyRequest, Headers
-from router.requests import Failure, State, Status, StoredFile
+from router.partners import places
+from router.requests import Failure, LogLine, State, Status, StoredFile
 
 NAMESPACES = frozenset({"workflows", "comfy"})
 RETRYABLE = "x-fal-retryable"
@@ -20,7 +21,7 @@ log = structlog.get_logger("marquee.fal")
 
 def status(status: Status, *, with_logs: bool) -> dict[str, Any]:
     """The status object, but for its addresses."""
-    logs: list[Any] | None = [] if with_logs else None
+    logs = [_log(line) for line in _lines(status)] if with_logs else None
     match status.state:
         case State.QUEUED:
             return {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}
@@ -39,6 +40,8 @@ def output(status: Status, address: Callable[[StoredFile], str]) -> dict[str, An
     """What the model answered."""
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
+    if outcome.places is not None:
+        return places.filled(outcome.result, outcome.places, lambda n: address(outcome.files[n]))
     values = status.request.input
     files = [(file, _file(file, address)) for file in outcome.files]
     content: dict[str, Any] = {"timings": {"inference": outcome.run_seconds}}
@@ -51,6 +54,21 @@ def output(status: Status, address: Callable[[StoredFile], str]) -> dict[str, An
         if found := [shape for file, shape in files if file.content_type.startswith(f"{kind}/")]:
             content[kind] = found[0]
     return content
+
+
+def _lines(status: Status) -> Sequence[LogLine]:
+    return status.logs if status.outcome is None else status.outcome.logs
+
+
+def _log(line: LogLine) -> dict[str, Any]:
+    shape = {"message": line.message, "level": line.level, "source": "USER"}
+    return shape | {"timestamp": line.timestamp}
+
+
+def newer(lines: Sequence[Any], told: Sequence[Any]) -> Sequence[Any]:
+    """Those behind the last one told; only the newest lines are kept, so positions say nothing."""
+    last = next((n for n in range(len(lines) - 1, -1, -1) if told and lines[n] == told[-1]), -1)
+    return lines[last + 1 :]
 
 
 def webhook(status: Status, address: Callable[[StoredFile], str]) -> dict[str, Any]:
@@ -105,7 +123,8 @@ def failure(failure: Failure) -> tuple[int, dict[str, Any], Headers]:
     match failure.kind:
         case "input":
             issue = {"loc": ["body", *failure.location], "msg": failure.message, "type": failure.error}
-            return 422, {"detail": [issue]}, {RETRYABLE: "false"}
+            told = [_issue(one) for one in failure.issues]
+            return 422, {"detail": told or [issue]}, {RETRYABLE: "false"}
         case "cancelled":
             return 499, {"detail": failure.message, "error_type": kind}, headers
         case "deadline":

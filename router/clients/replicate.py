@@ -131,12 +131,15 @@ def _by_version(house: House, text: str) -> tuple[Slug, Digest | None]:
     for (slug, _), version in house.core.catalogue.now.versions.items():
         if version.digest == digest:
             return slug, digest
+    for variant in house.core.catalogue.now.variants.values():
+        if variant.partner is not None and variant.partner.digest == digest:
+            return variant.slug, digest
     raise UnknownSlugError(text)
 
 
 def _refuse_another_version(house: House, caller: Caller, slug: Slug, version: Digest | None) -> None:
     """A slug runs what answers it now; an older version must not pass for it. Raises `InvalidInputError`."""
-    if version is not None and house.core.resolve(caller, slug).version.digest != version:
+    if version is not None and house.core.resolve(caller, slug).digest != version:
         issue = Issue(location=("version",), message=f"{slug} runs another version now", kind="value_error")
         raise InvalidInputError([issue])
 

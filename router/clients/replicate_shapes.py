@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException
 from registry.catalog import Digest, Slug, Variant, Version
 from router import errors, limits
 from router.clients.door import AnyRequest, Headers
-from router.requests import State, Status
+from router.requests import Outcome, State, Status
 
 STATUS: Mapping[State, str] = {
     State.QUEUED: "starting",
@@ -53,9 +53,9 @@ def prediction(status: Status, origin: str, *, starting: bool = False) -> dict[s
         "version": version_id(request.version),
         "status": said,
         "input": request.input,
-        "output": files if status.state is State.SUCCEEDED else None,
+        "output": _output(outcome, files) if outcome and status.state is State.SUCCEEDED else None,
         "error": failed.message if failed and status.state is State.FAILED else None,
-        "logs": "",
+        "logs": "\n".join(line.message for line in (outcome.logs if outcome else status.logs)),
         "metrics": {"predict_time": outcome.run_seconds} if outcome else {},
         "created_at": _time(request.created_at),
         "started_at": _time(status.started_at),
@@ -64,6 +64,11 @@ def prediction(status: Status, origin: str, *, starting: bool = False) -> dict[s
         "source": "api",
         "urls": {"get": address, "cancel": f"{address}/cancel", "web": f"{origin}/m/{request.slug}"},
     }
+
+
+def _output(outcome: Outcome, files: list[str]) -> Any:
+    """Files; of a partner's answer without any, the answer."""
+    return outcome.result if outcome.places is not None and not files else files
 
 
 def model(variant: Variant, latest: Version | None, origin: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Catalogue(Protocol):
     def variant(self, caller: Caller | None, slug: Slug) -> Variant | None: ...
     def adapters(self, caller: Caller | None, variant: Variant) -> Sequence[Adapter]: ...
     def runs_here(self, variant: Variant) -> bool: ...
+    def is_served(self, variant: Variant) -> bool: ...
 
 
 class Calls(Protocol):
@@ -128,6 +129,7 @@ async def _gallery(front: Front, request: AnyRequest, query: str, task: str, pag
         task=task,
         picture=front.picture,
         runs_here=front.catalogue.runs_here,
+        is_served=front.catalogue.is_served,
         title=title,
     )
 
@@ -144,6 +146,7 @@ async def _playground(front: Front, request: AnyRequest, slug: Slug) -> Response
         visitor=visitor,
         title=title(variant),
         runs_here=front.catalogue.runs_here(variant),
+        is_served=front.catalogue.is_served(variant),
         variant=variant,
         plain=[field for field in controls if not field.advanced],
         advanced=[field for field in controls if field.advanced],

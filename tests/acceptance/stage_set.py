@@ -136,6 +136,9 @@ class FakeCatalogue:
     def runs_here(self, variant: Variant) -> bool:
         return variant.slug.startswith("marquee/")
 
+    def is_served(self, variant: Variant) -> bool:
+        return False
+
     def adapters(self, caller: Caller | None, variant: Variant) -> Sequence[Adapter]:
         if not variant.slug.startswith("marquee/"):
             return ()

@@ -44,6 +44,7 @@ SHELF = Shelf(
     texts=Texts(reversed(VARIANTS)),
     releases={Slug("acme/toys"): (OLD,), Slug("blue/secret"): (AHEAD,)},
     visible=lambda variant: variant.slug != "blue/secret",
+    callable=lambda variant: variant.slug == "acme/toys",
     now=NOW,
     address="https://m.example",
 )
@@ -95,6 +96,7 @@ def test_an_entry_is_shaped_as_platform_clients_read_it() -> None:
             "description": "",
             "status": "deprecated",
             "tags": ["starter"],
+            "callable": True,
             "model_url": "https://m.example/fal/run/acme/toys",
             "license": "mit",
         },
