@@ -44,7 +44,7 @@ def median_of(action):
 class Ours:
     """The engine's own steps of a swap, on one thread, without the run."""
 
-    def __init__(self, home, manifests, adapters):
+    def __init__(self, home, manifests, adapters, device_bytes=8 << 30):
         from loaders.assembly import Assembly
         from loaders.device import Device
         from loaders.merging import Pace
@@ -53,7 +53,7 @@ class Ours:
 
         self.device = device = Device("cpu")
         self.shelf = Shelf(
-            {"disk": 1 << 40, "device": 8 << 30},
+            {"disk": 1 << 40, "device": device_bytes},
             on_change=lambda change: None,
             drop_files=lambda digest: None,
         )

@@ -11,7 +11,8 @@ import msgspec
 
 from loaders import decoding
 from loaders.errors import InputError
-from loaders.pipelines import arguments, names, outputs, siblings
+from loaders.headroom import pixels
+from loaders.pipelines import arguments, names, outputs, siblings, tuned, tuning
 from loaders.pipelines.built import Built
 from loaders.retrieval import Retrieval
 
@@ -27,6 +28,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: Any
     call: arguments.Call
     style: outputs.Style
+    tuning: tuning.Tuning
 
     @property
     def steps(self) -> int:
@@ -53,8 +55,18 @@ def take_in(
     call = arguments.prepare(
         kind.__call__, values, defaults, _for_class(media, kind), frame_step=_frame_step(own)
     )
-    style = outputs.style(call.output_format, call.frame_rate, rate)
-    return Intake(pipeline=own, call=call, style=style)
+    given = {**defaults, **values}
+    return Intake(
+        pipeline=own,
+        call=call,
+        style=outputs.style(call.output_format, call.frame_rate, rate),
+        tuning=tuning.plan(
+            given,
+            tuned.decoder(own.components, given.get("dtype")),
+            pixels=pixels(call.arguments, call.count),
+            count=call.count,
+        ),
+    )
 
 
 def gather(values: Mapping[str, Any], retrieval: Retrieval, *, rate: int | None = None) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from loaders.headroom import Headroom
 from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
 from loaders.merging import Kept, Streamed
-from loaders.pipelines import arguments, built, outputs
+from loaders.pipelines import arguments, built, outputs, tuned
 from loaders.protocol import AttemptKey
 from loaders.residency import Item, Shelf
 from registry.catalog import Digest
@@ -91,7 +91,7 @@ def run(
     call, pipeline = taken.call, taken.pipeline
 
     def attempt() -> tuple[Any, float]:
-        with _bound(job, shelf, device), measured():
+        with _bound(job, shelf, device), tuned.applied(pipeline.components, taken.tuning), measured():
             begun = time.monotonic()
             return built.run(pipeline, call, on_step=_watch(job, report)), time.monotonic() - begun
 
@@ -217,7 +217,8 @@ def _answers(job: Job, call: arguments.Call, result: Any, count: int) -> dict[st
 
 
 def _how(job: Job) -> dict[str, str]:
-    return {} if job.lora is None else {"lora": str(job.lora.choice)}
+    lora = {} if job.lora is None else {"lora": str(job.lora.choice)}
+    return {**lora, **_taken(job).tuning.said()}
 
 
 def _timings(job: Job, idle_since: float, *, run: float, encode: float) -> protocol.Timings:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from loaders.errors import InputError
-from loaders.pipelines import names
+from loaders.pipelines import names, tuning
 
 IMAGE_SIZES: Mapping[str, tuple[int, int]] = {  # width, height
     "square_hd": (1024, 1024),
@@ -35,6 +35,7 @@ NOT_FOR_PIPELINES = frozenset(
         "seed",
         "sync_mode",
         *names.MEDIA,
+        *tuning.FIELDS,
     }
 )
 PRIOR_FRAME_RATE = 16.0  # frames a second, where neither caller nor class says

@@ -1,0 +1,125 @@
+"""What a run does differently: asked for by name, decided by the request alone, and undone afterwards."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from loaders import protocol
+from loaders.errors import InputError
+from loaders.pipelines import tuning
+from loaders.pipelines.tuning import Decoder, Tuning
+from registry import folders
+from tests import architectures
+from tests.bench import Bench
+
+DECODER = Decoder(channels=256, item_bytes=4, can_slice=True, can_tile=True)  # 3 KiB a pixel
+MEGA = 1 << 20  # pixels
+
+
+@pytest.mark.parametrize(
+    ("decoder", "pixels", "count", "expected"),
+    [
+        (DECODER, 1 * MEGA, 1, "whole"),
+        (DECODER, 8 * MEGA, 8, "slices"),
+        (DECODER, 8 * MEGA, 1, "tiles"),
+        (Decoder(channels=256, item_bytes=2, can_slice=True, can_tile=True), 5 * MEGA, 1, "whole"),
+        (Decoder(channels=256, item_bytes=4, can_slice=False, can_tile=True), 8 * MEGA, 8, "tiles"),
+        (Decoder(channels=256, item_bytes=4, can_slice=False, can_tile=False), 8 * MEGA, 8, "whole"),
+    ],
+)
+def test_large_outputs_are_decoded_in_pieces(
+    decoder: Decoder, pixels: int, count: int, expected: str
+) -> None:
+    assert tuning.decoding(decoder, pixels=pixels, count=count) == expected
+
+
+def test_nothing_is_done_that_was_not_asked_for() -> None:
+    assert tuning.plan({"prompt": "a cat"}, DECODER, pixels=MEGA, count=1) == Tuning()
+    assert Tuning().said() == {}
+
+
+def test_what_is_lossy_says_so() -> None:
+    asked = tuning.plan({"step_cache": 0.1, "attention": "native"}, None, pixels=0, count=1)
+    assert asked == Tuning(step_cache=0.1, attention="native")
+    assert asked.said() == {"step_cache": "0.1, lossy", "attention": "native"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"step_cache": 0},
+        {"step_cache": 2},
+        {"step_cache": True},
+        {"step_cache": "x"},
+        {"attention": "sage_hub"},
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_field(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        tuning.plan(given, None, pixels=0, count=1)
+    assert caught.value.location == tuple(given)
+
+
+def pixels(png: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(png))).astype(int)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Bench]:
+    one = Bench(tmp_path / "home", 1 << 30)
+    yield one
+    one.engine.close()
+    one.engine.check_integrity()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    root = tmp_path_factory.mktemp("tuning")
+    return lambda family: folders.read_pipeline(architectures.write(root / family, family, seed=1))
+
+
+def test_a_step_cache_changes_its_own_run_and_no_other(engine: Bench, models: Callable[[str], Any]) -> None:
+    flux = models("flux")
+    base = engine.run(flux, num_inference_steps=6)
+    cached = engine.run(flux, num_inference_steps=6, step_cache=1.0)
+    again = engine.run(flux, num_inference_steps=6)
+    assert again.outputs == base.outputs != cached.outputs
+    assert (base.done.how, cached.done.how) == ({}, {"step_cache": "1, lossy"})
+    assert engine.run(flux, num_inference_steps=6, step_cache=1.0).outputs == cached.outputs
+
+
+def test_a_model_without_a_step_cache_says_so_and_stays_as_it_was(
+    engine: Bench, models: Callable[[str], Any]
+) -> None:
+    unet = models("sd15")
+    base = engine.run(unet)
+    engine.submit(unet, step_cache=0.1)
+    outcome = engine.outcome()
+    assert isinstance(outcome, protocol.Failed)
+    assert (outcome.kind, outcome.location) == ("input", ("step_cache",))
+    assert engine.run(unet).outputs == base.outputs
+
+
+def test_pieces_and_attention_are_put_back(
+    engine: Bench, models: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flux = models("flux")
+    two = engine.run(flux, num_images=2)
+    math = engine.run(flux, num_images=2, attention="_native_math")
+    assert math.done.how == {"attention": "_native_math"}
+    monkeypatch.setattr(tuning, "DECODE_BYTES", 64 * 64 * 64 * 4 * 3)  # one small picture
+    sliced = engine.run(flux, num_images=2)
+    assert sliced.done.how == {"decoding": "slices"}
+    assert all(
+        np.abs(pixels(one) - pixels(other)).max() <= 1
+        for one, other in zip(sliced.outputs, two.outputs, strict=True)
+    )
+    monkeypatch.setattr(tuning, "DECODE_BYTES", 1)
+    assert engine.run(flux, num_images=2).done.how == {"decoding": "tiles"}
+    monkeypatch.undo()
+    assert engine.run(flux, num_images=2).outputs == two.outputs
