@@ -34,13 +34,14 @@ class Observatory:
         at, term = datetime.now(UTC), self._dispatcher.term
         if term is None:
             return FleetState(at=at, pool=self._dispatcher.pool)
-        fleet = term.placement.fleet
+        fleet, partners = term.placement.fleet, term.desk.partners
         return FleetState(
             at=at,
             pool=self._dispatcher.pool,
             hosts=tuple(_host(fleet, host, self._names()) for host in fleet.hosts.values()),
-            waiting=len(term.waiting),
-            running=len(term.attempts),
+            waiting=len(term.waiting) - sum(partner.waiting for partner in partners),
+            running=len(term.attempts) - sum(partner.running for partner in partners),
+            partners=partners,
             warm=_warm(fleet, self._catalogue.now),
             launches=self._launches(),
         )

@@ -86,6 +86,7 @@ class FleetCollector(Collector):
             family = GaugeMetricFamily(name, text, labels=labels)
             family.add_metric([fleet.pool], value)
             yield family
+        yield from _partners(fleet)
         used = GaugeMetricFamily(
             "marquee_device_used_bytes", "Weights on a host's device.", labels=["pool", "host"]
         )
@@ -97,3 +98,27 @@ class FleetCollector(Collector):
             budget.add_metric([fleet.pool, host.name], host.budget_bytes)
         yield used
         yield budget
+
+
+def _partners(fleet: FleetState) -> Iterator[Metric]:
+    for name, text, values in (
+        (
+            "marquee_partner_waiting_requests",
+            "Requests that wait for a partner.",
+            {one.name: one.waiting for one in fleet.partners},
+        ),
+        (
+            "marquee_partner_running_requests",
+            "Requests that a partner has.",
+            {one.name: one.running for one in fleet.partners},
+        ),
+        (
+            "marquee_partner_down",
+            "Whether a partner failed several times in a row, and nothing has gone well since.",
+            {one.name: int(one.is_down) for one in fleet.partners},
+        ),
+    ):
+        family = GaugeMetricFamily(name, text, labels=["pool", "partner"])
+        for partner, value in values.items():
+            family.add_metric([fleet.pool, partner], value)
+        yield family

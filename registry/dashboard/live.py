@@ -35,6 +35,15 @@ class HostState(Record, frozen=True, kw_only=True):
     parts: tuple[Part, ...] = ()
 
 
+class PartnerState(Record, frozen=True, kw_only=True):
+    """One provider that serves variants of the catalogue."""
+
+    name: str
+    waiting: int = 0
+    running: int = 0
+    is_down: bool = False  # it failed several times in a row, and nothing has gone well since
+
+
 class LaunchState(Record, frozen=True, kw_only=True):
     """How ready the pool is for one version of a launch."""
 
@@ -61,7 +70,10 @@ def _span(minutes: int) -> str:
 
 
 class FleetState(Record, frozen=True, kw_only=True):
-    """The pool as its dispatcher sees it. `warm`: hosts per variant that hold all its weights on the device."""
+    """The pool as its dispatcher sees it. `warm`: hosts per variant that hold all its weights on the device.
+
+    `waiting` and `running` are for hosts; what partners have is theirs.
+    """
 
     at: dt.datetime
     pool: str
@@ -69,6 +81,7 @@ class FleetState(Record, frozen=True, kw_only=True):
     waiting: int = 0
     running: int = 0
     warm: Mapping[str, int] = {}
+    partners: tuple[PartnerState, ...] = ()
     launches: tuple[LaunchState, ...] = ()  # ahead, or opened a short while ago
 
 

@@ -15,6 +15,7 @@ import structlog
 
 from loaders.protocol import AttemptKey
 from registry.catalog import Partner
+from registry.dashboard.live import PartnerState
 from registry.settings import partner_key, variable
 from router import ends, trails
 from router.attempts import Attempt
@@ -54,6 +55,19 @@ class Desk:
     @property
     def waiting(self) -> int:
         return sum(map(len, self._lines.values()))
+
+    @property
+    def partners(self) -> tuple[PartnerState, ...]:
+        """For dashboards and alerts."""
+        return tuple(
+            PartnerState(
+                name=name,
+                waiting=len(self._lines[name]),
+                running=self._busy[name],
+                is_down=connection.breaker.is_on_probation,
+            )
+            for name, connection in self._connections.items()
+        )
 
     # what waits
 

@@ -1,13 +1,19 @@
 """Partner variants from a caller's door to a local server that speaks fal's protocol, and back into our file store."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import pytest_asyncio
+from rich.console import Console
 
+from registry import keys
+from registry.database import Database
+from router.explanation import Fate, render
 from tests.fake_partner import CUT, Answer, FakeFal, png
 from tests.live import Live
 from tests.partnered import account, ledger, partnered
@@ -191,6 +197,8 @@ async def test_a_dead_partner_fails_fast_and_is_tried_again(shop: tuple[Live, Fa
     fal.trouble = [Answer(500, b"")] * 100
     answers = await asyncio.gather(*(run(live) for _ in range(3)))
     assert [a.json()["error_type"] for a in answers] == ["partner_unavailable"] * 3
+    metrics = (await live.client.get("/metrics")).text
+    assert 'marquee_partner_down{partner="fal",pool="local"} 1.0' in metrics
     asked, began = len(fal.asked), asyncio.get_running_loop().time()
     answer = await run(live)
     assert asyncio.get_running_loop().time() - began < 0.4
@@ -253,6 +261,28 @@ async def test_what_is_not_configured_says_what_the_operator_has_to_do(
     }  # fmt: skip
     page = (await live.client.get("/?q=far")).text
     assert page.count("served by fal") == 2
+
+
+async def test_why_names_the_partner_and_only_operators_its_name_of_it(
+    shop: tuple[Live, FakeFal], fal: FakeFal, module_dsn: str
+) -> None:
+    live = shop[0]
+    request_id = (await run(live)).headers["x-fal-request-id"]
+    async with Database.open(module_dsn, connections=2) as db:
+        operator = (await keys.create(db, "operator", ["operate"])).token
+    texts = []
+    for key in (live.key, operator):
+        async with live.visit(key) as client:
+            answer = await client.get(f"/v1/requests/{request_id}?explain")
+        fate = msgspec.json.decode(answer.content, type=Fate)
+        console = Console(file=io.StringIO(), width=140)
+        console.print(render(fate))
+        texts.append(console.file.getvalue())  # type: ignore[attr-defined]
+    for text in texts:
+        assert "on partner:fal" in text
+        assert "Served by partner fal (far-ai/flux/dev)." in text
+        assert "s in the partner's queue, 0.25 s to run" in text
+    assert ["There it is request job-1." in text for text in texts] == [False, True]
 
 
 async def test_local_requests_do_not_pass_the_desk(shop: tuple[Live, FakeFal], fal: FakeFal) -> None:

@@ -18,6 +18,11 @@ async def why(*arguments: str, dsn: str = "") -> Result:
     return await asyncio.to_thread(CliRunner().invoke, marquee, ["why", *arguments], env=environment)
 
 
+def told(result: Result) -> str:
+    """Without what the gateway in this process logged meanwhile."""
+    return result.output[result.output.index("acme/toys for customer") :]
+
+
 async def test_why_tells_owner_and_operator(dsn: str, tmp_path: Path) -> None:
     tokens = await furnish(dsn)
     async with Database.open(dsn, connections=2) as db:
@@ -32,7 +37,7 @@ async def test_why_tells_owner_and_operator(dsn: str, tmp_path: Path) -> None:
             assert "Why there: the cheapest host, and it can take it" in text
             assert "really" in text
         asked = await why(request_id, "--url", live.url, "--key", operator)
-        assert asked.output == read.output
+        assert told(asked) == told(read)
         for key, code in ((live.stranger, 404), (reader, 403), ("mq_nobody", 401)):
             refused = await why(request_id, "--url", live.url, "--key", key)
             assert (refused.exit_code, f"answers {code}" in refused.output) == (1, True), refused.output

@@ -9,7 +9,7 @@ import yaml
 
 from registry import edge
 from registry.catalog import Digest, OrganizationName, Slug
-from registry.dashboard.live import FleetState, HostState
+from registry.dashboard.live import FleetState, HostState, PartnerState
 from router.requests import Outcome, Request, RequestId, State, Status
 from router.telemetry import Telemetry
 
@@ -41,6 +41,7 @@ FLEET = FleetState(
     pool="local",
     hosts=(HostState(id="h", name="rack-7", device="cpu", slots=2, budget_bytes=8, used_bytes=4),),
     waiting=3,
+    partners=(PartnerState(name="fal", waiting=2, running=1, is_down=True),),
 )
 
 
@@ -50,6 +51,8 @@ def test_an_end_is_counted_with_its_seconds() -> None:
     assert "marquee_run_seconds_sum 3.0" in text
     assert 'marquee_waiting_requests{pool="local"} 3.0' in text
     assert 'marquee_device_used_bytes{host="rack-7",pool="local"} 4.0' in text
+    assert 'marquee_partner_waiting_requests{partner="fal",pool="local"} 2.0' in text
+    assert 'marquee_partner_down{partner="fal",pool="local"} 1.0' in text
     assert "lab/one" not in text
     assert "acme" not in text
 
