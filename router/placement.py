@@ -97,7 +97,7 @@ def choose(state: State, now: float) -> Decision | None:
             if decision:
                 return decision
     opened = state.fleet.opened
-    while opened:
+    while opened or _open_relieved(state, now):
         host = next(iter(opened))
         if waiting.row_of and state.fleet.free_slots.item(host) > 0:
             decision = _fill(state, host, now)
@@ -105,6 +105,18 @@ def choose(state: State, now: float) -> Decision | None:
                 return decision  # the host stays in `opened` until it is full or finds nothing
         del opened[host]
     return None
+
+
+def _open_relieved(state: State, now: float) -> bool:
+    """What waits behind a plan that is gone would else stay on a free host until something happens there."""
+    waiting, fleet = state.waiting, state.fleet
+    for host in waiting.relieved:
+        rows = waiting.planned_on[host]
+        last = LOW_TAG if fleet.device_free_at.item(host) > now else NEVER_TAG
+        if fleet.free_slots.item(host) > 0 and any(waiting.tag.item(row) < last for row in rows):
+            fleet.opened[host] = None
+    waiting.relieved.clear()
+    return bool(fleet.opened)
 
 
 def _place(state: State, row: int, now: float) -> Decision | None:
@@ -147,7 +159,12 @@ def _fill(state: State, host: int, now: float) -> Decision | None:
     tags = waiting.tag[rows]
     stall = finish_at - free_at - waiting.run_seconds[rows] * state.fleet.slowness.item(host)
     turn = finish_at + stall * knobs.stall * min(10, len(mine)) + knobs.order * (tags - tags.min())
-    for row in rows[np.argsort(turn, kind="stable")[:TRIES]].tolist():
+    in_turn = rows[np.argsort(turn, kind="stable")].tolist()
+    first = next(
+        (row for row in in_turn if row in mine), None
+    )  # is tried in any case: nobody else may take it
+    tries = in_turn[:TRIES]
+    for row in tries if first is None or first in tries else [*tries, first]:
         decision = _try(state, row, host, now)
         if decision:
             return decision

@@ -24,11 +24,13 @@ from router.waiting import Entry, Waiting
 class Knobs(msgspec.Struct, frozen=True, kw_only=True):
     """Weights of the price's terms; the simulator tunes them."""
 
-    regret: float = 2.0  # of a second of expected reloading
+    regret: float = 2.0  # of a second of expected reloading, where others wait
     order: float = 0.1  # seconds that a second of virtual time (fair order) is worth
     steal_margin_seconds: float = 0.5  # that a host must gain before it takes what is planned elsewhere
     spread_seconds: float = 0.5  # price of a second copy in the same failure domain
-    mover: float = 0.6  # of a second of loading, hidden or not: the mover is wanted by others too
+    mover: float = 0.6  # of a second of loading, hidden or not, where others wait for movers and devices
+    scarce: float = 1.0  # planned requests per host, from which on these two have their whole price
+    least_scarcity: float = 0.1  # of it that regret has on an idle fleet
     stall: float = 1.0
     prefetch_regret_seconds: float = 2.0  # that fetching ahead for a plan may cost
     shortlist: int = 4  # hosts whose eviction regret is worked out
@@ -61,6 +63,12 @@ class State:
     run_times: RunTimes
     knobs: Knobs = field(default_factory=Knobs)
     valuation: Valuation = field(default_factory=Valuation)
+
+    @property
+    def scarcity(self) -> float:
+        """How many others a second of loading delays: nobody on an idle fleet, where it is only one's own wait."""
+        hosts = len(self.fleet.hosts)
+        return min(1.0, self.waiting.planned / (hosts * self.knobs.scarce)) if hosts else 1.0
 
     @property
     def fairness(self) -> Fairness:
@@ -97,6 +105,9 @@ class Prices:
             self._ahead[first_on] = 0.0
         self._load, *adapters = [residency.seconds(bundle) for bundle in entry.bundles]
         self._fetch = self._load if not adapters else sum(adapters, self._load)
+        scarcity, knobs = state.scarcity, state.knobs
+        self._mover = knobs.mover * scarcity
+        self._regret = knobs.regret * max(scarcity, knobs.least_scarcity)
         self._priced: dict[int, Priced] = {}
         self.offers = self._nearest(first_on)
 
@@ -108,7 +119,7 @@ class Prices:
             free_at += self._ahead
         bounds: Floats = fetch + self.now
         np.maximum(bounds, free_at, out=bounds)
-        bounds += fetch * self.state.knobs.mover
+        bounds += fetch * self._mover
         bounds += fleet.slowness * self.entry.run_seconds
         total_bytes = sum([fleet.residency.size_bytes(bundle) for bundle in self.entry.bundles])
         if total_bytes > fleet.least_budget_bytes:
@@ -154,7 +165,7 @@ class Prices:
 
     def _done_at(self, index: int) -> float:
         _, start_at = self._times(index)
-        mover = self.state.knobs.mover * self._fetch.item(index)
+        mover = self._mover * self._fetch.item(index)
         run: float = self.entry.run_seconds * self.state.fleet.slowness.item(index)
         return start_at + mover + run
 
@@ -204,7 +215,7 @@ class Prices:
         if fetch > 0:
             keep = self._parts | planned_parts(state, index)
             victims, lost = state.valuation.evictions(fleet, index, self._needs(index), keep)
-            regret = knobs.regret * lost
+            regret = self._regret * lost
             spread = knobs.spread_seconds * (fleet.zone.item(index) == self._only_zone)
         own = self._load.item(index) / fetch if fetch > 0 else 1.0  # the version's share of what it waits for
         candidate = Candidate(
@@ -215,7 +226,7 @@ class Prices:
             run=self.entry.run_seconds * fleet.slowness.item(index),
             regret=regret,
             spread=spread,
-            mover=knobs.mover * fetch,
+            mover=self._mover * fetch,
         )
         total = offer.done_at - self.now + regret + spread
         priced = self._priced[index] = Priced(index, candidate, victims, total)

@@ -68,6 +68,7 @@ class Waiting:
         self.planned = 0  # rows with a plan
         self.adapted = 0  # rows with adapters
         self.planned_on: dict[int, dict[int, None]] = {}  # host -> rows planned there
+        self.relieved: dict[int, None] = {}  # hosts that a plan was taken from: what was behind it may go
         self._turning: set[Line] = set()  # lines in `_turns`
 
     def __len__(self) -> int:
@@ -157,6 +158,7 @@ class Waiting:
         if before >= 0:
             self.planned -= 1
             del self.planned_on[before][row]
+            self.relieved[before] = None
         if host >= 0:
             self.planned += 1
             self.planned_on.setdefault(host, {})[row] = None

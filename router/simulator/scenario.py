@@ -21,7 +21,11 @@ from router.simulator.synthetic import Market
 from router.simulator.workload import GB, Job, Workload, arrival_rate
 
 VIDEO = Digest("long-video")
-VIDEO_SECONDS, VIDEO_SIGMA = 900.0, 0.5
+VIDEO_SECONDS = 900.0
+VIDEO_SIGMA, VIDEO_NOISE = (
+    0.49,
+    0.1,
+)  # of log seconds: by frames, steps and size, which the input says; the rest
 
 
 class Hosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,9 +118,10 @@ def _with_videos(made: Workload, share: float, rng: np.random.Generator) -> Work
     jobs: list[Job] = []
     for job in made.jobs:
         if rng.random() < share:
-            seconds = VIDEO_SECONDS * math.exp(rng.normal(0.0, VIDEO_SIGMA))
+            units = math.exp(rng.normal(0.0, VIDEO_SIGMA))
+            seconds = VIDEO_SECONDS * units * math.exp(rng.normal(0.0, VIDEO_NOISE))
             jobs.append(
-                replace(job, version=VIDEO, adapters=(), run_seconds=seconds, units=1.0, kind="video")
+                replace(job, version=VIDEO, adapters=(), run_seconds=seconds, units=units, kind="video")
             )
         else:
             jobs.append(job)

@@ -16,6 +16,7 @@ from router.residency import Bundle, Part
 from router.simulator.workload import GB, Job, Workload
 
 DAY_SECONDS = 86_400.0
+VIDEO_NOISE = 0.1  # of a video's log seconds, that its input does not say
 
 
 @dataclass(frozen=True)
@@ -175,10 +176,15 @@ class _Picker:
         adapters: tuple[Digest, ...] = ()
         if family.run_seconds < 100 and rng.random() < self.market.lora_share:
             adapters = (Digest(f"lora{int(np.searchsorted(self.loras, rng.random()))}"),)
-        units = float(rng.choice([1.0, 2.0, 4.0], p=[0.7, 0.2, 0.1])) if family.run_seconds < 10 else 1.0
-        scale = units / 1.5  # the mean of the three
-        noise = math.exp(rng.normal(0.0, family.sigma))
-        seconds = family.run_seconds * noise * (scale if family.run_seconds < 10 else 1.0)
+        units, noise = float(rng.choice([1.0, 2.0, 4.0], p=[0.7, 0.2, 0.1])), family.sigma
+        if family.sigma > VIDEO_NOISE and family.name.endswith("video"):
+            # Frames, steps and size make most of the spread, and the input says them.
+            units = math.exp(rng.normal(0.0, math.sqrt(family.sigma**2 - VIDEO_NOISE**2)))
+            noise = VIDEO_NOISE
+        elif family.run_seconds >= 10:
+            units = 1.0
+        scale = units / 1.5 if family.run_seconds < 10 else units  # 1.5 is the mean of the three
+        seconds = family.run_seconds * scale * math.exp(rng.normal(0.0, noise))
         return Job(
             number, at, f"c{customer}", Digest(f"v{variant}"), adapters, seconds, units, kind=family.name
         )

@@ -285,3 +285,15 @@ def test_reports_correct_what_was_expected(site: Site) -> None:
     assert site.state.fleet.residency.seconds(site.state.fleet.residency.bundles[Digest("sdxl")])[
         0
     ] == pytest.approx(5.5)
+
+
+def test_what_was_planned_behind_another_goes_when_the_other_does(site: Site) -> None:
+    """Nothing happens on the idle host: without the other's plan it has to be looked at again."""
+    site.join(hello("only", MODELS["flux"]))
+    first, second = site.submit(units=2.0), site.submit()
+    site.state.waiting.unplanned.clear()
+    site.state.fleet.opened.clear()
+    for request in (first, second):
+        site.state.waiting.plan(site.state.waiting.row_of[request], 0, 4.0, site.now + 8.0)
+    placement.cancel(site.state, first)
+    assert site.drain() == {second: "only"}

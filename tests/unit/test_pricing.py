@@ -159,7 +159,7 @@ def _base(state, entry, tag, now, host, *, first):
     start_at = max(free_at, begins + fetch) if fetch else free_at
     run = entry.run_seconds / float(fleet.speed[host.index])
     total = sum(residency.size_bytes(bundle) for bundle in entry.bundles)
-    base = start_at + state.knobs.mover * fetch + run if total <= budget else NEVER
+    base = start_at + state.knobs.mover * state.scarcity * fetch + run if total <= budget else NEVER
     return base, (free_at, start_at, loads, needs, run)
 
 
@@ -172,7 +172,7 @@ def _with_regret(state, entry, now, base, index, terms):
         victims, lost = state.valuation.evictions(
             state.fleet, index, needs, keep | planned_parts(state, index)
         )
-        regret = state.knobs.regret * lost
+        regret = state.knobs.regret * max(state.scarcity, state.knobs.least_scarcity) * lost
         zones = {
             float(state.fleet.zone[host.index])
             for host in state.fleet.hosts.values()
@@ -182,7 +182,15 @@ def _with_regret(state, entry, now, base, index, terms):
         spread = state.knobs.spread_seconds * alone
     stall = start_at - free_at
     own = loads[0] / fetch if fetch else 1.0
-    parts = (free_at - now, stall * own, stall * (1 - own), run, regret, spread, state.knobs.mover * fetch)
+    parts = (
+        free_at - now,
+        stall * own,
+        stall * (1 - own),
+        run,
+        regret,
+        spread,
+        state.knobs.mover * state.scarcity * fetch,
+    )
     return (base - now + regret + spread, index, parts, victims)
 
 
