@@ -17,7 +17,7 @@ from loaders import protocol
 from registry import database
 from registry.catalog import Digest
 from registry.database import Database
-from router import placement, prewarm
+from router import prewarm
 from router.demand import Demand, DemandState, RunModel
 from router.fleet import Fleet
 from router.prewarm import Launch
@@ -132,13 +132,6 @@ class Foresight:
 
     def _stage(self, order: prewarm.Stage, now: float) -> None:
         staging = order.staging
-        version, snapshot = staging.bundles[0], self._term.catalogue.now
-        if version not in snapshot.described:  # wanted once, and gone since
-            return
-        link = self._term.links[staging.host_id]
-        link.describe(snapshot, version, ())
-        if staging.evicts:
-            link.send(protocol.Drop(digests=staging.evicts))
-        link.send(protocol.Stage(version=version, pin_until=order.pin_until))
-        placement.fold(self._term.placement, staging, now)
-        log.info("prewarming", host=staging.host_id, version=version[:19], reason=order.reason)
+        if self._term.starts.stage(staging, now, pin_until=order.pin_until):
+            version = staging.bundles[0]
+            log.info("prewarming", host=staging.host_id, version=version[:19], reason=order.reason)

@@ -12,7 +12,7 @@ from loaders import protocol
 from loaders.protocol import AttemptKey
 from router import placement, trails
 from router.attempts import Attempt
-from router.hosts import Assigned
+from router.hosts import Assigned, Staging
 from router.rows import Assignment, Explanation
 
 if TYPE_CHECKING:
@@ -33,8 +33,29 @@ class Starts:
             began = time.time()
             decision = placement.choose(self._term.placement, now)
             if decision is None:
+                self._fetch_ahead(now)
                 return False
             self._carry_out(decision, now, began)
+        return True
+
+    def _fetch_ahead(self, now: float) -> None:
+        """Where a mover idles: weights of requests that are planned there and not bound yet."""
+        while (staging := placement.prefetch(self._term.placement, now)) is not None:
+            if not self.stage(staging, now):
+                return
+
+    def stage(self, staging: Staging, now: float, *, pin_until: float | None = None) -> bool:
+        """Tells a host to fetch; False for what was wanted once and is gone since."""
+        version, *adapters = staging.bundles
+        snapshot = self._term.catalogue.now
+        if version not in snapshot.described or not snapshot.described_adapters.keys() >= set(adapters):
+            return False
+        link = self._term.links[staging.host_id]
+        link.describe(snapshot, version, adapters)
+        if staging.evicts:
+            link.send(protocol.Drop(digests=staging.evicts))
+        link.send(protocol.Stage(version=version, adapters=tuple(adapters), pin_until=pin_until))
+        placement.fold(self._term.placement, staging, now)
         return True
 
     def _carry_out(self, decision: placement.Decision, now: float, began: float) -> None:

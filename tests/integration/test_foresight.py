@@ -84,3 +84,20 @@ async def test_a_memory_of_another_shape_is_left_alone(dsn: str, tmp_path: Path)
         )
     async with serving(dsn, tmp_path, tokens) as live:
         assert len(live.gateway.dispatcher.term.placement.demand.names) == 0
+
+
+async def test_weights_of_what_is_planned_are_fetched_while_others_run(dsn: str, tmp_path: Path) -> None:
+    """Two requests fill the host; the third is bound to none, and its weights move all the same."""
+    tokens = await furnish(dsn)
+    async with serving(dsn, tmp_path, tokens) as live, live.host().linked() as host:
+        host.release.clear()
+        for slug in ("acme/toys", "acme/toys", "acme/other"):
+            assert (await live.client.post(f"/fal/queue/{slug}", json=PROMPT)).status_code == 200
+        async with asyncio.timeout(20):
+            while not host.staged:
+                await asyncio.sleep(0.02)
+        other = CONTENTS["acme/other"].digest
+        assert [order.version for order in host.staged] == [other]
+        assert [assign.version for assign in host.assigned] == [TOYS, TOYS]
+        assert other in host.described
+        host.release.set()
