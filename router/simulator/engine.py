@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
+from loaders.cache import Order
 from loaders.protocol import AttemptKey, Done, FromHost, Hello
 from registry.catalog import Digest
 from router.residency import Bundle
@@ -95,6 +96,7 @@ class Simulation:
         overlaps: bool | None = None,
         free_loads: bool = False,
         evictor: Evictor | None = None,
+        order: Order = "lru",
     ) -> None:
         self.policy, self.workload, self.outages = policy, workload, outages
         self.bundles: Mapping[Digest, Bundle] = {bundle.digest: bundle for bundle in workload.bundles}
@@ -116,6 +118,7 @@ class Simulation:
                 say=self._hear,
                 evictor=evictor,
                 free_loads=free_loads,
+                order=order,
             )
             for plan in fleet
         }

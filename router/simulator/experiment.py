@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from loaders.cache import Order
 from router.simulator import measure, scenario
 from router.simulator.bounds import Belady, FreeLoads
 from router.simulator.engine import Policy, Run, Simulation
@@ -27,6 +28,7 @@ class Contender:
     free_loads: bool = False
     clairvoyant: bool = False
     is_peer: bool = True  # not we, not a bound
+    order: Order = "lru"  # of the hosts' caches
 
 
 def _marquee(workload: Workload, seed: int) -> Policy:
@@ -47,6 +49,9 @@ def contenders() -> dict[str, Contender]:
     ours = "peer's rule on hosts that load during runs, as ours do"
     found += [Contender(f"{Ect.name}, overlapped", ours, _peer(Ect), overlaps=True, is_peer=False)]
     found += [Contender(Marquee.name, Marquee.source, _marquee, is_peer=False)]
+    cost = "the rule above on hosts that evict by cost (GreedyDual-Size-Frequency in seconds)"
+    found += [Contender(f"{Ect.name}, overlapped, GDSF", cost, _peer(Ect), True, is_peer=False, order="cost")]
+    found += [Contender("marquee, GDSF", cost, _marquee, is_peer=False, order="cost")]
     belady = "bound: ECT over Belady's cache, overlapped"
     found += [Contender("clairvoyant cache", belady, _peer(Ect), True, clairvoyant=True, is_peer=False)]
     found += [Contender(FreeLoads.name, FreeLoads.source, _peer(FreeLoads), free_loads=True, is_peer=False)]
@@ -91,6 +96,7 @@ def play_one(each: Contender, plan: Scenario, made: Workload, seed: int) -> Run:
         overlaps=each.overlaps,
         free_loads=each.free_loads,
         evictor=Belady(made.jobs, bundles) if each.clairvoyant else None,
+        order=each.order,
     ).play()
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from loaders.cache import WeightCache
+from loaders.cache import Order, WeightCache
 from loaders.errors import NoRoomError
 from loaders.protocol import (
     AttemptKey,
@@ -96,6 +96,7 @@ class Machine:
         say: Callable[[str, FromHost], None],
         evictor: Evictor | None = None,
         free_loads: bool = False,
+        order: Order = "lru",
     ) -> None:
         self.name, self.kind, self.zone, self.overlaps = name, kind, zone, overlaps
         self._later, self._say, self._evictor, self._free = later, say, evictor, free_loads
@@ -105,7 +106,7 @@ class Machine:
             "disk": int(kind.disk_gb * GB),
         }
         self.caches: dict[Tier, WeightCache] = {
-            tier: WeightCache(budgets[tier], tier=tier) for tier in NEAR if budgets[tier]
+            tier: WeightCache(budgets[tier], tier=tier, order=order) for tier in NEAR if budgets[tier]
         }
         self.queue: deque[Attempt] = deque()
         self.running: Attempt | None = None
@@ -166,7 +167,7 @@ class Machine:
         for tier in ("device", "memory"):
             if tier in self.caches:
                 old = self.caches[tier]
-                self.caches[tier] = WeightCache(old.budget_bytes, tier=tier)
+                self.caches[tier] = WeightCache(old.budget_bytes, tier=tier, order=old.order)
         self.device = self.caches["device"]
         return lost
 
@@ -210,6 +211,7 @@ class Machine:
 
     def _carry_out(self, attempt: Attempt, moves: tuple[Move, ...], now: float) -> None:
         seconds = sum(bundle.fixed_seconds for bundle in attempt.missed)
+        fixed = {part.digest: bundle.fixed_seconds for bundle in attempt.bundles for part in bundle.parts}
         added, removed = [], []
         for move in moves:
             held = Held(digest=move.digest, tier=move.tier, size_bytes=move.size_bytes)
@@ -217,7 +219,8 @@ class Machine:
                 self.caches[move.tier].discard(move.digest)
                 removed.append(held)
             else:
-                self.caches[move.tier].add(move.digest, move.size_bytes)
+                again = fixed[move.digest] + move.size_bytes / self.kind.speeds.disk_to_memory
+                self.caches[move.tier].add(move.digest, move.size_bytes, reload_seconds=again)
                 added.append(held)
                 seconds += self._move_seconds(move)
                 self.tally.moved_bytes[move.kind] = self.tally.moved_bytes.get(move.kind, 0) + move.size_bytes
