@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from router.partners import places
 from router.requests import Outcome, State, Status
 
 
@@ -27,6 +28,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None = None
     pictures: tuple[Picture, ...] = ()
     result: Mapping[str, Any] = {}
+    answer: Mapping[str, Any] | None = None  # a partner's own shape, with our addresses in it
     timings: Mapping[str, float] = {}
     location: tuple[str, ...] = ()
 
@@ -40,6 +42,7 @@ def progress(status: Status) -> Progress:
         share=_share(status),
         pictures=_pictures(outcome) if outcome else (),
         result=_result(status, outcome) if outcome else {},
+        answer=_answer(outcome) if outcome else None,
         timings=_timings(outcome) if outcome else {},
         location=outcome.failure.location if outcome and outcome.failure else (),
     )
@@ -97,6 +100,12 @@ def _result(status: Status, outcome: Outcome) -> Mapping[str, Any]:
     seed = outcome.result.get("seed", status.request.input.get("seed"))
     flagged = outcome.result.get("has_nsfw_concepts", ())
     return {"seed": seed, "flagged": any(flagged) if isinstance(flagged, list | tuple) else False}
+
+
+def _answer(outcome: Outcome) -> Mapping[str, Any] | None:
+    if outcome.places is None:
+        return None
+    return places.filled(outcome.result, outcome.places, lambda n: f"/files/{outcome.files[n].id}")
 
 
 def _timings(outcome: Outcome) -> Mapping[str, float]:

@@ -5,6 +5,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from registry.database import Database
+from router.partners import errand
 from tests.fake_host import picture
 from tests.fake_partner import Answer, FakeFal
 from tests.live import Live, furnish, serving
@@ -122,3 +126,38 @@ async def test_a_key_that_is_taken_away_ends_what_waits_and_runs(dsn: str, tmp_p
                 where = f"/fal/queue/far/dev/requests/{job['request_id']}"
                 done = await live.until(f"{where}/status", "COMPLETED")
                 assert done["error_type"] == "partner_not_configured"
+
+
+@pytest.mark.parametrize(
+    ("is_late", "jobs", "attempts"), [(True, 1, 1), (False, 2, 2)], ids=["late", "never"]
+)
+async def test_a_name_that_a_crash_swallowed_is_waited_for_a_moment(
+    is_late: bool,  # noqa: FBT001  a case
+    jobs: int,
+    attempts: int,
+    dsn: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever crashed may have left its write under way; what nobody knows is handed over once more."""
+    monkeypatch.setattr(errand, "RESUME_GRACE_SECONDS", 60.0 if is_late else 0.1)
+    monkeypatch.setattr(errand, "RESUME_LOOK_SECONDS", 0.05)
+    rename = "UPDATE attempts SET partner_request_id = %s WHERE request_id = %s"
+    tokens = await furnish(dsn, PARTNERED)
+    async with FakeFal().running() as fal, Database.open(dsn, connections=2) as db:
+        fal.released = False
+        async with serving(dsn, tmp_path, tokens, **account("fal", fal.url)) as live:
+            job = (await live.client.post("/fal/queue/far/dev", json=PROMPT)).json()
+            while not any("status" in asked.path for asked in fal.asked):
+                await asyncio.sleep(0.01)
+        async with db.pool.connection() as connection:
+            await connection.execute(rename, [None, job["request_id"]])
+        fal.released = True
+        async with serving(dsn, tmp_path, tokens, **account("fal", fal.url)) as live:
+            if is_late:
+                async with db.pool.connection() as connection:
+                    await connection.execute(rename, ["job-1", job["request_id"]])
+            await live.until(f"/fal/queue/far/dev/requests/{job['request_id']}/status", "COMPLETED")
+    assert len(fal.jobs) == jobs
+    record = [("succeeded", "partner:fal", attempts, 1, "0.04", None)]
+    assert await ledger(dsn, job["request_id"]) == record

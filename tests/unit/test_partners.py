@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from registry.catalog import OrganizationName
+from registry.catalog import Digest, OrganizationName, Slug
 from registry.errors import SettingsError
 from registry.settings import PartnerAccount, Settings
 from router.inputs import Checker
 from router.partners import patience, places, refusals, sizes
 from router.partners.breaker import FAILURES, FIRST_SECONDS, Breaker
 from router.partners.line import Line
-from router.requests import Place, RequestId
+from router.requests import Outcome, Place, Request, RequestId, State, Status, StoredFile
+from router.storefront.progress import progress
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -109,6 +110,26 @@ def test_a_result_is_filled_with_our_addresses_and_nothing_else() -> None:
         "text": "ab",
         "none": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("where", "answer"),
+    [
+        (None, None),
+        ((), {"text": "hi", "model": {"url": ""}}),
+        ((Place(path=("model", "url"), file=0),), {"text": "hi", "model": {"url": "/files/f1"}}),
+    ],
+)
+def test_the_page_gets_a_partners_whole_answer(where: tuple[Place, ...] | None, answer: object) -> None:
+    request = Request(
+        id=RequestId("r"), organization=OrganizationName("blue"), key_id="k", slug=Slug("far/dev"),
+        version=Digest("sha256:v"), input={}, created_at=NOON,
+    )  # fmt: skip
+    file = StoredFile(id="f1", content_type="model/gltf-binary", size_bytes=1, sha256="")
+    outcome = Outcome(
+        state=State.SUCCEEDED, files=(file,), result={"text": "hi", "model": {"url": ""}}, places=where
+    )
+    assert progress(Status(request=request, state=State.SUCCEEDED, outcome=outcome)).answer == answer
 
 
 def test_what_is_said_beside_a_file_is_believed_within_reason() -> None:

@@ -24,11 +24,27 @@ const busy = (isBusy) => {
 
 const seconds = (value) => (value < 10 ? value.toFixed(2) : value.toFixed(1)) + " s";
 
+const download = (file) => {
+  const link = document.createElement("a");
+  link.href = file.url;
+  link.className = "button quiet";
+  link.textContent = `Download ${file.content_type}`;
+  return link;
+};
+
+const whole = (answer) => {
+  const text = document.createElement("pre");
+  text.className = "answer";
+  text.textContent = JSON.stringify(answer, null, 2);
+  return text;
+};
+
 const figure = (picture, prompt) => {
-  const tag = picture.content_type.split("/")[0];
-  const element = document.createElement(tag === "image" ? "img" : tag === "audio" ? "audio" : "video");
+  const tag = { image: "img", audio: "audio", video: "video" }[picture.content_type.split("/")[0]];
+  if (!tag) return download(picture);
+  const element = document.createElement(tag);
   element.src = picture.url;
-  if (tag === "image") element.alt = prompt ? `Picture of: ${prompt}` : "The picture";
+  if (tag === "img") element.alt = prompt ? `Picture of: ${prompt}` : "The picture";
   else element.controls = true;
   if (picture.width) [element.width, element.height] = [picture.width, picture.height];
   const link = document.createElement("a");
@@ -53,7 +69,9 @@ const remember = (pictures, prompt) => {
 const finish = (view, prompt) => {
   at("screen").dataset.state = view.state;
   busy(false);
-  at("pictures").replaceChildren(...(view.pictures ?? []).map((picture) => figure(picture, prompt)));
+  const shown = (view.pictures ?? []).map((picture) => figure(picture, prompt));
+  if (!shown.length && view.answer) shown.push(whole(view.answer));
+  at("pictures").replaceChildren(...shown);
   remember(view.pictures ?? [], prompt);
   const flagged = view.result?.flagged ? " The safety check marked this picture." : "";
   at("status").textContent = view.state === "succeeded" ? `Done.${flagged}` : view.state === "cancelled" ? "Cancelled." : "It failed.";
