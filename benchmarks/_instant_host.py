@@ -1,5 +1,9 @@
-"""A host for benchmarks only: takes many assignments at once and is done with each at once, without a picture."""
+"""A host for benchmarks only: takes many assignments at once and is done with each at once, without a picture.
 
+With `SLOTS SECONDS` behind its name it takes as many and needs as long for each, one after the other.
+"""
+
+import asyncio
 import sys
 
 import uvloop
@@ -12,7 +16,7 @@ SLOTS = 64
 TIMINGS = Timings(run=0.001)
 
 
-async def serve(url: str, key: str, name: str) -> None:
+async def serve(url: str, key: str, name: str, slots: str = str(SLOTS), seconds: str = "0") -> None:
     hello = Hello(
         protocol=protocol.PROTOCOL_VERSION,
         host_id=name,
@@ -26,8 +30,9 @@ async def serve(url: str, key: str, name: str) -> None:
         held=(),
         running=(),
         finished=(),
-        slots=SLOTS,
+        slots=int(slots),
     )
+    timings = Timings(run=float(seconds) or TIMINGS.run)
     headers = {"Authorization": f"Bearer {key}"}
     address = url.replace("http", "ws", 1) + "/hosts/link"
     async for socket in websockets.connect(address, additional_headers=headers, compression=None):
@@ -36,12 +41,14 @@ async def serve(url: str, key: str, name: str) -> None:
             async for frame in socket:
                 message = protocol.decode_to_host(frame)
                 if isinstance(message, Assign):
+                    if float(seconds):
+                        await asyncio.sleep(float(seconds))
                     result = {"seed": message.input.get("seed")}
-                    done = Done(attempt=message.attempt, outputs=(), result=result, timings=TIMINGS)
+                    done = Done(attempt=message.attempt, outputs=(), result=result, timings=timings)
                     await socket.send(protocol.encode(done))
         except websockets.ConnectionClosed:
             continue
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(*sys.argv[1:4]))
+    uvloop.run(serve(*sys.argv[1:6]))

@@ -31,7 +31,7 @@ class Victims:
         self.hosts = [f"host-{number}" for number in range(HOSTS)]
         self.commands = {name: [sys.executable, "-m", "router.gateway"] for name in self.ports}
         for name in self.hosts:
-            self.commands[name] = self._pretended(name) if pretend else self._real(name)
+            self.commands[name] = self._pretended(name) if pretend else self.real(name)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.kills = 0
 
@@ -39,7 +39,7 @@ class Victims:
         url = f"http://127.0.0.1:{self.balancer_port}"
         return [sys.executable, "-m", "benchmarks._pretend_host", url, self.host_key, name]
 
-    def _real(self, name: str) -> list[str]:
+    def real(self, name: str) -> list[str]:
         url = f"http://127.0.0.1:{self.balancer_port}"
         options = ["--url", url, "--home", str(self.home / name), "--device", "cpu", "--name", name]
         return [sys.executable, "-m", "router.cli", "host", *options, "--key", self.host_key]

@@ -120,7 +120,7 @@ class Core:
 
     async def _enqueue(self, request: Request) -> None:
         term = self._dispatcher.term
-        taken = term is not None and term.has_room
+        taken = term is not None and not term.closed and term.intake.admits(request)
         created_at = await self._queue.submit(request, taken=taken)
         if term is None or not taken:
             return

@@ -43,7 +43,7 @@ class Hub:
         running = await term.queue.running(term.pool)
         self._orphans = {entry.id: entry for entry in running if not term.desk.resume(entry)}
         self._orphaned_at = time.time()
-        await term.take_up()  # a host may come back with what was handed back a moment ago
+        await term.intake.take_up()  # a host may come back with what was handed back a moment ago
 
     def give_up_orphans(self, now: float) -> None:
         """Hosts that did not come back in time are gone."""

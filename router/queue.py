@@ -23,6 +23,7 @@ from router.batching import Batcher
 from router.errors import QueueUnavailableError
 from router.requests import Outcome, Request, RequestId, State, Status
 from router.rows import Acceptance, Adoption, Assignment, AttemptRow, Ended, Ending, Entry, Return
+from router.waiting import Line
 
 QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 SUBMITTED_CHANNEL = "marquee_submitted"  # payload: a pool
@@ -30,6 +31,7 @@ FINISHED_CHANNEL = "marquee_finished"  # payload: a request id
 CANCELLED_CHANNEL = "marquee_cancelled"  # payload: a request id
 SUBMIT_PATIENCE_SECONDS = 10.0
 RETRY_PAUSE_SECONDS = 0.2
+AHEAD_LIMIT = 10_000  # who asks for a place in a longer line hears this
 LOST = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 Items = TypeVar("Items")
@@ -79,9 +81,11 @@ class Queue:
     async def status(self, request_id: RequestId) -> Status | None:
         return await self._reads.add(request_id)
 
-    async def take_up(self, pool: str, limit: int) -> list[Entry]:
-        found = [rows.to_entry(row) for row in await self._fetch("take_up", pool=pool, limit=limit)]
-        return sorted(found, key=lambda entry: entry.id)
+    async def take_up(self, pool: str, share: int, held: Mapping[Line, int]) -> list[Entry]:
+        """The oldest of every line, up to `share` of each with those that it has in memory already."""
+        counts = msgspec.json.encode({f"{priority} {who}": count for (who, priority), count in held.items()})
+        found = await self._fetch("take_up", pool=pool, share=share, held=counts.decode())
+        return sorted((rows.to_entry(row) for row in found), key=lambda entry: entry.id)
 
     async def release(self, pool: str) -> None:
         """A dispatcher begins: what its predecessor had in memory and did not start is free again."""
@@ -99,7 +103,8 @@ class Queue:
         found = await self._fetch("held", pool=pool, settled_seconds=settled_seconds)
         return {row["id"]: State(row["state"]) for row in found}
 
-    async def ahead(self, pool: str, request_id: RequestId, limit: int = 100_000) -> int:
+    async def ahead(self, pool: str, request_id: RequestId, limit: int = AHEAD_LIMIT) -> int:
+        """How many of its own line wait before it: of others, fair sharing lets only some go first."""
         found = await self._fetch("ahead", pool=pool, id=request_id, limit=limit)
         return int(found[0]["count"])
 

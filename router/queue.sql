@@ -18,11 +18,27 @@ SELECT now() AS created_at;
 SELECT pg_notify(%(channel)s, message) FROM unnest(%(messages)s::text[]) AS message;
 
 -- name: take_up
--- The oldest waiting requests that no dispatcher has in memory; several takers never get the same row.
-WITH free AS (
-    SELECT id FROM requests
-    WHERE pool = %(pool)s AND state = 'queued' AND NOT taken
-    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+-- The oldest waiting requests of every line that no dispatcher has in memory, up to a share of each line; several
+-- takers never get the same row. Lines are found by hops in the index, so that long ones cost no more than short ones.
+WITH RECURSIVE line AS (
+    (SELECT organization, priority FROM requests
+     WHERE pool = %(pool)s AND state = 'queued' AND NOT taken
+     ORDER BY organization, priority LIMIT 1)
+    UNION ALL
+    SELECT following.* FROM line CROSS JOIN LATERAL (
+        SELECT r.organization, r.priority FROM requests r
+        WHERE r.pool = %(pool)s AND r.state = 'queued' AND NOT r.taken
+          AND (r.organization, r.priority) > (line.organization, line.priority)
+        ORDER BY r.organization, r.priority LIMIT 1) AS following
+), free AS (
+    SELECT oldest.id FROM line CROSS JOIN LATERAL (
+        SELECT r.id FROM requests r
+        WHERE r.pool = %(pool)s AND r.state = 'queued' AND NOT r.taken
+          AND r.organization = line.organization AND r.priority = line.priority
+        ORDER BY r.id
+        LIMIT greatest(0, %(share)s - coalesce(
+            (%(held)s::jsonb ->> (line.priority || ' ' || line.organization))::int, 0))
+        FOR UPDATE SKIP LOCKED) AS oldest
 )
 UPDATE requests r SET taken = true FROM free WHERE r.id = free.id
 RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
@@ -138,10 +154,13 @@ SELECT id::text, organization, key_id, slug, version, adapters::text, input::tex
 FROM requests WHERE id = ANY(%(ids)s::uuid[]);
 
 -- name: ahead
--- How many wait before this one, counted no further than `limit`.
+-- How many of its own line wait before this one, counted no further than `limit`.
 SELECT count(*) FROM (
-    SELECT 1 FROM requests
-    WHERE pool = %(pool)s AND state = 'queued' AND id < %(id)s::uuid LIMIT %(limit)s
+    SELECT 1 FROM requests me JOIN requests r
+        ON r.pool = me.pool AND r.organization = me.organization AND r.priority = me.priority
+    WHERE me.id = %(id)s::uuid AND r.pool = %(pool)s AND r.state = 'queued' AND r.taken IN (true, false)
+      AND r.id < %(id)s::uuid
+    LIMIT %(limit)s
 ) AS older;
 
 -- name: attempts

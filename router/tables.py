@@ -51,10 +51,12 @@ requests = Table(
     Column("result_key", Text),  # its outcome may be used again under it
     CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
     Index(
-        "requests_open_idx",
+        "requests_lines_idx",
         "pool",
         "state",
         "taken",
+        "organization",
+        "priority",
         "id",
         postgresql_where=text("state IN ('queued', 'running')"),
     ),

@@ -24,6 +24,7 @@ from router.ends import Ends
 from router.fairness import Fairness
 from router.files import FileStore
 from router.fleet import Fleet
+from router.intake import Intake
 from router.links import Link
 from router.partners.connections import Connection
 from router.partners.desk import Desk
@@ -39,7 +40,6 @@ from router.waiting import Waiting, Work
 
 log = structlog.get_logger("marquee.dispatcher")
 
-WINDOW = 20_000  # waiting requests in memory; the rest stays in the table
 TICK_SECONDS = 0.5
 
 
@@ -78,6 +78,7 @@ class Term:
         self.ends = Ends(self)
         self.reuse = Reuse(self)
         self.desk = Desk(self, partners or {})
+        self.intake = Intake(self)
         self._order: list[RequestId] = []
         self._seconds: dict[RequestId, float] = {}  # that each waiting request is expected to run
         self._seconds_waiting = 0.0
@@ -86,15 +87,6 @@ class Term:
         self._tasks: set[asyncio.Task[None]] = set()
 
     # what callers ask
-
-    @property
-    def has_room(self) -> bool:
-        return not self.closed and self._room > 0 and not self.backlog.is_set()
-
-    @property
-    def _room(self) -> int:
-        """In memory; what waits for partners takes none of it from what waits for hosts."""
-        return WINDOW - len(self.waiting) + self.desk.waiting
 
     def status(self, request_id: RequestId) -> Status | None:
         """None when it is not in memory: the table knows."""
@@ -130,6 +122,8 @@ class Term:
             self.ends.finish(entry, None, Outcome(state=State.FAILED, failure=missing, attempt=entry.attempt))
             return
         self.waiting[entry.id] = entry
+        if not self.desk.serves(entry):
+            self.intake.enter(entry)
         bisect.insort(self._order, entry.id)
         if entry.request.start_deadline is not None:
             heapq.heappush(self._deadlines, (entry.request.start_deadline.timestamp(), entry.id))
@@ -194,6 +188,7 @@ class Term:
         """Take it out of the waiting ones, but for placement's own list."""
         del self._order[bisect.bisect_left(self._order, request_id)]
         self._seconds_waiting -= self._seconds.pop(request_id)
+        self.intake.leave(request_id)
         return self.waiting.pop(request_id)
 
     def describe_to_fleet(self, entry: Entry) -> Failure | None:
@@ -217,7 +212,7 @@ class Term:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._place_for_ever())
-            tasks.create_task(self._take_up_for_ever())
+            tasks.create_task(self.intake.run())
 
     async def _place_for_ever(self) -> None:
         while True:
@@ -230,24 +225,6 @@ class Term:
             if self.starts.place(time.time()):
                 self.wake.set()
                 await asyncio.sleep(0)
-
-    async def _take_up_for_ever(self) -> None:
-        while True:
-            await self.backlog.wait()
-            if self._room < WINDOW // 10:
-                await asyncio.sleep(TICK_SECONDS)
-            else:
-                await self.take_up()
-
-    async def take_up(self) -> None:
-        """As much of the table's backlog as there is room for."""
-        self.backlog.clear()  # before we look: what is submitted meanwhile sets it again
-        room = self._room
-        entries = await self.queue.take_up(self.pool, room)
-        if len(entries) == room:
-            self.backlog.set()
-        for entry in entries:
-            self.offer(entry)
 
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:

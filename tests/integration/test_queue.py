@@ -91,12 +91,26 @@ async def test_untaken_requests_are_taken_up_once_and_in_order(queue: Queue, mak
     for request in reversed(requests[:3]):
         await queue.submit(request, taken=False)
     await queue.submit(requests[3], taken=True)
-    first = await queue.take_up("local", 2)
+    first = await queue.take_up("local", 2, {})
     assert [entry.id for entry in first] == [requests[0].id, requests[1].id]
-    assert [entry.id for entry in await queue.take_up("local", 9)] == [requests[2].id]
-    assert await queue.take_up("local", 9) == []
+    assert [entry.id for entry in await queue.take_up("local", 9, {})] == [requests[2].id]
+    assert await queue.take_up("local", 9, {}) == []
     await queue.release("local")
-    assert [e.id for e in await queue.take_up("local", 9)] == [r.id for r in requests]
+    assert [e.id for e in await queue.take_up("local", 9, {})] == [r.id for r in requests]
+
+
+async def test_every_line_is_taken_up_to_its_share(queue: Queue, make_request: Any) -> None:
+    long = [make_request() for _ in range(5)]
+    low = [make_request(priority="low") for _ in range(2)]
+    other = [make_request(organization="other")]
+    for request in (*long, *low, *other):
+        await queue.submit(request, taken=False)
+
+    first = await queue.take_up("local", 3, {})
+    second = await queue.take_up("local", 3, {("acme", "normal"): 2, ("acme", "low"): 3})
+
+    assert [entry.id for entry in first] == sorted(r.id for r in (*long[:3], *low, *other))
+    assert [entry.id for entry in second] == [long[3].id]
 
 
 async def test_an_attempt_number_is_given_once(queue: Queue, make_request: Any, db: Database) -> None:

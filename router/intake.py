@@ -1,0 +1,91 @@
+"""What of the table's waiting requests is in a dispatcher's memory: every line's oldest, a share each. IO by proxy.
+
+A line is one organization's requests of one priority. So one customer's million takes no more memory than two
+thousand, and nobody waits behind it: another line's request has room at once. What waits for partners counts nowhere.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from router.requests import Request, RequestId
+from router.rows import Entry
+from router.waiting import Line
+
+if TYPE_CHECKING:
+    from router.term import Term
+
+WINDOW = 20_000  # waiting requests in memory, about
+SHARE = 2_000  # of one line
+LEAST = 16  # of one line, whatever the others have
+PAUSE_SECONDS = 0.005  # between looks at the table, and at least as long as the look took
+
+
+def line_of(request: Request) -> Line:
+    return request.organization, request.priority
+
+
+class Intake:
+    """The part of a `Term` that knows which lines continue in the table."""
+
+    def __init__(self, term: "Term") -> None:
+        self._term = term
+        self._held: Counter[Line] = Counter()
+        self._line_of: dict[RequestId, Line] = {}
+        self._behind: set[Line] = set()  # lines that may continue in the table
+
+    def admits(self, request: Request) -> bool:
+        """False: its row has to wait in the table, in its line's order."""
+        line = line_of(request)
+        if line not in self._behind and self._held[line] < self._share:
+            return True
+        self._behind.add(line)
+        return False
+
+    def enter(self, entry: Entry) -> None:
+        line = line_of(entry.request)
+        self._line_of[entry.id] = line
+        self._held[line] += 1
+
+    def leave(self, request_id: RequestId) -> None:
+        line = self._line_of.pop(request_id, None)
+        if line is None:
+            return
+        self._held[line] -= 1
+        if line in self._behind and self._is_short(line):
+            self._term.backlog.set()
+        if not self._held[line]:
+            del self._held[line]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._term.backlog.wait()
+            began = time.monotonic()
+            await self.take_up()
+            await asyncio.sleep(max(PAUSE_SECONDS, time.monotonic() - began))
+
+    async def take_up(self) -> None:
+        """Of every line as much as it has room for."""
+        self._term.backlog.clear()  # before we look: what is submitted meanwhile sets it again
+        share, held = self._share, dict(self._held)
+        entries = await self._term.queue.take_up(self._term.pool, share, held)
+        for entry in entries:
+            self._term.offer(entry)
+        found = Counter(line_of(entry.request) for entry in entries)
+        full = {line for line, count in found.items() if held.get(line, 0) + count >= share}
+        self._behind = full | {line for line in self._behind if held.get(line, 0) >= share}
+        if any(self._is_short(line) for line in full):
+            self._term.backlog.set()
+
+    @property
+    def _share(self) -> int:
+        return SHARE if len(self._line_of) < WINDOW else LEAST
+
+    def _is_short(self, line: Line) -> bool:
+        return self._held[line] <= self._share // 2
+
+    def check_integrity(self) -> None:
+        assert self._held == Counter(self._line_of.values())
+        assert self._line_of.keys() <= self._term.waiting.keys()

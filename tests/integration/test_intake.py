@@ -1,0 +1,38 @@
+"""Long lines wait in the table, a share of each in memory; nobody waits behind another customer's."""
+
+from pathlib import Path
+
+import pytest
+
+from router import intake
+from tests.live import furnish, serving
+
+PROMPT = {"prompt": "a red circle on white"}
+BATCH = 30
+
+
+@pytest.mark.parametrize(("share", "window"), [(5, 20_000), (20, 4)], ids=["long line", "full window"])
+async def test_a_batch_that_does_not_fit_into_memory_runs_whole_and_lets_others_by(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int, window: int
+) -> None:
+    monkeypatch.setattr(intake, "SHARE", share)
+    monkeypatch.setattr(intake, "WINDOW", window)
+    monkeypatch.setattr(intake, "LEAST", 2)
+    async with serving(dsn, tmp_path, await furnish(dsn)) as live:
+        batch = [
+            (await live.client.post("/fal/queue/acme/toys", json=PROMPT | {"seed": seed})).json()
+            for seed in range(BATCH)
+        ]
+        async with live.visit(live.stranger) as stranger:
+            single = (await stranger.post("/fal/queue/acme/toys", json=PROMPT)).json()
+        term = live.gateway.dispatcher.term
+        held = len(term.waiting)
+        async with live.host(slots=1).linked() as host:
+            for job in batch:
+                await live.until(job["status_url"], "COMPLETED")
+        term.intake.check_integrity()
+        order = [assign.attempt.request_id for assign in host.assigned]
+
+    assert held < BATCH
+    assert sorted(order) == sorted(job["request_id"] for job in (*batch, single))
+    assert order.index(single["request_id"]) <= 2
