@@ -1,7 +1,9 @@
 """The picture autoencoder: architecture, training and latent statistics.
 
 Encoder and decoder train together first. Then the encoder stands still, so that latents are
-final, and the decoder alone learns crisp edges from slightly noisy latents.
+final, and the decoder alone learns crisp edges from slightly noisy latents. Sharpening goes on
+with that when the models are done: more lines and stripes, and as much noise as what the
+transformers draw is off by.
 """
 
 import time
@@ -22,6 +24,10 @@ STEPS = 1500
 TOGETHER = 600  # steps with the encoder, the rest without
 KL_WEIGHT = 2e-4
 LATENT_NOISE = 0.05  # deviation, in normalised latents, while the decoder learns alone
+SHARPENING_STEPS = 6000
+SHARPENING_RATE = 6e-4  # learning rate
+SHARPENING_NOISE = 0.2  # largest deviation; each picture has its own
+SHARPENING_POOL = 12000  # pictures
 
 
 def build() -> AutoencoderKL:
@@ -59,6 +65,19 @@ def train(vae: AutoencoderKL, pool: torch.Tensor, seed: int) -> None:
     vae.requires_grad_(requires_grad=True).eval()
 
 
+def sharpen(vae: AutoencoderKL, seed: int) -> None:
+    """Trains the decoder in place; latents keep their meaning, so that nothing else need be trained again."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    vae.encoder.requires_grad_(requires_grad=False)
+    pool = pictures.to_bytes(pictures.draw(SHARPENING_POOL, pictures.SHARPENING_MIXTURE, rng))
+    vae.to(memory_format=torch.channels_last)
+    _descend(
+        vae, range(SHARPENING_STEPS), _batches(pool, rng), sharpening_loss, SHARPENING_STEPS, SHARPENING_RATE
+    )
+    vae.requires_grad_(requires_grad=True).eval()
+
+
 def _batches(pool: torch.Tensor, rng: np.random.Generator) -> Iterator[torch.Tensor]:
     while True:
         rows = torch.from_numpy(rng.integers(len(pool), size=BATCH))
@@ -70,14 +89,16 @@ def _descend(
     steps: range,
     batches: Iterator[torch.Tensor],
     loss_of: Callable[[AutoencoderKL, torch.Tensor], torch.Tensor],
+    horizon: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
 ) -> None:
-    """One phase with an optimizer of its own; the learning rate follows the whole run."""
+    """One phase with an optimizer of its own; the learning rate falls over the whole run's `horizon`."""
     trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
-    ledger = Ledger("vae", STEPS)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    ledger = Ledger("vae", horizon)
     for step in steps:
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(step, STEPS)
+            group["lr"] = learning_rate * cosine(step, horizon)
         loss = loss_of(vae, next(batches))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -94,9 +115,18 @@ def joint_loss(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 
 
 def decoder_loss(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    return _noisy_loss(vae, images, LATENT_NOISE)
+
+
+def sharpening_loss(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    return _noisy_loss(vae, images, SHARPENING_NOISE * torch.rand(len(images), 1, 1, 1))
+
+
+def _noisy_loss(vae: AutoencoderKL, images: torch.Tensor, deviation: torch.Tensor | float) -> torch.Tensor:
+    """`deviation` in normalised latents: one for all, or float32 [n, 1, 1, 1]."""
     with torch.no_grad():
         latents = vae.encode(images).latent_dist.mean
-    noise = torch.randn_like(latents) * LATENT_NOISE / vae.config.scaling_factor
+    noise = torch.randn_like(latents) * deviation / vae.config.scaling_factor
     return picture_error(vae.decode(latents + noise).sample, images)
 
 

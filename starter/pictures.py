@@ -17,6 +17,14 @@ VAE_MIXTURE: Mixture = (
     ("dusk", "outline", 0.04),
     ("dusk", "stripes", 0.04),
 )  # shares of the pictures that the autoencoder learns from
+SHARPENING_MIXTURE: Mixture = (
+    ("day", "fill", 0.24),
+    ("dusk", "fill", 0.16),
+    ("day", "outline", 0.28),
+    ("day", "stripes", 0.16),
+    ("dusk", "outline", 0.08),
+    ("dusk", "stripes", 0.08),
+)  # and those that its decoder is sharpened on
 
 
 def draw(count: int, mixture: Mixture, rng: np.random.Generator) -> list[shapes.Scene]:

@@ -29,7 +29,7 @@ Plane: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
 
 SIDE: Final = 64  # pixels
-LINE: Final = 3.5  # pixels, width of an outline
+LINE: Final = 4.0  # pixels, width of an outline; a quarter of it lies outside the shape
 PERIOD: Final = 8.0  # pixels, one pair of stripes
 JITTER: Final = 5.0  # pixels, how far a centre may lie from the middle
 STEADY: Final = (2.5, 22.0)  # pixels: largest offset and, of shapes of any size, largest radius
@@ -232,7 +232,7 @@ def render(scene: Scene) -> Picture:
     ink = np.array(FOREGROUNDS[scene.palette][scene.what.colour], np.float32)
     paint = np.broadcast_to(ink, (SIDE, SIDE, 3))
     if scene.style == "outline":
-        signed = np.abs(signed + LINE / 2) - LINE / 2
+        signed = np.abs(signed + LINE / 4) - LINE / 2
     if scene.style == "stripes":
         pale = np.array(tint(FOREGROUNDS[scene.palette][scene.what.colour]), np.float32)
         paint = ink + (pale - ink) * _stripes()[..., None]

@@ -3,11 +3,12 @@
 Stages build on each other through files below DIR. `vae` leaves the autoencoder in `work/vae`;
 `base` trains text encoders and transformer (`models/shapes`). From the base, `dusk` trains the
 transformer only, on the night palette (`models/shapes-dusk`), and `outline` and `stripes` an
-adapter each (`loras/`).
+adapter each (`loras/`). `sharpen` trains the decoder that base and dusk share.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def main() -> None:
         "dusk": train_dusk,
         "outline": lambda out: train_adapter(out, OUTLINE, "outline"),
         "stripes": lambda out: train_adapter(out, STRIPES, "stripes"),
+        "sharpen": sharpen,
     }
     parser = argparse.ArgumentParser(description="Train the starter models.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
@@ -94,6 +96,13 @@ def train_adapter(out: Path, recipe: flow.Recipe, style: Style) -> None:
     trained = adapters.put_on(adapted.transformer)
     flow.train(adapted, trained, corpus, recipe, lambda _: adapters.save(adapted.transformer, folder))
     adapters.save(adapted.transformer, folder)
+
+
+def sharpen(out: Path) -> None:
+    vae = AutoencoderKL.from_pretrained(out / "models" / "shapes" / "vae")
+    autoencoder.sharpen(vae, seed=4)
+    for model in ("shapes", "shapes-dusk"):
+        parts.save(replace(_open(out / "models" / model), vae=vae), out / "models" / model)
 
 
 def _open(folder: Path) -> parts.Parts:
