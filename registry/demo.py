@@ -22,10 +22,14 @@ DAYS = 365
 CUSTOMERS = 180
 WEEK = np.array([1.14, 1.19, 1.2, 1.12, 1.02, 0.68, 0.65])  # Monday first
 HOURS = 1.0 + 0.75 * np.sin((np.arange(24) - 9) / 24 * 2 * np.pi)
-STRONGEST = 60.0  # times the weakest hit: no single launch is the whole market
+STRONGEST = 4000.0  # times the weakest hit; with the skew, five models draw about half of a week
+FOCUS = 4.0  # of customers on few models
+FOUNDERS = 0.35  # the share of customers that was there on the first day
+STAY_DAYS = 240.0  # mean
+REVISED_AFTER_DAYS = 60  # a second version follows the first
 LORA_SHARE = 0.167
 FAILURE_SHARE = 0.015
-SKEW = 1.2  # of attractiveness
+SKEW = 2.0  # of attractiveness
 COLUMNS = (
     "request_id", "organization", "key_id", "slug", "version", "adapters", "pool", "door", "state", "error",
     "attempt", "host_id", "created_at", "finished_at", "wait_seconds", "load_seconds", "run_seconds", "images",
@@ -52,6 +56,7 @@ class Plan(Record, frozen=True, kw_only=True):
     offers: tuple[Offer, ...]
     counts: NDArray[np.int64]
     loyalty: NDArray[np.float64]
+    present: NDArray[np.float64]  # shape (days, customers)
 
 
 def plan(slugs: Sequence[tuple[str, str]], *, requests: int, last_day: dt.date, days: int, seed: int) -> Plan:
@@ -68,10 +73,23 @@ def plan(slugs: Sequence[tuple[str, str]], *, requests: int, last_day: dt.date, 
     expected = weight * (requests / weight.sum()) * rhythm[:, None]
     counts = rng.negative_binomial(12, 12 / (12 + expected))
     size = 1.0 / np.arange(1, CUSTOMERS + 1) ** 0.81
-    loyalty = size * rng.lognormal(0, 2.2, (len(offers), CUSTOMERS))
+    loyalty = size * rng.lognormal(0, FOCUS, (len(offers), CUSTOMERS))
     return Plan(
-        first_day=first_day, offers=offers, counts=counts, loyalty=loyalty / loyalty.sum(1, keepdims=True)
+        first_day=first_day,
+        offers=offers,
+        counts=counts,
+        loyalty=loyalty / loyalty.sum(1, keepdims=True),
+        present=_present(rng, days),
     )
+
+
+def _present(rng: np.random.Generator, days: int) -> NDArray[np.float64]:
+    """Customers come over the year and some leave: 1 while they call, next to nothing otherwise."""
+    joined = np.where(rng.random(CUSTOMERS) < FOUNDERS, 0, rng.uniform(0, days, CUSTOMERS))
+    left = joined + rng.exponential(STAY_DAYS, CUSTOMERS) + 20
+    joined[0], left[0] = 0, np.inf  # somebody is always there
+    day = np.arange(days)[:, None]
+    return np.where((day >= joined) & (day < left), 1.0, 1e-9)
 
 
 def _offer(rng: np.random.Generator, slug: str, task: str, days: int) -> Offer:
@@ -94,27 +112,34 @@ def rows(market: Plan, day: int, seed: int) -> Iterator[tuple[object, ...]]:
     for offer, count, loyalty in zip(market.offers, market.counts[day], market.loyalty, strict=True):
         if not count:
             continue
-        customers = rng.choice(CUSTOMERS, count, p=loyalty)
+        chances = loyalty * market.present[day]
+        customers = rng.choice(CUSTOMERS, count, p=chances / chances.sum())
         seconds = rng.choice(24, count, p=HOURS / HOURS.sum()) * 3600 + rng.uniform(0, 3600, count)
         cold = rng.random(count) < 1 / (1 + count**0.7)
         load = np.where(cold, rng.lognormal(np.log(14), 0.6, count), 0.0)
         wait = rng.exponential(0.4, count)
         run = offer.run_seconds * rng.lognormal(0, 0.3, count)
         for at, customer, *timing in zip(seconds, customers, wait, load, run, strict=True):
-            yield _row(rng, offer, midnight + dt.timedelta(seconds=float(at)), int(customer), timing)
+            version = "second" if day - offer.launch_day >= REVISED_AFTER_DAYS else "first"
+            yield _row(rng, offer, version, midnight + dt.timedelta(seconds=float(at)), int(customer), timing)
 
 
 def _row(
-    rng: np.random.Generator, offer: Offer, at: dt.datetime, customer: int, timing: Sequence[float]
+    rng: np.random.Generator,
+    offer: Offer,
+    version: str,
+    at: dt.datetime,
+    customer: int,
+    timing: Sequence[float],
 ) -> tuple[object, ...]:
     wait, load, run = (round(float(value), 3) for value in timing)
     failed = rng.random() < FAILURE_SHARE
     made = 0 if failed else 1
     number = int(rng.integers(1 << 62))
-    adapters = [f"sha256:demo-lora-{int(rng.zipf(1.9)) % 40:02}"] if rng.random() < LORA_SHARE else []
+    adapters = [f"demo-lora-{int(rng.zipf(1.9)) % 40:02}"] if rng.random() < LORA_SHARE else []
     return (
         partitions.uuid7(int(at.timestamp() * 1000), number),
-        f"demo-customer-{customer + 1:03}", "demo", offer.slug, f"sha256:demo-{offer.slug}", adapters,
+        f"demo-customer-{customer + 1:03}", "demo", offer.slug, f"demo {version}", adapters,
         POOL, "fal", "failed" if failed else "succeeded", "out_of_memory" if failed else None, 1,
         f"demo-host-{number % 24:02}", at, at + dt.timedelta(seconds=wait + load + run), wait, load, run,
         0 if offer.is_video else made, 0.0 if offer.is_video else made * 1.048576, 5.0 * made * offer.is_video,

@@ -5,22 +5,26 @@ without a memory learns anew, and no request ever waits for this.
 """
 
 import asyncio
+import datetime as dt
 import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import structlog
 
 from loaders import protocol
-from registry import database
+from registry import database, forecasts
 from registry.catalog import Digest
 from registry.database import Database
 from router import prewarm
 from router.demand import Demand, DemandState, RunModel
 from router.fleet import Fleet
 from router.prewarm import Launch
+from router.queue import LOST
 from router.residency import Bundle
 from router.snapshot import Snapshot
 
@@ -32,6 +36,9 @@ log = structlog.get_logger("marquee.dispatcher")
 QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 LOOK_SECONDS = 3.0
 REMEMBER_SECONDS = 10.0
+EXPECT_SECONDS = 3600.0
+DAY_SECONDS = 86400.0
+WORTH_A_FORECAST = 0.01 * 7 * DAY_SECONDS  # GPU seconds of the last week: a hundredth of a GPU
 PATIENCE_SECONDS = 3.0  # with the database, at the end of a term
 
 
@@ -42,6 +49,19 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     runs: dict[str, RunModel] = {}
 
 
+def busy_rates(rows: Iterable[Mapping[str, Any]], first_weekday: int) -> dict[Digest, float]:
+    """Per version the GPU seconds that today's forecast expects each second. Pure."""
+    found: dict[Digest, float] = {}
+    for row in rows:
+        amounts = np.zeros(forecasts.WINDOW_DAYS)
+        amounts[np.asarray(row["days"], dtype=np.int64)] = row["seconds"]
+        begun = int(np.flatnonzero(amounts)[0])
+        made = forecasts.forecast(amounts[begun:], first_weekday=(first_weekday + begun) % 7)
+        if made is not None:
+            found[Digest(row["version"])] = made.expected[0] / DAY_SECONDS
+    return found
+
+
 class Foresight:
     """Lives as long as its term."""
 
@@ -50,6 +70,7 @@ class Foresight:
         self._db = db
         self._memory = prewarm.Memory()
         self.launches: tuple[Launch, ...] = ()
+        self.expected: Mapping[Digest, float] = {}
 
     @property
     def fleet(self) -> Fleet:
@@ -94,20 +115,39 @@ class Foresight:
 
     async def run(self) -> None:
         """Until cancelled."""
-        remembered_at = time.monotonic()
+        remembered_at, expect_at = time.monotonic(), 0.0
         while True:
+            if time.monotonic() >= expect_at:
+                await self.expect(datetime.now(UTC).date())
+                expect_at = time.monotonic() + EXPECT_SECONDS
             await asyncio.sleep(LOOK_SECONDS)
             self.look(time.time())
             if time.monotonic() - remembered_at >= REMEMBER_SECONDS:
                 await self.remember()
                 remembered_at = time.monotonic()
 
+    async def expect(self, today: dt.date) -> None:
+        """What the ledger's last weeks say of today; the last answer stays where they cannot be read."""
+        until = today - dt.timedelta(days=1)
+        since = today - dt.timedelta(days=forecasts.WINDOW_DAYS)
+        limits = {"pool": self._term.pool, "since": since, "until": until, "at_least": WORTH_A_FORECAST}
+        try:
+            async with self._db.pool.connection() as connection:
+                rows = await (await connection.execute(QUERIES["days"], limits)).fetchall()
+        except LOST as error:
+            log.warning("demand could not be forecast", error=repr(error))
+            return
+        self.expected = await asyncio.to_thread(busy_rates, rows, since.weekday())
+        for version in self.expected:
+            if (described := self._term.catalogue.now.described.get(version)) is not None:
+                self.fleet.describe(Bundle.of_version(described.manifest))
+
     def look(self, now: float) -> None:
         """Find what should be warm, and tell the hosts."""
         term, snapshot = self._term, self._term.catalogue.now
         self.launches = self._launches(snapshot, now)
         self.fleet.give_up_overdue(now)
-        for order in prewarm.plan(term.placement, self._memory, self.launches, now):
+        for order in prewarm.plan(term.placement, self._memory, self.launches, now, self.expected):
             match order:
                 case prewarm.Stage():
                     self._stage(order, now)

@@ -28,6 +28,7 @@ TAIL_WANTED = 0.02  # probability that a part is wanted within the horizon, belo
 POPULAR_LOAD = 0.05  # of a GPU: less demand than this waits for its first caller
 ASSUMED_STAGING_SECONDS = 600.0  # while no host is linked that could say
 STAGING_MARGIN = 2.0  # times what the slowest host needs
+NOTHING_EXPECTED: Mapping[Digest, float] = {}
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +132,17 @@ def readiness(fleet: Fleet, launches: Iterable[Launch]) -> tuple[Readiness, ...]
     return tuple(found)
 
 
-def plan(state: State, memory: Memory, launches: Iterable[Launch], now: float) -> tuple[Order, ...]:
-    """Orders to give now; fold each `Stage` before asking again. Versions must be described to the fleet."""
+def plan(
+    state: State,
+    memory: Memory,
+    launches: Iterable[Launch],
+    now: float,
+    expected: Mapping[Digest, float] = NOTHING_EXPECTED,
+) -> tuple[Order, ...]:
+    """Orders to give now; fold each `Stage` before asking again. Versions must be described to the fleet.
+
+    `expected`: GPU seconds a second that the ledger's forecast gives a version today, whatever it had lately.
+    """
     state.valuation.refresh(state.fleet, state.demand, now)
     due = [launch for launch in launches if launch.stage_at <= now]
     state.valuation.kept = _kept(state.fleet, due)
@@ -142,9 +152,9 @@ def plan(state: State, memory: Memory, launches: Iterable[Launch], now: float) -
         until = launch.opens_at + HOLD_SECONDS
         wanted = (launch.version, launch.replicas, until, f"launch of {launch.slug}")
         orders += _stage(state, memory, busy, wanted, math.inf, now)
-    for version, copies in _popular(state, now):
+    for version, copies, reason in _popular(state, now, expected):
         limit = state.knobs.prefetch_regret_seconds
-        orders += _stage(state, memory, busy, (version, copies, None, "demand"), limit, now)
+        orders += _stage(state, memory, busy, (version, copies, None, reason), limit, now)
     return (*orders, *_drops(state, memory, now))
 
 
@@ -156,18 +166,23 @@ def _kept(fleet: Fleet, due: Iterable[Launch]) -> frozenset[int]:
     )
 
 
-def _popular(state: State, now: float) -> list[tuple[Digest, int]]:
-    """Versions whose demand fills a share of a GPU that is worth a copy, with the copies it asks for."""
+def _popular(state: State, now: float, expected: Mapping[Digest, float]) -> list[tuple[Digest, int, str]]:
+    """Versions whose demand fills a share of a GPU that is worth a copy, with the copies it asks for, and which demand."""
     demand, residency = state.demand, state.fleet.residency
-    if not len(demand.names):
-        return []
-    load = np.maximum(demand.busy_rates(now, FAST), demand.busy_rates(now, SLOW)) / TARGET_LOAD
-    order = np.argsort(-load, kind="stable")
-    names = [(demand.names.keys[index], float(load[index])) for index in order.tolist()]
+    found: dict[Digest, tuple[float, str]] = {name: (rate, "forecast") for name, rate in expected.items()}
+    if len(demand.names):
+        rates = np.maximum(demand.busy_rates(now, FAST), demand.busy_rates(now, SLOW))
+        for name, rate in zip(demand.names.keys, rates.tolist(), strict=True):
+            if rate >= found.get(name, (0.0, ""))[0]:
+                found[name] = (rate, "demand")
+    popular = sorted(
+        ((name, rate / TARGET_LOAD, reason) for name, (rate, reason) in found.items()),
+        key=lambda one: -one[1],
+    )
     return [
-        (name, math.ceil(share))
-        for name, share in names
-        if share >= POPULAR_LOAD
+        (name, math.ceil(load), reason)
+        for name, load, reason in popular
+        if load >= POPULAR_LOAD
         and (bundle := residency.bundles.get(name)) is not None
         and residency.described[bundle].kind == "version"
     ]

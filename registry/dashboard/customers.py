@@ -18,7 +18,7 @@ async def page(figures: Figures) -> Page:
     tiles = (
         Tile(name="Customers", value=len(found)),
         Tile(name="Share of the ten largest", value=sum(shares[:10]) if shares else None, kind="share"),
-        Tile(name="Models used by the hundred largest", value=_mean_models(found), kind="number"),
+        Tile(name="Models used by the hundred largest, mean", value=_mean_models(found), kind="number"),
         Tile(name="Spend, USD", value=sum(row["amount"] for row in found), kind="money"),
     )
     return Page(
@@ -54,16 +54,16 @@ def _retention(active: Sequence[Row]) -> Panel:
     sizes = {first: sum(min(found) == first for found in months.values()) for first in kept}
     longest = min(MONTHS, max((len(shares) for shares in kept.values()), default=0))
     rows = [
-        (f"{first // 12}-{first % 12 + 1:02} ({sizes[first]})", *[*shares, *[None] * longest][:longest])
+        (f"{first // 12}-{first % 12 + 1:02} ({sizes[first]})", *[*shares, *[None] * longest][1:longest])
         for first, shares in kept.items()
     ]
     return Panel(
         id="retention",
         title="Who came back",
-        note="By month of the first call: the share that called again so many months later.",
+        note="By month of the first call (and how many made it): the share that called again so many months later.",
         columns=(
             Column(name="first call", kind="text"),
-            *(Column(name=f"+{n}", kind="share") for n in range(longest)),
+            *(Column(name=f"+{n}", kind="percent") for n in range(1, longest)),
         ),
         rows=rows,
         heat=True,

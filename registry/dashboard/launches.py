@@ -14,7 +14,8 @@ HOURS = 72
 async def page(figures: Figures, fleet: FleetState | None) -> Page:
     releases = await figures.rows("releases", slug=None)
     firsts = await figures.rows("first_days")
-    curves = {row["slug"]: await figures.rows("first_hours", slug=row["slug"]) for row in firsts[:COMPARED]}
+    shown = _largest_newcomers(firsts)
+    curves = {row["slug"]: await figures.rows("first_hours", slug=row["slug"]) for row in shown}
     planned = [row for row in releases if row["window"].get("prewarm_replicas") and not row["withdrawn_at"]]
     return Page(
         title="Launches",
@@ -25,6 +26,13 @@ async def page(figures: Figures, fleet: FleetState | None) -> Page:
             _begun(firsts),
         ),
     )
+
+
+def _largest_newcomers(firsts: Sequence[Row]) -> list[Row]:
+    """What was there on the first day of all is no newcomer."""
+    began = min((row["day"] for row in firsts), default=None)
+    found = [row for row in firsts if row["day"] != began]
+    return sorted(found, key=lambda row: (-row["requests"], row["slug"]))[:COMPARED]
 
 
 def _readiness(planned: Sequence[Row], fleet: FleetState | None) -> Panel:
@@ -56,8 +64,8 @@ def _first_hours(curves: dict[str, list[Row]]) -> Panel:
     rows = [(hour, *(total[slug][hour] for slug in total)) for hour in range(HOURS)] if total else []
     return Panel(
         id="hours",
-        title="First hours, the latest launches side by side",
-        note="Requests so far, by hours since the first.",
+        title="First hours of the newcomers side by side",
+        note=f"The {COMPARED} most called of those that began in these days: requests so far, by hours since the first.",
         columns=(Column(name="hour"), *(Column(name=slug) for slug in total)),
         rows=rows,
         chart=Chart(kind="survival"),
@@ -75,6 +83,10 @@ def _running(rows: Sequence[Row]) -> list[int]:
 
 
 def _begun(firsts: Sequence[Row]) -> Panel:
-    columns = (Column(name="model", kind="model"), Column(name="first request", kind="day"))
-    rows = [(row["slug"], row["day"]) for row in firsts[:50]]
+    columns = (
+        Column(name="model", kind="model"),
+        Column(name="first request", kind="day"),
+        Column(name="requests since"),
+    )
+    rows = [(row["slug"], row["day"], row["requests"]) for row in firsts[:50]]
     return Panel(id="begun", title="Latest to begin in these days", columns=columns, rows=rows)

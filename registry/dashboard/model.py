@@ -122,10 +122,13 @@ def _split(days: Sequence[Row]) -> Panel:
 
 
 def _versions(figures: Figures, found: Sequence[Row]) -> Panel:
+    """A version by its number where the catalogue knows it."""
     by_week: dict[int, dict[str, int]] = defaultdict(dict)
     for row in found:
         by_week[row["weeks_ago"]][row["version"]] = row["requests"]
-    versions = sorted({row["version"] for row in found})
+    numbers = {row["version"]: row["number"] for row in found}
+    versions = sorted(numbers, key=lambda version: (numbers[version] or 0, version))
+    names = [f"v{numbers[one]}" if numbers[one] else _short(one) for one in versions]
     rows = [
         (
             figures.period.until - dt.timedelta(days=7 * ago),
@@ -136,19 +139,21 @@ def _versions(figures: Figures, found: Sequence[Row]) -> Panel:
     return Panel(
         id="versions",
         title="Requests by version",
-        columns=(Column(name="week to", kind="day"), *(Column(name=_short(version)) for version in versions)),
+        columns=(Column(name="week to", kind="day"), *(Column(name=name) for name in names)),
         rows=rows,
         chart=Chart(kind="stack"),
     )
 
 
 def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
+    """A digest as far as people compare them; a name stays."""
+    return digest.removeprefix("sha256:")[:12] if digest.startswith("sha256:") else digest
 
 
 def _ranking(panel_id: str, title: str, name: str, found: Sequence[Row]) -> Panel:
     columns = (Column(name=name, kind="text"), Column(name="requests"))
-    return Panel(id=panel_id, title=title, columns=columns, rows=[tuple(row.values()) for row in found])
+    rows = [(_short(row["adapter"]), row["requests"]) for row in found]
+    return Panel(id=panel_id, title=title, columns=columns, rows=rows, empty="It was called without LoRAs.")
 
 
 def _callers(found: Sequence[Row]) -> Panel:
@@ -174,7 +179,7 @@ def windows_panel(releases: Sequence[Row], *, with_model: bool) -> Panel:
             ", ".join(f"v{share['version']} {share['percent']} %" for share in row["shares"]),
             *(_time(row["window"].get(phase)) for phase in PHASES),
             _time(row["window"].get("prewarm_from")),
-            row["window"].get("prewarm_replicas", 0),
+            row["window"].get("prewarm_replicas"),
             "withdrawn" if row["withdrawn_at"] else "",
         )
         for row in releases
@@ -183,6 +188,7 @@ def windows_panel(releases: Sequence[Row], *, with_model: bool) -> Panel:
     return Panel(
         id="windows",
         title="Launch windows",
+        note="Times in UTC; the newest release first.",
         columns=(
             *first,
             Column(name="versions", kind="text"),

@@ -27,6 +27,7 @@ async def page(figures: Figures, statistics: Statistics) -> Page:
             _shares(figures, weeks, count),
             _turnover(statistics.turnovers),
             _cohorts(statistics),
+            _scored(statistics),
         ),
     )
 
@@ -99,8 +100,8 @@ def _league(figures: Figures, statistics: Statistics) -> Panel:
     columns = (
         Column(name="model", kind="model"),
         Column(name="half-life", kind="days"),
-        Column(name="at least", kind="days"),
-        Column(name="at most", kind="days"),
+        Column(name="from", kind="days"),
+        Column(name="to", kind="days"),
         Column(name="verdict", kind="text"),
         Column(name="peak", kind="day"),
         Column(name="requests, 30 days"),
@@ -109,7 +110,7 @@ def _league(figures: Figures, statistics: Statistics) -> Panel:
     return Panel(
         id="halflife",
         title="Half-life league table",
-        note="Days until demand halves after its peak, with a 90 % interval; docs/halflife.md says how.",
+        note="Days until demand halves after its peak, with a 90 % interval; the most called of the last 30 days first.",
         columns=columns,
         rows=[_standing(figures, one) for one in statistics.standings],
         limit=LEAGUE,
@@ -148,6 +149,42 @@ def _turnover(turnovers: Sequence[Turnover]) -> Panel:
 
 def _bound(days: float | None) -> str:
     return f"{days:.0f}" if days else "open"
+
+
+def _scored(statistics: Statistics) -> Panel:
+    """Forecasts are believed as far as they were right before."""
+    found = statistics.backtest
+    columns = (
+        Column(name="scored on", kind="text"),
+        Column(name="forecasts"),
+        Column(name="off by", kind="share"),
+        Column(name="“as last week” is off by", kind="share"),
+        Column(name="intervals held, before widening", kind="share"),
+        Column(name="widened by", kind="number"),
+    )
+    rows = (
+        []
+        if found is None
+        else [
+            (
+                "the 40 busiest models, four times 14 days",
+                found.forecasts,
+                found.error,
+                found.naive_error,
+                found.coverage,
+                found.factor,
+            )
+        ]
+    )
+    return Panel(
+        id="forecasts",
+        title="How right the forecasts were",
+        note="Sums of errors over sums of requests. Intervals are widened by the factor that would have held 90 % of days.",
+        columns=columns,
+        rows=rows,
+        wide=True,
+        empty="No model is old enough to have been forecast and scored.",
+    )
 
 
 def _cohorts(statistics: Statistics) -> Panel:

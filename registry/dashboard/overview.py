@@ -6,6 +6,7 @@ from registry.dashboard.figures import Figures, Latencies, Row
 from registry.dashboard.panels import Chart, Column, Page, Panel, Tile
 
 MOVERS = 15
+MS_PER_HOUR = 3_600_000
 
 
 async def page(figures: Figures) -> Page:
@@ -20,7 +21,9 @@ async def page(figures: Figures) -> Page:
         tiles=_tiles(days, before, latencies, await figures.latencies(figures.period.before)),
         panels=(
             _requests(figures, days),
-            _money(figures, days),
+            _failed(figures, days),
+            _per_day(figures, days, "spend", "Spend per day, USD", Column(name="spend, USD", kind="money")),
+            _per_day(figures, days, "gpu", "GPU hours per day", Column(name="GPU hours", kind="number")),
             _latency(figures, latencies, "wait", "Waiting"),
             _latency(figures, latencies, "run", "Running"),
             _movers(movers),
@@ -76,19 +79,27 @@ def _requests(figures: Figures, days: list[Row]) -> Panel:
     )
 
 
-def _money(figures: Figures, days: list[Row]) -> Panel:
-    found = {row["day"]: row for row in days}
-    rows = [
-        (day, found[day]["amount"], found[day]["run_ms"] / 3_600_000) if day in found else (day, 0, 0)
-        for day in figures.period.dates
-    ]
-    columns = (
-        Column(name="day", kind="day"),
-        Column(name="spend, USD", kind="money"),
-        Column(name="GPU hours", kind="number"),
-    )
+def _failed(figures: Figures, days: list[Row]) -> Panel:
+    found = {row["day"]: row["failed"] / row["requests"] for row in days if row["requests"]}
     return Panel(
-        id="spend", title="Spend and GPU hours per day", columns=columns, rows=rows, chart=Chart(kind="lines")
+        id="failed",
+        title="Share of requests that failed, per day",
+        columns=(Column(name="day", kind="day"), Column(name="failed", kind="share")),
+        rows=[(day, found.get(day)) for day in figures.period.dates],
+        chart=Chart(kind="lines"),
+    )
+
+
+def _per_day(figures: Figures, days: list[Row], panel_id: str, title: str, column: Column) -> Panel:
+    found = {
+        row["day"]: row["amount"] if panel_id == "spend" else row["run_ms"] / MS_PER_HOUR for row in days
+    }
+    return Panel(
+        id=panel_id,
+        title=title,
+        columns=(Column(name="day", kind="day"), column),
+        rows=[(day, found.get(day, 0)) for day in figures.period.dates],
+        chart=Chart(kind="lines"),
     )
 
 

@@ -225,9 +225,9 @@ async def _fleet_events(dashboard: Dashboard) -> AsyncIterator[ServerSentEventMe
         state = dashboard.observatory.fleet()
         parts = {"tiles": fleet.tiles(state), "panels": (fleet.warmth(state), fleet.occupancy(state))}
         html = dashboard.pages.text("live.html", page=parts, path="/dashboard/fleet", filters={})
-        yield (
-            ServerSentEventMessage(data=html) if html != told else ServerSentEventMessage(comment="no change")
-        )
+        # Without `data=None` a comment would carry an empty event, which would empty the page.
+        same = ServerSentEventMessage(data=None, comment="no change")
+        yield same if html == told else ServerSentEventMessage(data=html)
         told = html
         try:
             await asyncio.wait_for(dashboard.stopping.wait(), LIVE_SECONDS)

@@ -17,7 +17,18 @@ import msgspec
 from registry.catalog import Record
 
 Kind = Literal[
-    "text", "day", "count", "number", "share", "seconds", "days", "money", "model", "request", "time"
+    "text",
+    "day",
+    "count",
+    "number",
+    "share",
+    "percent",
+    "seconds",
+    "days",
+    "money",
+    "model",
+    "request",
+    "time",
 ]
 ChartKind = Literal["lines", "stack", "bars", "ranks", "band", "survival"]
 
@@ -77,6 +88,9 @@ class Panel(Record, frozen=True, kw_only=True):
         return max(values, default=0.0) or 1.0
 
 
+INCOMPARABLE = 20.0  # times more or less: the period before is not one to compare with
+
+
 class Tile(Record, frozen=True, kw_only=True):
     """One figure with its change against the period before (a ratio; None: nothing to compare with)."""
 
@@ -90,7 +104,8 @@ class Tile(Record, frozen=True, kw_only=True):
     def change(self) -> float | None:
         if not self.before or self.value is None:
             return None
-        return float(self.value) / float(self.before) - 1.0
+        ratio = float(self.value) / float(self.before)
+        return ratio - 1.0 if 1 / INCOMPARABLE < ratio < INCOMPARABLE else None
 
 
 class Page(Record, frozen=True, kw_only=True):
@@ -147,6 +162,7 @@ def _seconds(value: float) -> str:
 _FORMATS: Mapping[str, Callable[[float], str]] = {
     "count": lambda value: f"{round(value):,}",
     "number": lambda value: f"{value:,.1f}",
+    "percent": lambda value: f"{100 * value:.0f} %",
     "share": lambda value: f"{100 * value:.1f} %",
     "days": lambda value: f"{value:.0f} d" if value >= 10 else f"{value:.1f} d",
     "money": lambda value: f"{value:,.2f}",

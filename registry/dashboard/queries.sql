@@ -52,10 +52,12 @@ SELECT day, requests, failed, wait_ms, load_ms, run_ms, amount FROM ({variant_da
 
 -- name: versions
 -- One variant's requests per week and version.
-SELECT version, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests
-FROM usage_days WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
-    AND (%(organization)s::text IS NULL OR organization = %(organization)s)
-GROUP BY 1, 2
+SELECT d.*, (SELECT max(number) FROM versions WHERE variant = %(slug)s AND digest = d.version) AS number FROM (
+    SELECT version, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests
+    FROM usage_days WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
+        AND (%(organization)s::text IS NULL OR organization = %(organization)s)
+    GROUP BY 1, 2
+) AS d
 
 -- name: adapters
 -- The LoRAs that one variant was called with.
@@ -99,8 +101,8 @@ FROM scope_days WHERE left(scope, 2) = 'o:' AND day <= %(until)s
 GROUP BY 1
 
 -- name: first_days
--- The first day of each variant's demand, newest first.
-SELECT slug, min(day) AS day FROM ({variant_days}) AS d GROUP BY slug ORDER BY 2 DESC, 1
+-- The first day of each variant's demand, newest first, and its requests.
+SELECT slug, min(day) AS day, sum(requests)::bigint AS requests FROM ({variant_days}) AS d GROUP BY slug ORDER BY 2 DESC, 1
 
 -- name: first_hours
 -- A variant's requests by hour since its first.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import releases
+from registry import releases, rollups
 from registry.catalog import Caller, OrganizationName, Share, Window
 from registry.database import Database
 from registry.releases import ReleaseBody
@@ -101,3 +101,30 @@ async def test_weights_of_what_is_planned_are_fetched_while_others_run(dsn: str,
         assert [assign.version for assign in host.assigned] == [TOYS, TOYS]
         assert other in host.described
         host.release.set()
+
+
+async def test_what_the_ledger_forecasts_is_warm_before_anybody_asks(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "LOOK_SECONDS", 0.05)
+    tokens = await furnish(dsn)
+    async with Database.open(dsn, connections=2) as db:
+        async with db.transaction() as connection:
+            # three weeks of seven hours on a GPU each day, and a model that hardly anybody wants
+            await connection.execute(
+                "INSERT INTO usage_records (request_id, organization, key_id, slug, version, pool, door, state, attempt,"
+                " created_at, finished_at, wait_seconds, load_seconds, run_seconds, images, megapixels, video_seconds,"
+                " units, amount) SELECT uuidv7(at - clock_timestamp()), 'customer', 'k', slug, version, 'local', 'fal',"
+                " 'succeeded', 1, at, at, 0, 0, seconds, 1, 1, 0, 1, 0"
+                " FROM (SELECT now() - interval '1 day' * n AS at FROM generate_series(1, 21) AS n) AS days,"
+                " (VALUES ('acme/toys/late', %s, 25200), ('acme/toys', %s, 60)) AS used (slug, version, seconds)",
+                [LATE.digest, TOYS],
+            )
+        await rollups.fold(db)
+    async with serving(dsn, tmp_path, tokens) as live, live.host("one").linked() as one, asyncio.timeout(20):
+        while not one.staged:
+            await asyncio.sleep(0.02)
+        assert [order.version for order in one.staged] == [LATE.digest]
+        expected = live.gateway.dispatcher.foresight.expected
+        assert set(expected) == {LATE.digest}
+        assert expected[LATE.digest] == pytest.approx(25200 / 86400, rel=0.1)

@@ -163,3 +163,20 @@ def test_launches_of_a_release(window: dict[str, int], replicas: list[int]) -> N
     assert sorted((one.replicas for one in found), reverse=True) == replicas
     if found and found[0].opens_at > NOW:
         assert found[0].opens_at - found[0].stage_at == prewarm.ASSUMED_STAGING_SECONDS
+
+
+def test_a_forecast_stands_in_for_demand_that_nobody_remembers() -> None:
+    """After a quiet night, or a first start: the ledger knows what the day will want."""
+    state = state_with({"a": ()})
+    assert prewarm.plan(state, Memory(), (), NOW) == ()
+    expected = {Digest("new"): 0.4, Digest("rare"): 0.001, Digest("unknown"): 3.0}
+    (order,) = prewarm.plan(state, Memory(), (), NOW, expected)
+    assert isinstance(order, Stage)
+    assert (order.staging.bundles, order.reason) == ((Digest("new"),), "forecast")
+
+
+def test_the_larger_of_demand_and_forecast_holds() -> None:
+    state = state_with({"a": (), "b": (), "c": ()})
+    want(state, "new", 100)
+    orders = prewarm.plan(state, Memory(), (), NOW, {Digest("new"): 0.1})
+    assert {order.reason for order in orders if isinstance(order, Stage)} == {"demand"}

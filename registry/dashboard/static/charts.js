@@ -4,13 +4,24 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const colours = () => Array.from({ length: 9 }, (_, at) => css(`--c${at}`));
 const charts = new Map();
 
+const trimmed = (v) => String(Number(v.toFixed(v < 1 ? 2 : 1)));
+const SECONDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 18000, 36000];
+const HOUR = 3600, DAY = 86400, NONE = [null, null, null, null, null];
+const DATES = [
+  [365 * DAY, "{YYYY}", null, ...NONE, 1],
+  [28 * DAY, "{MMM}", "\n{YYYY}", ...NONE, 1],
+  [DAY, "{D} {MMM}", "\n{YYYY}", ...NONE, 1],
+  [HOUR, "{HH}:{mm}", "\n{D} {MMM}", null, "\n{D} {MMM}", null, null, null, 1],
+];
+
 const read = {
-  seconds: (v) => (v >= 3600 ? `${(v / 3600).toFixed(1)} h` : v >= 120 ? `${(v / 60).toFixed(0)} min` : `${v < 10 ? v.toFixed(1) : v.toFixed(0)} s`),
-  share: (v) => `${(100 * v).toFixed(0)} %`,
+  seconds: (v) => (v >= 3600 ? `${trimmed(v / 3600)} h` : v >= 120 ? `${trimmed(v / 60)} min` : `${v < 10 ? trimmed(v) : v.toFixed(0)} s`),
+  share: (v) => `${(100 * v).toFixed(v !== 0 && Math.abs(v) < 0.1 ? 1 : 0)} %`,
   money: (v) => v.toLocaleString("en", { maximumFractionDigits: v < 10 ? 2 : 0 }),
   number: (v) => v.toLocaleString("en", { maximumFractionDigits: 1 }),
   count: (v) => v.toLocaleString("en", { notation: v >= 10000 ? "compact" : "standard", maximumFractionDigits: 1 }),
 };
+read.percent = read.share;
 const show = (kind) => (value) => (value == null ? "–" : (read[kind] ?? read.count)(value));
 
 const stacked = (columns) => {
@@ -22,10 +33,34 @@ const stacked = (columns) => {
 
 const isTime = (column) => ["day", "time"].includes(column.kind);
 
+// A day that is not over would look like a fall; the table has it.
+const today = new Date().toISOString().slice(0, 10);
+const drawn = ({ columns, rows }) => (columns[0].kind === "day" && rows.length > 2 && rows.at(-1)[0] === today ? rows.slice(0, -1) : rows);
+
 const columnsOf = ({ columns, rows }) => columns.map((column, at) =>
   rows.map((row) => (at === 0 && isTime(column) ? Date.parse(row[at]) / 1000 : row[at])));
 
 const axis = (extra) => ({ stroke: css("--faint"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "12px Inter, sans-serif", ...extra });
+
+const DASHES = [undefined, [9, 4], [2, 4]]; // a colour that comes again is told apart by its line
+
+// Names at the right end of a rank chart, where there is room: a legend of twenty colours is read by nobody.
+const LABELS = 230;
+const named = (chart) => {
+  const { ctx } = chart, ratio = devicePixelRatio, last = chart.data[0].length - 1;
+  ctx.save();
+  ctx.font = `${12 * ratio}px Inter, sans-serif`;
+  ctx.textBaseline = "middle";
+  for (let at = 1; at < chart.series.length; at++) {
+    const value = chart.data[at][last];
+    if (value == null || !chart.series[at].show) continue;
+    ctx.fillStyle = chart.series[at]._stroke ?? css("--ink");
+    const name = chart.series[at].label;
+    const text = name.length > 34 ? `…${name.slice(-33)}` : name;
+    ctx.fillText(text, chart.valToPos(chart.data[0][last], "x", true) + 10 * ratio, chart.valToPos(value, "y", true));
+  }
+  ctx.restore();
+};
 
 const paths = (kind) => (kind === "ranks" ? uPlot.paths.spline() : kind === "survival" ? undefined : undefined);
 
@@ -36,7 +71,7 @@ const series = (spec, column, at, palette) => {
     label: column.name,
     stroke: isEdge ? "transparent" : colour,
     width: spec.chart.kind === "ranks" ? 2.5 : 2,
-    dash: spec.chart.dashed?.includes(column.name) ? [6, 4] : undefined,
+    dash: spec.chart.dashed?.includes(column.name) ? [6, 4] : DASHES[Math.floor((at - 1) / palette.length)],
     fill: spec.chart.kind === "stack" ? `color-mix(in srgb, ${colour} 55%, ${css("--card")})` : undefined,
     points: { show: spec.chart.kind === "ranks" || spec.rows.length < 3, size: 7, fill: css("--card") },
     paths: paths(spec.chart.kind),
@@ -58,7 +93,8 @@ const options = (spec, width) => {
   const made = {
     width,
     height: isRank ? 380 : 268,
-    padding: [12, 12, 0, 0],
+    padding: [12, isRank && width > 800 ? LABELS : 12, 0, 0],
+    hooks: isRank && width > 800 ? { draw: [named] } : {},
     tzDate: (stamp) => uPlot.tzDate(new Date(stamp * 1000), "UTC"),
     cursor: { focus: { prox: 24 }, points: { size: 8 } },
     focus: { alpha: 0.25 },
@@ -68,8 +104,8 @@ const options = (spec, width) => {
       y: isRank ? { dir: -1, range: [0.5, highest + 0.5] } : { range: (chart, low, high) => [0, high > 0 ? high * 1.06 : 1] },
     },
     axes: [
-      axis({ grid: { show: false } }),
-      axis({ size: 62, values: (chart, splits) => splits.map((value) => (isRank ? (Number.isInteger(value) && value > 0 ? value : "") : show(kind)(value))), incrs: isRank ? [1, 2, 5] : undefined }),
+      axis({ grid: { show: false }, ...(isTime(spec.columns[0]) ? { values: DATES } : {}) }),
+      axis({ size: 62, values: (chart, splits) => splits.map((value) => (isRank ? (Number.isInteger(value) && value > 0 ? value : "") : show(kind)(value))), incrs: isRank ? [1, 2, 5] : kind === "seconds" ? SECONDS : undefined }),
     ],
     series: [day, ...spec.columns.slice(1).map((column, at) => series(spec, column, at + 1, palette))],
   };
@@ -85,9 +121,13 @@ const options = (spec, width) => {
 
 const draw = (place) => {
   const spec = JSON.parse(document.getElementById(`data-${place.dataset.chart}`).textContent);
+  spec.rows = drawn(spec);
   charts.get(place)?.destroy();
   const data = columnsOf(spec);
-  charts.set(place, new uPlot(options(spec, place.clientWidth), spec.chart.kind === "stack" ? stacked(data) : data, place));
+  const chart = new uPlot(options(spec, place.clientWidth), spec.chart.kind === "stack" ? stacked(data) : data, place);
+  charts.set(place, chart);
+  const rows = chart.root.querySelectorAll(".u-legend .u-series");
+  spec.columns.forEach((column, at) => { if (spec.chart.band?.includes(column.name)) rows[at].hidden = true; });
 };
 
 const drawAll = () => {
@@ -109,7 +149,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 const live = document.querySelector("[data-events]");
 if (live) {
   const events = new EventSource(live.dataset.events);
-  events.addEventListener("message", (event) => { live.innerHTML = event.data; });
+  events.addEventListener("message", (event) => { if (event.data) live.innerHTML = event.data; });
   addEventListener("pagehide", () => events.close());
 }
 document.documentElement.dataset.drawn = "yes";
