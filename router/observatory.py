@@ -66,7 +66,10 @@ class Observatory:
         status = None if known is None else await self._queue.status(known)
         if status is None or organization not in {None, status.request.organization}:
             return None
-        return life(status, await self._queue.attempts(status.request.id))
+        term = self._dispatcher.term
+        hosts = {} if term is None else term.placement.fleet.hosts
+        names = {host_id: host.hello.name for host_id, host in hosts.items()}
+        return life(status, await self._queue.attempts(status.request.id), names)
 
     def _names(self) -> Mapping[Digest, str]:
         """Component and LoRA digests in words; made anew with each snapshot."""
@@ -125,8 +128,8 @@ def _warm(fleet: Fleet, snapshot: Snapshot) -> dict[str, int]:
     return found
 
 
-def life(status: Status, attempts: Sequence[AttemptRow]) -> Life:
-    """A request's seconds in order. Pure."""
+def life(status: Status, attempts: Sequence[AttemptRow], names: Mapping[str, str]) -> Life:
+    """A request's seconds in order; hosts by their names, as far as they are linked. Pure."""
     return Life(
         id=status.request.id,
         slug=status.request.slug,
@@ -135,10 +138,11 @@ def life(status: Status, attempts: Sequence[AttemptRow]) -> Life:
         created_at=status.request.created_at,
         steps=tuple(_steps(status, attempts)),
         reasons=tuple(
-            (row.number, row.host_id, row.decision.reason if row.decision else "") for row in attempts
+            (row.number, names.get(row.host_id, row.host_id), row.decision.reason if row.decision else "")
+            for row in attempts
         ),
         candidates=tuple(
-            (row.number, one.host_id, one.total, _terms(one))
+            (row.number, names.get(one.host_id, one.host_id), one.total, _terms(one))
             for row in attempts
             if row.decision
             for one in row.decision.candidates

@@ -16,7 +16,7 @@ async def page(figures: Figures, fleet: FleetState) -> Page:
         title="Fleet",
         lead=f"Pool “{fleet.pool}”, as its dispatcher sees it; the page keeps itself current.",
         tiles=tiles(fleet),
-        panels=(warmth(fleet), occupancy(fleet), _wasted(await figures.rows("loading"))),
+        panels=(warmth(fleet), occupancy(fleet), _wasted(await figures.rows("loading"), fleet)),
     )
 
 
@@ -26,7 +26,7 @@ def tiles(fleet: FleetState) -> tuple[Tile, ...]:
         Tile(name="Hosts", value=len(fleet.hosts)),
         Tile(name="Waiting", value=fleet.waiting),
         Tile(name="On hosts", value=fleet.running),
-        Tile(name="Slots taken", value=fleet.running / slots if slots else None, kind="share"),
+        Tile(name="Slots taken", value=fleet.running / slots if slots else None, kind="percent"),
     )
 
 
@@ -49,10 +49,12 @@ def warmth(fleet: FleetState) -> Panel:
         rows=[
             (host.name, *(found.get(one, "") for one in shown))
             for host, found in zip(fleet.hosts, tiers, strict=True)
+            if shown
         ],
         heat=True,
         wide=True,
-        empty="No host is linked.",
+        note="The parts that most hosts hold, in their fastest tier: device, memory, disk." if shown else "",
+        empty="No host holds weights yet." if fleet.hosts else "No host is linked.",
     )
 
 
@@ -64,7 +66,7 @@ def occupancy(fleet: FleetState) -> Panel:
         Column(name="running"),
         Column(name="staged"),
         Column(name="weights, GiB", kind="number"),
-        Column(name="of", kind="number"),
+        Column(name="budget, GiB", kind="number"),
     )
     return Panel(
         id="occupancy",
@@ -89,18 +91,20 @@ def _occupied(host: HostState) -> tuple[object, ...]:
     )
 
 
-def _wasted(rows: Sequence[Row]) -> Panel:
+def _wasted(rows: Sequence[Row], fleet: FleetState) -> Panel:
+    """Hosts by their names where they are linked; the ledger knows ids."""
+    names = {host.id: host.name for host in fleet.hosts}
     columns = (
         Column(name="host", kind="text"),
         Column(name="requests"),
         Column(name="cold starts"),
         Column(name="loading", kind="seconds"),
         Column(name="running", kind="seconds"),
-        Column(name="loading of both", kind="share"),
+        Column(name="share spent loading", kind="share"),
     )
     found = [
         (
-            row["host_id"],
+            names.get(row["host_id"], row["host_id"]),
             row["requests"],
             row["cold"],
             row["load_seconds"],

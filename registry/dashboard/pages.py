@@ -29,7 +29,7 @@ from registry.dashboard.live import NoObservatory, Observatory
 from registry.dashboard.panels import Page
 from registry.dashboard.views import PAGES, PageName, View, role_of
 from registry.database import Database
-from registry.web.rendering import HEADERS, Pages, static_files
+from registry.web.rendering import HEADERS, Pages, compressed, static_files
 from registry.web.signin import AnyRequest, Door, Visitor
 
 HERE = Path(__file__).parent
@@ -111,7 +111,8 @@ def router(dashboard: Callable[[], Dashboard]) -> Router:
     handlers = [
         show_overview, show_models, show_model, show_customers, show_launches, show_fleet, follow_fleet, show_request,
     ]  # fmt: skip
-    return Router("/", route_handlers=[*handlers, static_files("/dashboard/static", HERE / "static")])
+    static = static_files("/dashboard/static", HERE / "static")
+    return Router("/", route_handlers=[*handlers, static], middleware=[compressed()])
 
 
 async def _models(dashboard: Dashboard, visit: Visit) -> Page:

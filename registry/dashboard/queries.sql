@@ -116,6 +116,7 @@ GROUP BY 1 ORDER BY 1
 SELECT host_id, count(*) AS requests, count(*) FILTER (WHERE load_seconds > 0.001) AS cold,
     sum(load_seconds) AS load_seconds, sum(run_seconds) AS run_seconds
 FROM usage_records WHERE finished_at > now() - interval '1 day' AND host_id IS NOT NULL
+    AND request_id >= uuidv7(interval '-31 days')  -- leaves all older partitions out
 GROUP BY host_id ORDER BY load_seconds DESC LIMIT 100
 
 -- name: past

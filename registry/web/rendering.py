@@ -10,7 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from litestar import Response, Router
+from litestar.config.compression import CompressionConfig
 from litestar.datastructures import CacheControlHeader
+from litestar.middleware import DefineMiddleware
+from litestar.middleware.compression import CompressionMiddleware
 from litestar.static_files import create_static_files_router
 
 SHARED = Path(__file__).parent
@@ -66,6 +69,14 @@ def stamp(folders: Sequence[Path]) -> str:
         total.update(path.name.encode())
         total.update(path.read_bytes())
     return total.hexdigest()[:10]
+
+
+def compressed() -> DefineMiddleware:
+    """For routers of pages: a year's tables shrink to a seventh. Only where cookies are strict: another site cannot make a
+    browser ask for a page with a session, so it cannot guess the page's token from sizes. Streams stay as they are.
+    """
+    config = CompressionConfig(backend="gzip", gzip_compress_level=5, minimum_size=1024, exclude=["/events$"])
+    return DefineMiddleware(CompressionMiddleware, config=config)
 
 
 def static_files(path: str, folder: Path) -> Router:

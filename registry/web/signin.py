@@ -19,7 +19,7 @@ from litestar.response import Redirect
 from registry.catalog import Caller, OrganizationName
 from registry.web import identities, sessions
 from registry.web.oidc import Provider
-from registry.web.rendering import SHARED, Pages, static_files
+from registry.web.rendering import SHARED, Pages, compressed, static_files
 
 AnyRequest = Request[Any, Any, Any]
 VerifyKey = Callable[[str], Awaitable[Caller | None]]
@@ -189,4 +189,5 @@ def router(door: Callable[[], Door]) -> Router:
         target = "/sign-in/company/left" if session is not None and session.role else "/sign-in"
         return Redirect(target, status_code=303, cookies=[door().cookie("", 0)])
 
-    return Router("/", route_handlers=[ask, enter, leave, static_files("/shared", SHARED / "static")])
+    static = static_files("/shared", SHARED / "static")
+    return Router("/", route_handlers=[ask, enter, leave, static], middleware=[compressed()])

@@ -117,6 +117,8 @@ def test_the_fleet_is_live(visit: Visits) -> None:
     page.reload()
     page.wait_for_function("document.querySelectorAll('#warmth tbody tr').length === 2")
     expect(page.locator("[data-heat=device]").first).to_be_visible()
+    page.wait_for_timeout(2500)  # the next look at the fleet, in which nothing changed
+    expect(page.locator("[data-heat=device]").first).to_be_visible()
 
 
 def test_the_companys_sign_in_brings_a_browser_back_signed_in(

@@ -220,6 +220,47 @@ async def test_everyone_sees_exactly_what_is_theirs(
             assert not any(name in text for text in texts), (path, name)
 
 
+def routes() -> set[str]:
+    """Every address of the dashboard that the application has, events and static files aside."""
+    app = Litestar([pages.router(lambda: None)], openapi_config=None)  # type: ignore[arg-type, return-value]
+    found = {route.path for route in app.routes if route.path.startswith("/dashboard")}
+    return {path for path in found if "static" not in path and not path.endswith("/events")}
+
+
+def test_the_walk_leaves_no_page_out() -> None:
+    walked = {
+        re.sub(r"^/dashboard/models/.+", "/dashboard/models/{slug:path}", path).replace(
+            "/requests/theirs", "/requests/{request_id:str}"
+        )
+        for path in PATHS
+    }
+    assert walked == routes()
+
+
+async def test_the_live_part_says_nothing_when_nothing_changed(db: Database) -> None:
+    """An empty event would empty the page."""
+    door = Door(secret=bytes(32), verify=nobody, find=nobody)
+    dashboard = pages.Dashboard(db=db, door=door, observatory=OneRequest())
+    events = pages._fleet_events(dashboard)
+    first, second = (await anext(events)).encode(), (await anext(events)).encode()
+    await events.aclose()
+    assert b"rack-7" in first
+    assert second.strip() == b": no change"
+
+
+async def test_pages_travel_compressed_and_events_do_not(enter: Enter) -> None:
+    client = await enter("ops", "operate")
+    answer = await client.get("/dashboard?days=365")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert int(answer.headers["content-length"]) * 4 < len(answer.content)
+    plain = await client.get("/dashboard?days=365", headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+
+
+async def nobody(_: str) -> Caller | None:
+    return None
+
+
 async def test_figures_need_a_key_that_may_read_them(enter: Enter) -> None:
     for client in (await enter("nobody"), await enter("runner", "run")):
         for path in PATHS:

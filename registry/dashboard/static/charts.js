@@ -51,6 +51,7 @@ const named = (chart) => {
   ctx.save();
   ctx.font = `${12 * ratio}px Inter, sans-serif`;
   ctx.textBaseline = "middle";
+  ctx.textAlign = "left";
   for (let at = 1; at < chart.series.length; at++) {
     const value = chart.data[at][last];
     if (value == null || !chart.series[at].show) continue;
@@ -70,7 +71,7 @@ const series = (spec, column, at, palette) => {
   return {
     label: column.name,
     stroke: isEdge ? "transparent" : colour,
-    width: spec.chart.kind === "ranks" ? 2.5 : 2,
+    width: spec.chart.kind === "ranks" ? 2.5 : spec.rows.length > 120 ? 1.25 : 2,
     dash: spec.chart.dashed?.includes(column.name) ? [6, 4] : DASHES[Math.floor((at - 1) / palette.length)],
     fill: spec.chart.kind === "stack" ? `color-mix(in srgb, ${colour} 55%, ${css("--card")})` : undefined,
     points: { show: spec.chart.kind === "ranks" || spec.rows.length < 3, size: 7, fill: css("--card") },
