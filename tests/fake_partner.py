@@ -97,6 +97,8 @@ class Server:
                     break
                 writer.write(answer.encode())
                 await writer.drain()
+                if CUT in answer.headers:  # in the middle of it
+                    break
         self._writers.discard(writer)
         writer.transport.abort()
 
