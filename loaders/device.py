@@ -55,6 +55,15 @@ class Device:
 
         return "cpu" if self.is_cpu else str(torch.cuda.get_device_name(self.torch_device))
 
+    @property
+    def instructions(self) -> str:
+        """What code for this device may use: AVX2, AVX512; a GPU's compute capability."""
+        import torch
+
+        if self.is_cpu:
+            return str(torch.backends.cpu.get_cpu_capability())
+        return ".".join(map(str, torch.cuda.get_device_capability(self.torch_device)))
+
     def use_all_cores(self) -> None:
         """All that this process may use, for the calling thread: OpenMP counts threads per caller."""
         import torch

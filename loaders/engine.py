@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from loaders import assembly, intake, merging, protocol, running
+from loaders.artefacts import Artefacts
 from loaders.cache import Order
+from loaders.compiling import Compiler
 from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.errors import HostError, LoaderError
@@ -48,6 +50,7 @@ class Engine:
         listener: Listener = lambda event: None,
         retrieval: Retrieval | None = None,
         order: Order = "lru",
+        compiler: Compiler | None = None,
     ) -> None:
         self.device = device
         self._descriptions = Descriptions(home)
@@ -58,6 +61,7 @@ class Engine:
         self._shelf = Shelf(budgets, on_change=self._tell, drop_files=self._drop_files, order=order)
         self._headroom = Headroom()
         self._footprint = Footprint(device, disturbed=self._shelf.moves)
+        self._compiler = compiler or Compiler("off", Artefacts(home / "compiled", device))
         self._pace = merging.Pace(device)
         self._jobs: dict[AttemptKey, Job] = {}
         self._lock = threading.Lock()
@@ -120,6 +124,7 @@ class Engine:
     def know_peers(self, urls: Sequence[str]) -> None:
         """Hosts of the pool to ask first for files that are not here."""
         self._store.know_peers(urls)
+        self._compiler.artefacts.know_peers(urls)
 
     def drain(self) -> tuple[AttemptKey, ...]:
         """Hands back what has not begun, without a report, and lets the running one finish."""
@@ -247,6 +252,7 @@ class Engine:
                     self.device,
                     idle_since=self._idle_since,
                     report=self._tell,
+                    compiler=self._compiler,
                     measured=lambda: self._footprint.of_run(learn),
                 )
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)

@@ -20,6 +20,8 @@ import msgspec
 import structlog
 
 from loaders import protocol, watchdog
+from loaders.artefacts import Artefacts
+from loaders.compiling import Compiler
 from loaders.device import Device
 from loaders.engine import Engine
 from loaders.errors import HostError
@@ -75,14 +77,15 @@ async def run(
         device = await asyncio.to_thread(Device, settings.device)
         budgets = budgets_for(device, home, settings)
         hello = _hello(settings, device, budgets, name=name or platform.node(), zone=zone)
+        artefacts = Artefacts(home / "compiled", device, address.key)
         store = _store(home, settings, address)
         files = Retrieval(
             allow_private=settings.allow_private_inputs,
             trusted=[f"{origin.rstrip('/')}/files/" for origin in (address.url, settings.address)],
         )
         with (
-            _given_out(store, settings, address),
-            _engine(settings, device, store, budgets, files) as engine,
+            _given_out(store, artefacts, settings, address),
+            _engine(settings, device, store, budgets, files, Compiler(settings.compile, artefacts)) as engine,
             tracing.opened(settings, "marquee-host") as traces,
         ):
             link = Link(address, engine, hello=hello, loop=loop, traces=traces)
@@ -112,7 +115,7 @@ def _store(home: Path, settings: Settings, address: Address) -> Store:
 
 
 @contextlib.contextmanager
-def _given_out(store: Store, settings: Settings, address: Address) -> Iterator[None]:
+def _given_out(store: Store, artefacts: Artefacts, settings: Settings, address: Address) -> Iterator[None]:
     """Files for the pool's other hosts while the block runs, on every interface, where the settings say an address."""
     if settings.blobs_url is None:
         yield
@@ -121,7 +124,9 @@ def _given_out(store: Store, settings: Settings, address: Address) -> Iterator[N
     if port is None:
         raise HostError(f"{settings.blobs_url} names no port to give out files at")
     try:
-        server = BlobServer(store.locate, address.key, host="", port=port)
+        server = BlobServer(
+            lambda name: store.locate(name) or artefacts.locate(name), address.key, host="", port=port
+        )
     except OSError as error:
         raise HostError(f"cannot give out files at port {port}: {error.strerror}") from error
     try:
@@ -163,7 +168,12 @@ def own(home: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _engine(
-    settings: Settings, device: Device, store: Store, budgets: Mapping[Tier, int], retrieval: Retrieval
+    settings: Settings,
+    device: Device,
+    store: Store,
+    budgets: Mapping[Tier, int],
+    retrieval: Retrieval,
+    compiler: Compiler,
 ) -> Iterator[Engine]:
     engine = Engine(
         settings.home,
@@ -172,6 +182,7 @@ def _engine(
         budgets=budgets,
         retrieval=retrieval,
         order=settings.eviction_order,
+        compiler=compiler,
     )
     engine.warm_up()
     try:

@@ -13,6 +13,8 @@ from typing import Any, Self
 import msgspec
 
 from loaders import adapters, host, protocol
+from loaders.artefacts import Artefacts
+from loaders.compiling import Compiler
 from loaders.device import Device
 from loaders.engine import Engine, Event
 from loaders.errors import InputError, LoaderError, WeightsGatedError, WeightsMissingError
@@ -88,6 +90,7 @@ class Loader:
             store=Store(home, remote=remote),
             budgets=host.budgets_for(device, home, self._settings),
             retrieval=Retrieval(allow_private=True),  # whoever calls this runs it
+            compiler=Compiler(self._settings.compile, Artefacts(home / "compiled", device)),
             order=self._settings.eviction_order,
         )
         self.engine.listen(self._events.put)

@@ -15,6 +15,7 @@ import msgspec
 
 from loaders import protocol
 from loaders.assembly import Ready
+from loaders.compiling import Compiler
 from loaders.device import Device
 from loaders.errors import CancelledError, LoaderError, OutOfMemoryError
 from loaders.headroom import Headroom
@@ -83,6 +84,7 @@ def run(
     *,
     idle_since: float,
     report: Report,
+    compiler: Compiler,
     measured: Callable[[], AbstractContextManager[None]],
 ) -> Finished:
     """`measured` is around the pipeline's own work. Raises `LoaderError`s, and whatever the pipeline itself raises."""
@@ -95,7 +97,15 @@ def run(
             begun = time.monotonic()
             return built.run(pipeline, call, on_step=_watch(job, report)), time.monotonic() - begun
 
-    result, run_seconds = twice_when_full(attempt, shelf, device)
+    def retried() -> tuple[Any, float]:
+        return twice_when_full(attempt, shelf, device)
+
+    ready = _ready(job)
+    architecture = ready.manifest.architecture
+    if taken.tuning.changes_layers:
+        result, run_seconds = retried()
+    else:
+        result, run_seconds = compiler.run(architecture, ready.built, retried)
     begun = time.monotonic()
     encoded = outputs.encode(result, taken.style)
     timings = _timings(job, idle_since, run=run_seconds, encode=time.monotonic() - begun)
@@ -104,7 +114,7 @@ def run(
         outputs=tuple(output.file for output in encoded),
         result=_answers(job, call, result, len(encoded)),
         timings=timings,
-        how=_how(job),
+        how={**_how(job), **compiler.said(architecture)},
     )
     return Finished(done=done, outputs=tuple(output.data for output in encoded))
 

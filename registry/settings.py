@@ -12,6 +12,7 @@ import msgspec
 
 from registry.errors import SettingsError
 
+CompileMode = Literal["off", "auto", "on"]
 PREFIX = "MARQUEE_"
 CLIENT_KEYS = frozenset({"MARQUEE_URL", "MARQUEE_KEY"})  # the commands' own: whom they talk to, as whom
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_budget_bytes: int | None = None
     memory_budget_bytes: int | None = None
     disk_budget_bytes: int | None = None
+    compile: CompileMode = "off"  # auto: a host finds out by an architecture's first request whether it pays
     eviction_order: Literal["lru", "cost"] = "lru"  # cost: large, quick to bring back, rarely used goes first
     blobs_url: str | None = None  # where the pool's other hosts reach this one's files; None: gives out none
     download_bytes_per_second: int | None = None  # a host's cap for fetching weights

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loaders import protocol
+from loaders.compiling import Compiler
 from loaders.device import Device
 from loaders.engine import Engine, Event
 from loaders.protocol import AdapterUse, AttemptKey
@@ -18,7 +19,7 @@ INPUT = {"prompt": "a cat", "seed": 3, "num_inference_steps": 2, "image_size": {
 class Bench:
     """An engine with its reports in a queue."""
 
-    def __init__(self, home: Path, device_bytes: int) -> None:
+    def __init__(self, home: Path, device_bytes: int, compiler: Compiler | None = None) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         self.engine = Engine(
             home,
@@ -26,6 +27,7 @@ class Bench:
             store=Store(home),
             budgets={"device": device_bytes, "disk": 1 << 40},
             listener=self.events.put,
+            compiler=compiler,
         )
         self._count = 0
 

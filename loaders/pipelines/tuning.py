@@ -43,6 +43,11 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     step_cache: float | None = None  # the threshold of the first block's change
     attention: str | None = None
 
+    @property
+    def changes_layers(self) -> bool:
+        """Compiled code is of the layers as they are."""
+        return self.step_cache is not None or self.attention is not None
+
     def said(self) -> dict[str, str]:
         """What the request's owner should know of it."""
         known = {

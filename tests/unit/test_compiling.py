@@ -1,0 +1,182 @@
+"""Compiled blocks: weights and LoRAs swap under them, the verdict is kept, and only one's own pool's code is believed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from loaders import deltas
+from loaders.artefacts import Artefacts, Parcel, Verdict
+from loaders.compiling import Compiler, judge
+from loaders.device import Device
+from loaders.peers import BlobServer
+from loaders.pipelines import streamed
+from loaders.pipelines.blocks import Blocks
+from registry.catalog import Digest
+
+BACKEND = "aot_eager"  # traces and guards as the real one does, without a C++ compiler
+ARCHITECTURE = Digest("sha256:" + "a" * 64)
+
+
+class Block(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(16, 16)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(self.inner(value)) + value
+
+
+class Denoiser(torch.nn.Module):
+    _repeated_blocks = ("Block",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(Block() for _ in range(3))
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            value = layer(value)
+        return value
+
+
+@pytest.fixture
+def denoiser() -> Denoiser:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    return Denoiser().eval().requires_grad_(requires_grad=False)
+
+
+def graphs() -> int:
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def updates(seed: int, dtype: torch.dtype, rank: int = 8) -> dict[streamed.Place, streamed.Update]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        ("denoiser", f"layers.{number}.inner.weight"): streamed.Update(
+            torch.randn(rank, 16, generator=generator),
+            torch.randn(16, rank, generator=generator),
+            torch.empty(16, 16, dtype=dtype),
+            torch.empty(16, 16),
+        )
+        for number in range(3)
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_and_loras_swap_under_compiled_code(denoiser: Denoiser, dtype: torch.dtype) -> None:
+    value, blocks = torch.ones(2, 16, dtype=dtype), Blocks([denoiser.to(dtype)], backend=BACKEND)
+    roots = {"denoiser": denoiser}
+    plain = denoiser(value)
+    with blocks.compiled():
+        base = denoiser(value)
+        with streamed.streaming(roots, updates(1, dtype)):
+            first = denoiser(value)
+        made = graphs()
+        with streamed.streaming(roots, updates(2, dtype)):
+            second = denoiser(value)
+        kept = [parameter.data for parameter in denoiser.parameters()]
+        for place, update in updates(1, dtype).items():
+            weight = denoiser.get_parameter(place[1])
+            weight.data = deltas.add(weight.data, update.down, update.up, torch.empty_like(weight.data))
+        merged = denoiser(value)
+        for parameter, data in zip(denoiser.parameters(), kept, strict=True):
+            parameter.data = data
+        again = denoiser(value)
+        assert graphs() == made
+    assert torch.allclose(base, plain, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+    assert torch.equal(first, merged)
+    assert not torch.allclose(first, second)
+    assert torch.equal(again, base)
+    assert torch.equal(denoiser(value), plain)
+
+
+class Host:
+    """A compiler over one tiny denoiser; each run's seconds are told, not measured."""
+
+    def __init__(self, folder: Path, denoiser: Denoiser, mode: Any = "auto", key: str | None = "key") -> None:
+        self.artefacts = Artefacts(folder, Device("cpu"), key)
+        self.compiler = Compiler(mode, self.artefacts, backend=BACKEND)
+        self.built: Any = SimpleNamespace(slots={"denoiser": SimpleNamespace(module=denoiser)})
+        self.ways: list[str] = []
+
+    def run(self, *seconds: float) -> str:
+        """Which of its runs it took: `plain` or `compiled`."""
+        left = list(seconds)
+
+        def attempt() -> tuple[str, float]:
+            block = self.built.slots["denoiser"].module.layers[0]
+            way = "plain" if block._compiled_call_impl is None else "compiled"
+            self.built.slots["denoiser"].module(torch.ones(2, 16))
+            self.ways.append(way)
+            return way, left.pop(0)
+
+        return self.compiler.run(ARCHITECTURE, self.built, attempt)[0]
+
+
+def test_off_compiles_nothing(tmp_path: Path, denoiser: Denoiser) -> None:
+    host = Host(tmp_path, denoiser, "off")
+    assert (host.run(1.0), host.ways, host.compiler.said(ARCHITECTURE)) == ("plain", ["plain"], {})
+
+
+def test_the_first_request_finds_out_and_the_verdict_stays(tmp_path: Path, denoiser: Denoiser) -> None:
+    host = Host(tmp_path, denoiser)
+    assert [host.run(2.0, 9.0, 1.0), host.run(1.0)] == ["compiled", "compiled"]
+    assert host.ways == ["plain", "compiled", "compiled", "compiled"]
+    assert host.compiler.said(ARCHITECTURE) == {"compiled": "compiled runs were 2.00 times as fast"}
+    assert denoiser.layers[0]._compiled_call_impl is None
+    restarted = Host(tmp_path, denoiser)
+    assert (restarted.run(1.0), restarted.ways) == ("compiled", ["compiled"])
+
+
+def test_what_does_not_pay_stays_off(tmp_path: Path, denoiser: Denoiser) -> None:
+    host = Host(tmp_path, denoiser)
+    assert [host.run(1.0, 9.0, 0.99), host.run(1.0)] == ["plain", "plain"]
+    assert Host(tmp_path, denoiser).run(1.0) == "plain"
+    assert Host(tmp_path, denoiser, "on").run(1.0) == "compiled"
+
+
+def test_a_failure_that_is_not_the_compilers_finds_nothing_out(tmp_path: Path, denoiser: Denoiser) -> None:
+    host = Host(tmp_path, denoiser)
+    with pytest.raises(IndexError):  # the second run fails
+        host.run(1.0)
+    assert denoiser.layers[0]._compiled_call_impl is None
+    assert host.run(2.0, 9.0, 1.0) == "compiled"
+
+
+def test_a_verdict_says_what_was_measured() -> None:
+    assert judge(1.0, 2.0) == Verdict(
+        is_compiled=False,
+        reason="compiled runs were 0.50 times as fast, which does not pay",
+        seconds={"plain": 1.0, "compiled": 2.0},
+    )
+
+
+@pytest.fixture
+def parcels(tmp_path: Path) -> Callable[..., Artefacts]:
+    return lambda name, key="key": Artefacts(tmp_path / name, Device("cpu"), key)
+
+
+def test_a_host_takes_compiled_code_of_its_own_pool_and_of_nobody_else(
+    parcels: Callable[..., Artefacts],
+) -> None:
+    parcel = Parcel(Verdict(is_compiled=True, reason="it pays"), b"code")
+    ours, theirs = parcels("ours"), parcels("theirs")
+    theirs.save(ARCHITECTURE, parcel)
+    server = BlobServer(theirs.locate, "key")
+    try:
+        assert ours.load(ARCHITECTURE) is None
+        ours.know_peers([f"http://127.0.0.1:{server.port}"])
+        assert ours.load(ARCHITECTURE) == parcel
+    finally:
+        server.close()
+    assert parcels("ours").load(ARCHITECTURE) == parcel  # it is here now
+    assert parcels("ours", "another key").load(ARCHITECTURE) is None
+    path = ours.locate(ours.name(ARCHITECTURE))
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-1])
+    assert parcels("ours").load(ARCHITECTURE) is None
