@@ -2,12 +2,18 @@
 
 from litestar import Router
 
-from registry.admin import catalogue, contents, openings, owners
+from registry.admin import adapters, catalogue, contents, openings, owners
 from registry.admin.office import Home, Office
 
 __all__ = ["Office", "router"]
 
 
 def router(home: Home) -> Router:
-    handlers = [*owners.routes(home), *catalogue.routes(home), *contents.routes(home), *openings.routes(home)]
+    handlers = [
+        *owners.routes(home),
+        *catalogue.routes(home),
+        *adapters.routes(home),
+        *contents.routes(home),
+        *openings.routes(home),
+    ]
     return Router("/v1/admin", route_handlers=handlers, include_in_schema=False)

@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import diff, facts, folders, history, manifest, pinning, store, tables
+from registry import contents, diff, facts, folders, history, manifest, pinning, store, tables
 from registry.catalog import (
     AdapterEntry,
     AdapterManifest,
@@ -23,16 +23,15 @@ from registry.catalog import (
     Manifest,
     Model,
     Organization,
-    Share,
     Slug,
     Source,
     Variant,
     Version,
-    Window,
 )
 from registry.database import Database
 from registry.diff import Change
 from registry.errors import CatalogError, CatalogFileError, InUseError
+from registry.goods import ADAPTERS, VARIANTS
 
 LOCK_KEY = 0x6361746C6F67  # "catlog": one apply at a time
 IN_USE_DAYS = 30  # who called within them still counts on it
@@ -142,12 +141,16 @@ async def _held(session: AsyncSession) -> Catalog:
         variants=variants,
         contents={slug: version.manifest for slug, version in live.items()},
         adapters=tuple([store.entry_of(row) for row in adapters]),
-        adapter_contents={
-            row["slug"]: msgspec.convert(row["manifest"], AdapterManifest)
-            for row in adapters
-            if row["manifest"]
-        },
+        adapter_contents=await _held_adapters(session),
     )
+
+
+async def _held_adapters(session: AsyncSession) -> dict[Slug, AdapterManifest]:
+    """What the newest release of each adapter of a file is made of."""
+    newest = {release.variant: release for release in await store.read_releases(session, goods=ADAPTERS)}
+    found = await store.read_adapters(session, tables.adapters.c.managed_by == CATALOG)
+    live = {(slug, release.shares[0].version) for slug, release in newest.items()}
+    return {adapter.slug: adapter.manifest for adapter in found if (adapter.slug, adapter.version) in live}
 
 
 async def _managed(session: AsyncSession, table: sqlalchemy.Table) -> Sequence[sqlalchemy.RowMapping]:
@@ -217,61 +220,37 @@ async def _write_adapters(session: AsyncSession, changes: list[Change], actor: s
 
 
 async def _write_adapter_versions(session: AsyncSession, changes: list[Change], actor: str) -> None:
+    """As `_write_versions`. Releases before migration 0012 read the adapter's own row, so it says the newest too."""
+    versions = tables.adapter_versions
     for change in changes:
         manifest: AdapterManifest = change.after
-        is_new = change.before is not None and change.before.digest != manifest.digest
-        values: dict[str, Any] = {"manifest": msgspec.to_builtins(manifest), "digest": manifest.digest}
-        values["version"] = tables.adapters.c.version + int(is_new)
-        update = sqlalchemy.update(tables.adapters).where(tables.adapters.c.slug == change.subject)
+        slug = Slug(change.subject)
+        number = await contents.number_of(session, ADAPTERS, slug, manifest.digest)
+        await contents.insert(
+            session,
+            versions,
+            [{"adapter": slug, "number": number, "source": msgspec.to_builtins(manifest.source)}],
+            ("source",),
+        )
+        await contents.write_adapter_version(session, slug, number, manifest)
+        values = {"manifest": msgspec.to_builtins(manifest), "digest": manifest.digest, "version": number}
+        update = sqlalchemy.update(tables.adapters).where(tables.adapters.c.slug == slug)
         await session.execute(update.values(**values))
+        if change.before is None or change.before.digest != manifest.digest:
+            await contents.release_now(session, slug, number, actor, ADAPTERS)
 
 
 async def _write_versions(session: AsyncSession, changes: list[Change], actor: str) -> None:
     """A digest seen before is released again under its old number; a moved folder only changes where bytes are."""
-    versions = tables.versions
     for change in changes:
-        contents: Manifest = change.after
+        made: Manifest = change.after
         slug = Slug(change.subject)
-        query = sqlalchemy.select(versions.c.number).where(
-            versions.c.variant == slug, versions.c.digest == contents.digest
+        number = await contents.number_of(session, VARIANTS, slug, made.digest)
+        await contents.write_version(
+            session, Version(variant=slug, number=number, manifest=made, state="live")
         )
-        number = await session.scalar(query)
-        if number is None:
-            query = sqlalchemy.select(sqlalchemy.func.coalesce(sqlalchemy.func.max(versions.c.number), 0))
-            number = (await session.scalar(query.where(versions.c.variant == slug)) or 0) + 1
-        await write_version(session, Version(variant=slug, number=number, manifest=contents, state="live"))
-        if change.before is None or change.before.digest != contents.digest:
-            await _release(session, slug, number, actor)
-
-
-async def write_version(session: AsyncSession, version: Version) -> None:
-    """Its row, its components (shared with whoever has the same bytes) and its uses of them."""
-    contents = ("digest", "architecture", "pipeline_class", "source", "assets", "state")
-    await _insert(session, tables.versions, [store.version_row(version)], contents)
-    shared, uses = store.component_rows(version)
-    if shared:
-        await session.execute(insert(tables.components).on_conflict_do_nothing(), shared)
-        await _insert(session, tables.version_components, uses, ("files",))
-
-
-async def _insert(
-    session: AsyncSession, table: sqlalchemy.Table, rows: list[dict[str, Any]], fresh: tuple[str, ...]
-) -> None:
-    statement = insert(table)
-    keys = [column.name for column in table.primary_key.columns]
-    update = {name: statement.excluded[name] for name in fresh}
-    await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=update), rows)
-
-
-async def _release(session: AsyncSession, slug: Slug, number: int, actor: str) -> None:
-    opened = await session.scalar(sqlalchemy.select(sqlalchemy.func.clock_timestamp()))
-    release = {
-        "variant": slug,
-        "shares": msgspec.to_builtins((Share(version=number, percent=100),)),
-        "window": msgspec.to_builtins(Window(public_from=opened)),
-        "created_by": actor,
-    }
-    await session.execute(sqlalchemy.insert(tables.releases).values(release))
+        if change.before is None or change.before.digest != made.digest:
+            await contents.release_now(session, slug, number, actor)
 
 
 async def _remove(session: AsyncSession, changes: list[Change], actor: str) -> None:

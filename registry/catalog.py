@@ -124,6 +124,7 @@ class AdapterManifest(Record, frozen=True, kw_only=True):
     architecture: Digest
     rank: int | None = None
     layout: Literal["diffusers", "kohya"] | None = None
+    target_modules: tuple[str, ...] = ()  # names of the layers it changes, within their blocks: `to_q`
     trigger_words: tuple[str, ...] = ()
     recommended_scale: float = 1.0
 

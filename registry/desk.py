@@ -30,6 +30,7 @@ from registry.errors import (
 )
 
 OPERATE: Scope = "operate"
+ELSEWHERE = "an adapter of another organization"  # its name may still be a secret
 CALLED_WITHIN = sqlalchemy.text("interval '30 days'")
 
 
@@ -84,7 +85,8 @@ def may_see(caller: Caller, owner: str) -> bool:
     return caller.organization == owner or OPERATE in caller.scopes
 
 
-def _own(caller: Caller, name: str) -> None:
+def own(caller: Caller, name: str) -> None:
+    """Raises `AccessError` unless the name begins with the caller's organization."""
     owner = name.split("/", 1)[0]
     if not may_see(caller, owner):
         raise AccessError(f"{owner}/ belongs to another organization")
@@ -129,10 +131,10 @@ async def bump(session: AsyncSession, table: sqlalchemy.Table, name: str, values
 
 
 async def create_model(session: AsyncSession, caller: Caller, body: ModelBody) -> Model:
-    _own(caller, body.name)
+    own(caller, body.name)
     publishing.check_slug(body.name, body.name.split("/", 1)[0])
     model = Model(**{name: getattr(body, name) for name in body.__struct_fields__})
-    await _insert(session, tables.models, msgspec.structs.asdict(model) | {"owner": model.owner}, model.name)
+    await insert(session, tables.models, msgspec.structs.asdict(model) | {"owner": model.owner}, model.name)
     await note(session, caller, "model", model.name, None, model)
     return model
 
@@ -143,8 +145,8 @@ async def edit_model(
     row = await row_of(session, caller, tables.models, name, lock=True)
     check_revision(row, expected)
     old = store.model_of(row)
-    new = msgspec.structs.replace(old, **_given(patch))
-    revision = await bump(session, tables.models, name, _given(patch))
+    new = msgspec.structs.replace(old, **given(patch))
+    revision = await bump(session, tables.models, name, given(patch))
     await note(session, caller, "model", name, old, new)
     return new, revision
 
@@ -162,12 +164,12 @@ async def remove_model(session: AsyncSession, caller: Caller, name: str) -> None
 
 
 async def create_variant(session: AsyncSession, caller: Caller, body: VariantBody) -> Variant:
-    _own(caller, body.slug)
+    own(caller, body.slug)
     publishing.check_slug(body.slug, body.slug.split("/", 1)[0])
     publishing.check_schema(body.input_schema)
     await row_of(session, caller, tables.models, body.model)
     variant = Variant(**{name: getattr(body, name) for name in body.__struct_fields__})
-    await _insert(session, tables.variants, store.variant_row(variant), variant.slug)
+    await insert(session, tables.variants, store.variant_row(variant), variant.slug)
     await note(session, caller, "variant", variant.slug, None, variant)
     return variant
 
@@ -180,9 +182,9 @@ async def edit_variant(
     if patch.input_schema is not msgspec.UNSET:
         publishing.check_schema(patch.input_schema)
     old = store.variant_of(row)
-    new = msgspec.structs.replace(old, **_given(patch))
+    new = msgspec.structs.replace(old, **given(patch))
     plain = store.variant_row(new)
-    revision = await bump(session, tables.variants, slug, {name: plain[name] for name in _given(patch)})
+    revision = await bump(session, tables.variants, slug, {name: plain[name] for name in given(patch)})
     await note(session, caller, "variant", slug, old, new)
     return new, revision
 
@@ -195,15 +197,14 @@ async def remove_variant(session: AsyncSession, caller: Caller, slug: str) -> No
     query = sqlalchemy.select(usage.c.organization).where(usage.c.slug == slug, lately).distinct()
     if callers := sorted((await session.scalars(query)).all()):
         raise InUseError(slug, callers)
-    if based := (
-        await session.scalars(sqlalchemy.select(adapters.c.slug).where(adapters.c.base == slug))
-    ).all():
-        raise InUseError(slug, based)
+    query = sqlalchemy.select(adapters.c.slug, adapters.c.owner).where(adapters.c.base == slug)
+    if based := (await session.execute(query)).all():
+        raise InUseError(slug, [one.slug if may_see(caller, one.owner) else ELSEWHERE for one in based])
     await session.execute(sqlalchemy.delete(tables.variants).where(tables.variants.c.slug == slug))
     await note(session, caller, "variant", slug, store.variant_of(row), None)
 
 
-async def _insert(session: AsyncSession, table: sqlalchemy.Table, values: dict[str, Any], name: str) -> None:
+async def insert(session: AsyncSession, table: sqlalchemy.Table, values: dict[str, Any], name: str) -> None:
     owner = values["owner"]
     await session.execute(
         sqlalchemy.dialects.postgresql.insert(tables.organizations)
@@ -215,7 +216,7 @@ async def _insert(session: AsyncSession, table: sqlalchemy.Table, values: dict[s
         raise TakenError(f"{name} exists already")
 
 
-def _given(patch: Record) -> dict[str, Any]:
+def given(patch: Record) -> dict[str, Any]:
     return {
         name: value
         for name in patch.__struct_fields__

@@ -11,6 +11,8 @@ RegistryError
 │   ├── CatalogFileError          catalog.yaml is wrong; names the YAML path and the line
 │   ├── FolderError               a folder is not a diffusers pipeline or adapter
 │   ├── HubError                  the Hub does not answer, or does not give what is asked
+│   ├── AddressError              an address may not be read (private, no http), or gives nothing
+│   ├── MisfitError               weights that do not fit their config, or an adapter its base; `name` says how
 │   └── InUseError                what should be removed is still called
 ├── WeightsError                  a weights file is refused
 │   ├── NotSafetensorsError            the bytes are of another format (pickle, zip, tar, GGUF, HTML…), whatever the name
@@ -120,6 +122,18 @@ class HubError(CatalogError):
     def __init__(self, repository: str, reason: str) -> None:
         super().__init__(f"{repository}: {reason}")
         self.repository = repository
+
+
+class AddressError(CatalogError):
+    """An address of somebody else's choosing is private, is none, or gives nothing. The message is for its chooser."""
+
+
+class MisfitError(CatalogError):
+    """Weights do not fit their config, or an adapter not its base; `name` is the refusal's own: `ConfigMismatchError`…"""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
 
 
 class InUseError(CatalogError):

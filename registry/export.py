@@ -43,6 +43,8 @@ def _variant(variant: Variant) -> dict[str, Any]:
 def _source(source: Source) -> dict[str, Any]:
     if source.kind == "path":
         return {"path": source.location}
+    if source.kind == "url":
+        return {"url": source.location}
     place = {"hub": source.location + (f"@{source.revision}" if source.revision else "")}
     return place | ({"subfolder": source.subfolder} if source.subfolder else {})
 

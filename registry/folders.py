@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from registry import weights
 from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Slug, Source, Variant
 from registry.errors import FolderError, TruncatedError, WeightsError
+from registry.examination import Part
 
 CHUNK_BYTES = 8 << 20
 SIDE_FOLDERS = ("scheduler", "tokenizer", "feature_extractor", "image_processor", "processor")
@@ -92,7 +93,7 @@ def read_tree(tree: Tree, source: Source) -> Manifest:
     pipeline_class = index.get("_class_name")
     if not isinstance(pipeline_class, str):
         raise FolderError(tree.name, "model_index.json names no pipeline class")
-    parts = {name: tuple(value) for name, value in sorted(index.items()) if _is_part(value)}
+    parts = {name: tuple(value) for name, value in sorted(index.items()) if is_part(value)}
     paths = tree.paths()
     components = tuple(
         _component(tree, set(paths), name, str(library), str(class_name))
@@ -137,6 +138,16 @@ def adapter_of(
     )
 
 
+def adapter_file(tree: Tree, weight_name: str | None) -> str:
+    """Without a name there must be exactly one safetensors file. Raises `FolderError`."""
+    found = [path for path in tree.paths() if path.endswith(".safetensors")]
+    if weight_name is None and len(found) != 1:
+        raise FolderError(tree.name, f"{len(found)} safetensors files; say which with `weights`")
+    if weight_name is not None and weight_name not in found:
+        raise FolderError(tree.name, f"{weight_name} is missing")
+    return weight_name or found[0]
+
+
 def read_index(file: Path) -> weights.Index:
     """A weights file's checked header. Raises `WeightsError` with the file's name."""
     with file.open("rb") as stream:
@@ -153,7 +164,8 @@ def read_index(file: Path) -> weights.Index:
             raise
 
 
-def _is_part(value: Any) -> bool:
+def is_part(value: Any) -> bool:
+    """Whether an entry of model_index.json names a library and a class."""
     return isinstance(value, list) and len(value) == 2 and all(isinstance(word, str) for word in value)
 
 
@@ -175,10 +187,9 @@ def _component(tree: Tree, paths: Collection[str], name: str, library: str, clas
 def _shards(tree: Tree, paths: Collection[str], name: str) -> tuple[str | None, list[str]]:
     """The shard index, where there is one, and the weights in its order."""
     for stem in WEIGHT_STEMS:
-        single = f"{name}/{stem}.safetensors"
+        single, index = (f"{name}/{file}" for file in weight_names(stem))
         if single in paths:
             return None, [single]
-        index = f"{name}/{stem.split('.')[0]}.safetensors.index{stem[len(stem.split('.')[0]) :]}.json"
         if index in paths:
             shards = [
                 f"{name}/{shard}"
@@ -190,6 +201,32 @@ def _shards(tree: Tree, paths: Collection[str], name: str) -> tuple[str | None, 
     others = [path for path in paths if path.startswith(f"{name}/") and Path(path).suffix in PICKLES]
     reason = f"only {min(others)}, and pickles are not accepted" if others else "no safetensors"
     raise FolderError(tree.name, f"{name} has {reason}")
+
+
+def weight_names(stem: str) -> tuple[str, str]:
+    """A weights file's name, and that of the index of its shards."""
+    plain, dot, variant = stem.partition(".")
+    return f"{stem}.safetensors", f"{plain}.safetensors.index{dot}{variant}.json"
+
+
+def part_of(tree: Tree, component: Component) -> Part:
+    """A component as an examiner asks for it: from its files' headers, whatever their size."""
+    indexes = [tree.index(file.path) for file in component.weights]
+    return Part(
+        name=component.name,
+        library=component.library,
+        class_name=component.class_name,
+        config=_json(tree, component.config.path),
+        shapes={name: tensor.shape for index in indexes for name, tensor in index.tensors.items()},
+    )
+
+
+def frame_of(tree: Tree, component: Component) -> Part:
+    """A component without its weights: what an adapter is compared with."""
+    config = _json(tree, component.config.path)
+    return Part(
+        name=component.name, library=component.library, class_name=component.class_name, config=config
+    )
 
 
 def sha256_of(file: Path, counted: Counted | None = None) -> str:

@@ -4,8 +4,9 @@ The Hub's client does the talking; what it says is checked as far as headers go.
 fetches them.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -72,7 +73,12 @@ class Repository:
             error.add_note(path)
             raise
 
-    def _get(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
+    def size_of(self, path: str) -> int:
+        return int(self._files[path].size or 0)
+
+    @contextlib.contextmanager
+    def opened(self, path: str, begin: int = 0, end: int | None = None) -> Iterator[Iterator[bytes]]:
+        """A file's bytes as they come."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers
 
@@ -82,15 +88,25 @@ class Repository:
         if end is not None:
             headers["Range"] = f"bytes={begin}-{end - 1}"
         try:
-            answer = httpx.get(url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS)
+            with httpx.stream(
+                "GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS
+            ) as answer:
+                self._check(answer, path)
+                yield answer.iter_bytes()
         except httpx.HTTPError as error:
             raise HubError(self.name, f"the Hub does not deliver {path}: {error}") from error
+
+    def _check(self, answer: httpx.Response, path: str) -> None:
         if answer.status_code in {401, 403}:
             raise HubError(self.name, GATED)
         if not answer.is_success:
             raise HubError(self.name, f"the Hub answered {answer.status_code} for {path}")
-        self._counted.bytes += len(answer.content)
-        return answer.content
+
+    def _get(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
+        with self.opened(path, begin, end) as chunks:
+            content = b"".join(chunks)
+        self._counted.bytes += len(content)
+        return content
 
 
 def _info(endpoint: Endpoint, source: Source) -> Any:
@@ -118,7 +134,7 @@ def _info(endpoint: Endpoint, source: Source) -> Any:
 def read_pipeline(endpoint: Endpoint, source: Source, counted: folders.Counted | None = None) -> Manifest:
     """A pipeline's manifest, its source pinned to the commit it was read at. Raises `HubError`, `WeightsError`."""
     tree = Repository(endpoint, source, counted)
-    return folders.read_tree(tree, _pinned(source, tree))
+    return folders.read_tree(tree, pinned(source, tree))
 
 
 def read_adapter(
@@ -126,13 +142,10 @@ def read_adapter(
 ) -> AdapterManifest:
     """A LoRA's manifest. Without a file name the repository must hold exactly one safetensors file."""
     tree = Repository(endpoint, source)
-    found = [path for path in tree.paths() if path.endswith(".safetensors")]
-    if weight_name is None and len(found) != 1:
-        raise FolderError(tree.name, f"{len(found)} safetensors files; say which with `weights`")
-    if weight_name is not None and weight_name not in found:
-        raise FolderError(tree.name, f"{weight_name} is missing")
-    return folders.adapter_of(tree, _pinned(source, tree), weight_name or found[0], base, architecture)
+    file = folders.adapter_file(tree, weight_name)
+    return folders.adapter_of(tree, pinned(source, tree), file, base, architecture)
 
 
-def _pinned(source: Source, tree: Repository) -> Source:
+def pinned(source: Source, tree: Repository) -> Source:
+    """The source at the commit it was read at."""
     return Source(kind="hub", location=source.location, revision=tree.commit, subfolder=source.subfolder)

@@ -73,6 +73,7 @@ class Shelf(Record, frozen=True, kw_only=True):
 
     texts: Texts
     releases: Mapping[Slug, Sequence[Release]]
+    adapter_releases: Mapping[Slug, Sequence[Release]] = {}
     visible: Callable[[Variant], bool]
     callable: Callable[[Variant], bool]
     now: datetime
@@ -175,11 +176,12 @@ def launches(shelf: Shelf, organization: OrganizationName) -> list[dict[str, Any
     An embargo is a secret: strangers hear nothing before the first phase that names them has a time they share.
     """
     found = []
-    for slug, releases in shelf.releases.items():
-        for release in releases:
+    for kind, shelved in (("variant", shelf.releases), ("adapter", shelf.adapter_releases)):
+        for slug, release in ((slug, one) for slug, releases in shelved.items() for one in releases):
             opens = _opens_for(release, organization, shelf.now)
             if opens is not None and _may_know(slug, release, organization):
-                found.append({"slug": slug, "opens": opens, "release": release.id})
+                entry = {"slug": slug, "opens": opens, "release": release.id}
+                found.append(entry | ({"kind": kind} if kind == "adapter" else {}))
     return sorted(found, key=lambda entry: (entry["opens"], entry["slug"]))
 
 
@@ -270,7 +272,7 @@ def _after(cursor: str | None) -> Slug | None:
 def atom(shelf: Shelf, found: Iterable[Mapping[str, Any]]) -> str:
     """RFC 4287. Ids are made of slug and release, so that a reader sees each launch once."""
     entries = "".join(
-        f"<entry><id>{escape(shelf.address)}/v1/launches#{escape(str(one['slug']))}-{one['release']}</id>"
+        f"<entry><id>{escape(shelf.address)}/v1/launches#{escape(one.get('kind', '') + str(one['slug']))}-{one['release']}</id>"
         f"<title>{escape(str(one['slug']))} opens</title><updated>{one['opens'].isoformat()}</updated>"
         f"<summary>{escape(str(one['slug']))} opens at {one['opens'].isoformat()}</summary></entry>"
         for one in found

@@ -76,6 +76,7 @@ class AdapterSpec(Entry, frozen=True, kw_only=True):
     base: str
     path: str | None = None
     hub: str | None = None
+    url: str | None = None  # the file's own address
     weights: str | None = None
     trigger_words: tuple[str, ...] = ()
     recommended_scale: float = 1.0
@@ -235,7 +236,7 @@ def _adapter(slug: str, spec: AdapterSpec, variants: Mapping[Slug, Variant], pat
         raise _Refusal(f"no variant {spec.base}", (*path, "base"))
     source = _source(spec)
     if source is None:
-        raise _Refusal("an adapter needs a path or a hub repository", path)
+        raise _Refusal("an adapter needs a path, a hub repository or a url", path)
     return AdapterEntry(
         slug=Slug(slug),
         base=Slug(spec.base),
@@ -257,6 +258,8 @@ def _source(spec: VariantSpec | AdapterSpec) -> Source | None:
     if spec.hub is not None:
         repo, _, revision = spec.hub.partition("@")
         return Source(kind="hub", location=repo, revision=revision or None, subfolder=subfolder)
+    if isinstance(spec, AdapterSpec) and spec.url is not None:
+        return Source(kind="url", location=spec.url)
     return None
 
 

@@ -29,11 +29,22 @@ class Client:
     def address(slug: str) -> str:
         return slug.replace("/", "~")
 
+    def place(self, goods: str, slug: str) -> str:
+        """A variant's or an adapter's address."""
+        return f"/{goods}/{self.address(slug)}"
+
     def get(self, path: str, **query: str) -> Any:
         return self._ask("GET", path, params=query)
 
     def post(self, path: str, body: Any = None) -> Any:
         return self._ask("POST", path, json=body if body is not None else {})
+
+    def patch(self, path: str, body: Any) -> Any:
+        """As of what is there now: an edit that somebody makes meanwhile is not overwritten."""
+        answer = self._send("GET", path, {})
+        _result(answer)
+        tag = answer.headers["etag"]
+        return _result(self._send("PATCH", path, {"if-match": tag}, json=body))
 
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
@@ -54,11 +65,14 @@ class Client:
                 offset = file["received_bytes"]
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
+        return _result(self._send(method, path, {}, **request))
+
+    def _send(self, method: str, path: str, headers: dict[str, str], **request: Any) -> httpx.Response:
         """The key makes a repeated write one write, so a lost connection is simply tried again."""
-        headers = {"idempotency-key": secrets.token_hex(16)}
+        headers = {"idempotency-key": secrets.token_hex(16), **headers}
         for attempt in range(TRIES):
             try:
-                return _result(self._http.request(method, path, headers=headers, **request))
+                return self._http.request(method, path, headers=headers, **request)
             except httpx.TransportError as error:
                 if attempt == TRIES - 1:
                     raise click.ClickException(f"{self._http.base_url} does not answer: {error}") from error

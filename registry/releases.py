@@ -10,9 +10,10 @@ import msgspec
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import desk, publishing, store, tables, versions, windows
+from registry import desk, publishing, store, versions, windows
 from registry.catalog import Caller, OrganizationName, Record, Release, Share, Slug, Window
 from registry.errors import IllegalMoveError, InvalidRequestError, UnknownSubjectError
+from registry.goods import VARIANTS, Goods
 from registry.publishing import PUBLIC, Recorded
 from registry.windows import Gone, Open
 
@@ -47,14 +48,19 @@ class LiveAt(Record, frozen=True, kw_only=True):
 
 
 async def create(
-    session: AsyncSession, caller: Caller, slug: str, body: ReleaseBody, expected: int | None = None
+    session: AsyncSession,
+    caller: Caller,
+    slug: str,
+    body: ReleaseBody,
+    expected: int | None = None,
+    goods: Goods = VARIANTS,
 ) -> Recorded:
     """Raises `InvalidRequestError`, `IllegalMoveError`, `StaleError`."""
-    row = await desk.row_of(session, caller, tables.variants, slug, lock=True)
+    row = await desk.row_of(session, caller, goods.table, slug, lock=True)
     desk.check_revision(row, expected)
     now = await _now(session)
     window = Window(public_from=now) if body.window is None else publishing.check_window(body.window, now)
-    views = await versions.views(session, caller, slug, [share.version for share in body.shares])
+    views = await versions.views(session, caller, slug, [share.version for share in body.shares], goods)
     ready = [view.number for view in views if view.digest is not None]
     for view in views:
         opens_now = windows.opening(window) == now
@@ -62,73 +68,81 @@ async def create(
             raise IllegalMoveError(view.state, "live" if opens_now else "scheduled")
     shares = publishing.check_shares(body.shares, ready)
     if window.successor is not None:
-        await _check_successor(session, window.successor)
-    return await _add(session, caller, slug, shares, window)
+        await _check_successor(session, window.successor, goods)
+    return await _add(session, caller, slug, shares, window, goods)
 
 
-async def roll_back(session: AsyncSession, caller: Caller, slug: str) -> Recorded:
+async def roll_back(session: AsyncSession, caller: Caller, slug: str, goods: Goods = VARIANTS) -> Recorded:
     """What was public before becomes public again, now."""
-    await desk.row_of(session, caller, tables.variants, slug, lock=True)
+    await desk.row_of(session, caller, goods.table, slug, lock=True)
     now = await _now(session)
-    releases = await store.read_releases(session, slug)
-    current = _public(slug, releases, now)
+    releases = await store.read_releases(session, slug, goods)
+    current = _public(slug, releases, now, goods)
     previous = publishing.before(releases, current, now)
     if previous is None:
         raise InvalidRequestError("release", "nothing else was public before")
-    return await _add(session, caller, slug, previous.shares, Window(public_from=now))
+    return await _add(session, caller, slug, previous.shares, Window(public_from=now), goods)
 
 
-async def deprecate(session: AsyncSession, caller: Caller, slug: str, body: Deprecation) -> Recorded:
+async def deprecate(
+    session: AsyncSession, caller: Caller, slug: str, body: Deprecation, goods: Goods = VARIANTS
+) -> Recorded:
     """Answers go on, with a warning, the date of the end, and the successor."""
-    await desk.row_of(session, caller, tables.variants, slug, lock=True)
+    await desk.row_of(session, caller, goods.table, slug, lock=True)
     now = await _now(session)
-    current = _public(slug, await store.read_releases(session, slug), now)
-    successor = await _check_successor(session, body.successor) if body.successor else None
+    current = _public(slug, await store.read_releases(session, slug, goods), now, goods)
+    successor = await _check_successor(session, body.successor, goods) if body.successor else None
     window = Window(
         public_from=now,
         sunset_from=body.sunset_from or now,
         retired_from=body.retired_from,
         successor=successor,
     )
-    return await _add(session, caller, slug, current.shares, publishing.check_window(window, now))
+    return await _add(session, caller, slug, current.shares, publishing.check_window(window, now), goods)
 
 
-async def retire(session: AsyncSession, caller: Caller, slug: str, body: Retirement) -> Recorded:
+async def retire(
+    session: AsyncSession, caller: Caller, slug: str, body: Retirement, goods: Goods = VARIANTS
+) -> Recorded:
     """From now on: 410, with the successor's name."""
-    await desk.row_of(session, caller, tables.variants, slug, lock=True)
+    await desk.row_of(session, caller, goods.table, slug, lock=True)
     now = await _now(session)
-    current = _public(slug, await store.read_releases(session, slug), now)
-    successor = await _check_successor(session, body.successor) if body.successor else None
-    return await _add(session, caller, slug, current.shares, Window(retired_from=now, successor=successor))
+    current = _public(slug, await store.read_releases(session, slug, goods), now, goods)
+    successor = await _check_successor(session, body.successor, goods) if body.successor else None
+    return await _add(
+        session, caller, slug, current.shares, Window(retired_from=now, successor=successor), goods
+    )
 
 
-async def withdraw(session: AsyncSession, caller: Caller, slug: str, release_id: int) -> None:
+async def withdraw(
+    session: AsyncSession, caller: Caller, slug: str, release_id: int, goods: Goods = VARIANTS
+) -> None:
     """Takes back a release that did not open yet; what was open is history and stays."""
-    await desk.row_of(session, caller, tables.variants, slug, lock=True)
+    await desk.row_of(session, caller, goods.table, slug, lock=True)
     now = await _now(session)
-    for entry in await recorded(session, slug):
+    for entry in await recorded(session, slug, goods):
         if entry.release.id != release_id or entry.withdrawn_at is not None:
             continue
         opens = windows.opening(entry.release.window)
         if opens is not None and opens <= now:
             raise InvalidRequestError("release", "it opened already; roll back or retire instead")
-        releases = tables.releases
+        releases = goods.releases
         statement = sqlalchemy.update(releases).where(releases.c.id == release_id).values(withdrawn_at=now)
         await session.execute(statement)
-        await desk.bump(session, tables.variants, slug, {})
-        await desk.note(session, caller, "release", slug, entry.release, None)
+        await desk.bump(session, goods.table, slug, {})
+        await desk.note(session, caller, goods.release_kind, slug, entry.release, None)
         return
     raise UnknownSubjectError("release", f"{release_id} of {slug}")
 
 
-async def recorded(session: AsyncSession, slug: str) -> tuple[Recorded, ...]:
+async def recorded(session: AsyncSession, slug: str, goods: Goods = VARIANTS) -> tuple[Recorded, ...]:
     """Every release there ever was, oldest first, the withdrawn ones too."""
-    releases = tables.releases
-    query = sqlalchemy.select(releases).where(releases.c.variant == slug).order_by(releases.c.id)
+    releases = goods.releases
+    query = sqlalchemy.select(releases).where(releases.c[goods.noun] == slug).order_by(releases.c.id)
     return tuple(
         [
             Recorded(
-                release=store.release_of(row),
+                release=store.release_of(row, goods),
                 created_by=row["created_by"],
                 created_at=row["created_at"],
                 withdrawn_at=row["withdrawn_at"],
@@ -139,9 +153,13 @@ async def recorded(session: AsyncSession, slug: str) -> tuple[Recorded, ...]:
 
 
 async def live_at(
-    session: AsyncSession, slug: str, organization: OrganizationName, when: dt.datetime
+    session: AsyncSession,
+    slug: str,
+    organization: OrganizationName,
+    when: dt.datetime,
+    goods: Goods = VARIANTS,
 ) -> LiveAt:
-    match publishing.live_at(await recorded(session, slug), organization, when):
+    match publishing.live_at(await recorded(session, slug, goods), organization, when):
         case Open(release=release, phase=phase):
             return LiveAt(
                 at=when,
@@ -156,16 +174,16 @@ async def live_at(
             return LiveAt(at=when, phase="embargo")
 
 
-def _public(slug: str, releases: Sequence[Release], now: dt.datetime) -> Release:
+def _public(slug: str, releases: Sequence[Release], now: dt.datetime, goods: Goods) -> Release:
     answer = windows.resolve(releases, PUBLIC, now)
     if not isinstance(answer, Open):
-        raise InvalidRequestError("variant", f"{slug} is not public now")
+        raise InvalidRequestError(goods.noun, f"{slug} is not public now")
     return answer.release
 
 
-async def _check_successor(session: AsyncSession, slug: str) -> Slug:
+async def _check_successor(session: AsyncSession, slug: str, goods: Goods) -> Slug:
     """It must be a slug that the public may know. Raises `InvalidRequestError`."""
-    releases = await store.read_releases(session, slug)
+    releases = await store.read_releases(session, slug, goods)
     now = await _now(session)
     if not any(windows.admits(release.window, PUBLIC, now) for release in releases):
         raise InvalidRequestError("successor", f"{slug} is not public")
@@ -173,21 +191,26 @@ async def _check_successor(session: AsyncSession, slug: str) -> Slug:
 
 
 async def _add(
-    session: AsyncSession, caller: Caller, slug: str, shares: tuple[Share, ...], window: Window
+    session: AsyncSession,
+    caller: Caller,
+    slug: str,
+    shares: tuple[Share, ...],
+    window: Window,
+    goods: Goods,
 ) -> Recorded:
     values = {
-        "variant": slug,
+        goods.noun: slug,
         "shares": msgspec.to_builtins(shares),
         "window": msgspec.to_builtins(window),
         "created_by": caller.key_id,
         "created_at": sqlalchemy.func.clock_timestamp(),
     }
-    releases = tables.releases
+    releases = goods.releases
     statement = sqlalchemy.insert(releases).values(**values).returning(releases)
     row = (await session.execute(statement)).mappings().one()
-    release = store.release_of(row)
-    await desk.bump(session, tables.variants, slug, {})
-    await desk.note(session, caller, "release", slug, None, release)
+    release = store.release_of(row, goods)
+    await desk.bump(session, goods.table, slug, {})
+    await desk.note(session, caller, goods.release_kind, slug, None, release)
     return Recorded(release=release, created_by=row["created_by"], created_at=row["created_at"])
 
 

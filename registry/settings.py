@@ -62,6 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private_inputs: bool = (
         False  # whether image_url and its like may name addresses inside private networks
     )
+    lora_bytes: int = (
+        2 << 30
+    )  # of the largest LoRA that a customer may bring by address; 0: none may be brought
     playground_key: str | None = None  # whose account the page uses on a loopback address
     otlp_endpoint: str | None = None  # OpenTelemetry collector for traces, OTLP over HTTP; None: no traces
     trace_share: float = 1.0  # of the traces that begin here; callers' own decisions are kept
@@ -168,7 +171,7 @@ def _checked(settings: Settings) -> Settings:
         "https",
     }:
         raise SettingsError(f"{PREFIX}OTLP_ENDPOINT", f"{settings.otlp_endpoint!r} is not an http(s) address")
-    for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes"):
+    for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes", "lora_bytes"):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")
     _check_partners(settings)

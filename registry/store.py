@@ -16,6 +16,7 @@ from registry import tables
 from registry.catalog import (
     Adapter,
     AdapterEntry,
+    AdapterManifest,
     Component,
     Digest,
     FileRef,
@@ -30,8 +31,12 @@ from registry.catalog import (
     Version,
 )
 from registry.database import Database
+from registry.goods import ADAPTERS, VARIANTS, Goods
 
 CLOCK = sqlalchemy.select(sqlalchemy.func.clock_timestamp())
+NO_SOURCE = Source(
+    kind="upload", location=""
+)  # of an adapter without versions: releases before 0012 want every row to have one
 CALLABLE_STATES = ("validated", "scheduled", "live", "sunset", "retired")
 
 
@@ -45,15 +50,17 @@ class CatalogRows(Record, frozen=True, kw_only=True):
     variants: tuple[Variant, ...]
     versions: tuple[Version, ...]  # those whose bytes were verified
     releases: tuple[Release, ...]  # oldest first; `windows.resolve` says which answers whom
-    adapters: tuple[Adapter, ...]  # those whose bytes were verified
-    listed_adapters: tuple[AdapterEntry, ...]  # all, also those whose bytes nobody pinned yet
+    adapters: tuple[Adapter, ...]  # every version whose bytes were verified
+    adapter_releases: tuple[Release, ...]  # oldest first; their `variant` is an adapter's slug
+    listed_adapters: tuple[
+        AdapterEntry, ...
+    ]  # all that have a source, also those whose bytes nobody pinned yet
 
 
 async def load_catalog(db: Database) -> CatalogRows:
     async with db.sessions() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         serial = await session.scalar(sqlalchemy.select(sqlalchemy.func.max(tables.changes.c.id)))
-        adapters, listed = await read_adapters(session)
         return CatalogRows(
             at=(await session.execute(CLOCK)).scalar_one(),
             serial=serial or 0,
@@ -67,8 +74,15 @@ async def load_catalog(db: Database) -> CatalogRows:
             variants=tuple([variant_of(row) for row in await _rows(session, tables.variants)]),
             versions=await read_versions(session, tables.versions.c.state.in_(CALLABLE_STATES)),
             releases=await read_releases(session),
-            adapters=adapters,
-            listed_adapters=listed,
+            adapters=await read_adapters(session),
+            adapter_releases=await read_releases(session, goods=ADAPTERS),
+            listed_adapters=tuple(
+                [
+                    entry
+                    for row in await _rows(session, tables.adapters)
+                    if (entry := entry_of(row)).source != NO_SOURCE
+                ]
+            ),
         )
 
 
@@ -122,32 +136,53 @@ def entry_row(entry: AdapterEntry) -> dict[str, Any]:
     }
 
 
-async def read_adapters(session: AsyncSession) -> tuple[tuple[Adapter, ...], tuple[AdapterEntry, ...]]:
-    pinned: list[Adapter] = []
-    listed: list[AdapterEntry] = []
-    for row in await _rows(session, tables.adapters):
-        listed.append(entry_of(row))
-        if row["manifest"] is not None:
-            pinned.append(_adapter_of(row))
-    return tuple(pinned), tuple(listed)
+async def read_adapters(
+    session: AsyncSession, condition: sqlalchemy.ColumnElement[bool] | None = None
+) -> tuple[Adapter, ...]:
+    """Every verified version. Trigger words and scale are the adapter's: they may be edited, its bytes may not."""
+    adapters, versions = tables.adapters, tables.adapter_versions
+    facts = [adapters.c[name] for name in ("slug", "name", "description", "licence", *EDITABLE)]
+    query = (
+        sqlalchemy.select(*facts, versions.c.number, versions.c.manifest)
+        .join_from(versions, adapters, versions.c.adapter == adapters.c.slug)
+        .where(versions.c.digest.is_not(None))
+        .order_by(versions.c.adapter, versions.c.number)
+    )
+    if condition is not None:
+        query = query.where(condition)
+    return tuple([_adapter_of(row) for row in (await session.execute(query)).mappings()])
+
+
+EDITABLE = ("trigger_words", "recommended_scale")
 
 
 def _adapter_of(row: sqlalchemy.RowMapping) -> Adapter:
-    plain = {name: row[name] for name in ("slug", "manifest", "name", "description", "licence", "version")}
-    return msgspec.convert(plain, Adapter)
+    plain = {name: row[name] for name in ("slug", "name", "description", "licence")}
+    manifest = msgspec.convert(row["manifest"] | {name: row[name] for name in EDITABLE}, AdapterManifest)
+    return Adapter(**plain, manifest=manifest, version=row["number"])
 
 
-async def read_releases(session: AsyncSession, variant: str | None = None) -> tuple[Release, ...]:
+async def read_releases(
+    session: AsyncSession, slug: str | None = None, goods: Goods = VARIANTS
+) -> tuple[Release, ...]:
     """Those that were not withdrawn, oldest first."""
-    releases = tables.releases
+    releases = goods.releases
     query = sqlalchemy.select(releases).where(releases.c.withdrawn_at.is_(None)).order_by(releases.c.id)
-    if variant is not None:
-        query = query.where(releases.c.variant == variant)
-    return tuple([release_of(row) for row in (await session.execute(query)).mappings()])
+    if slug is not None:
+        query = query.where(releases.c[goods.noun] == slug)
+    return tuple([release_of(row, goods) for row in (await session.execute(query)).mappings()])
 
 
-def release_of(row: sqlalchemy.RowMapping) -> Release:
-    return msgspec.convert({name: row[name] for name in ("id", "variant", "shares", "window")}, Release)
+def release_of(row: sqlalchemy.RowMapping, goods: Goods = VARIANTS) -> Release:
+    plain = {name: row[name] for name in ("id", "shares", "window")}
+    return msgspec.convert(plain | {"variant": row[goods.noun]}, Release)
+
+
+def by_slug(releases: Iterable[Release]) -> dict[Slug, tuple[Release, ...]]:
+    found: defaultdict[Slug, list[Release]] = defaultdict(list)
+    for release in releases:
+        found[release.variant].append(release)
+    return {slug: tuple(some) for slug, some in found.items()}
 
 
 async def read_versions(

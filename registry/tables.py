@@ -188,6 +188,46 @@ adapters = Table(
     CheckConstraint("managed_by IN ('catalog', 'lab')", name="managed_by"),
 )
 
+adapter_versions = Table(
+    "adapter_versions",
+    metadata,
+    Column("adapter", ForeignKey("adapters.slug", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", Text, index=True),  # this and the manifest are known once it is validated
+    Column("manifest", JSONB),
+    Column("source", JSONB, nullable=False),
+    Column("weight_name", Text),
+    Column("state", Text, nullable=False, server_default="draft"),
+    Column("report", JSONB),
+    Column("created_by", Text),
+    Column("revision", Integer, nullable=False, server_default="1"),
+    _time("created_at"),
+)
+
+adapter_releases = Table(
+    "adapter_releases",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("adapter", ForeignKey("adapters.slug", ondelete="CASCADE"), nullable=False, index=True),
+    Column("shares", JSONB, nullable=False),
+    Column("window", JSONB, nullable=False),
+    Column("created_by", Text, nullable=False),
+    _time("created_at"),
+    _time("withdrawn_at", nullable=True),
+)
+
+brought_adapters = Table(
+    "brought_adapters",  # LoRAs that customers brought by address; each is its organization's own
+    metadata,
+    Column("organization", ForeignKey("organizations.name"), primary_key=True),
+    Column("path", Text, primary_key=True),  # as the customer writes it: an address, or a repository
+    Column("weight_name", Text, primary_key=True),  # empty: the repository holds only one
+    Column("architecture", Text, primary_key=True),
+    Column("digest", Text, nullable=False, index=True),
+    Column("manifest", JSONB, nullable=False),
+    _time("fetched_at"),
+)
+
 writes = Table(
     "writes",  # answers by Idempotency-Key, so that a repeated request is answered and not repeated
     metadata,

@@ -1,4 +1,4 @@
-"""Validation of a version: reads its contents, checks every weights file, and keeps the outcome. IO.
+"""Validation of a version, of a variant or an adapter: reads its contents, checks every weights file, keeps the outcome. IO.
 
 One process validates a version at a time (an advisory lock, so a dead one leaves nothing locked); killed at any
 point it leaves a version that can be validated again.
@@ -6,18 +6,29 @@ point it leaves a version that can be validated again.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import apply, folders, hub, tables, uploads, versions
-from registry.catalog import Manifest, Record, Slug, Source, Version, VersionState
+from registry import adapter_desk, contents, folders, reading, tables, versions
+from registry.catalog import Record, Slug, Source, Version, VersionState
 from registry.database import Database
-from registry.errors import CatalogError, IllegalMoveError, RegistryError, WeightsError
+from registry.errors import (
+    CatalogError,
+    IllegalMoveError,
+    InvalidRequestError,
+    MisfitError,
+    RegistryError,
+    WeightsError,
+)
+from registry.goods import VARIANTS, Goods
+from registry.reading import Place
 
 log = structlog.get_logger("marquee.validation")
 REPORT_SECONDS = 1.0
@@ -30,47 +41,60 @@ class Report(Record, frozen=True, kw_only=True):
     components: int | None = None
     total_bytes: int | None = None
     shared_bytes: int | None = None  # bytes of components that the catalogue had already
+    unexamined: tuple[str, ...] = ()  # parts whose class nobody here knows: their shapes were not compared
     error: str | None = None
     message: str | None = None
 
 
-class Place(Record, frozen=True, kw_only=True):
-    """Where contents are read from."""
-
-    home: Path
-    endpoint: hub.Endpoint = hub.Endpoint()
-
-
-async def validate(db: Database, place: Place, actor: str, slug: str, number: int) -> Report:
+async def validate(
+    db: Database, place: Place, actor: str, slug: str, number: int, goods: Goods = VARIANTS
+) -> Report:
     """Raises `IllegalMoveError` when another process is at it. A refusal is a report, not an exception."""
-    async with _alone(db, slug, number):
-        source = await _begin(db, actor, slug, number)
+    case = _Case(db, actor, slug, number, goods)
+    async with _alone(case):
+        row = await _begin(case)
         counted = folders.Counted()
-        watch = asyncio.create_task(_report(db, slug, number, counted))
+        watch = asyncio.create_task(_report(case, counted))
         try:
-            manifest = await _read(place, source, counted)
-        except (WeightsError, CatalogError) as error:
-            return await _finish(db, actor, slug, number, "rejected", _refusal(error, counted))
+            accept = await _read(case, place, row, counted)
+        except (WeightsError, CatalogError, InvalidRequestError) as error:
+            return await _finish(case, "rejected", _refusal(error, counted))
         except BaseException:
-            await asyncio.shield(_finish(db, actor, slug, number, "draft", Report(message="interrupted")))
+            await asyncio.shield(_finish(case, "draft", Report(message="interrupted")))
             raise
         finally:
             watch.cancel()
             await asyncio.wait([watch])
-        return await _accept(
-            db, actor, Version(variant=Slug(slug), number=number, manifest=manifest), counted
-        )
+        return await accept(counted)
+
+
+class _Case(NamedTuple):
+    """One version under validation."""
+
+    db: Database
+    actor: str
+    slug: str
+    number: int
+    goods: Goods
+
+    @property
+    def mine(self) -> sqlalchemy.ColumnElement[bool]:
+        return self.goods.version_is(self.slug, self.number)
+
+    async def move(self, session: AsyncSession, state: VersionState, report: Report) -> None:
+        await versions.set_state(session, self.actor, self.slug, self.number, state, report, self.goods)
 
 
 def _refusal(error: RegistryError, counted: folders.Counted) -> Report:
     notes = "".join(f" ({Path(note).name})" for note in getattr(error, "__notes__", ()))
-    return Report(checked_bytes=counted.bytes, error=type(error).__name__, message=f"{error}{notes}")
+    name = error.name if isinstance(error, MisfitError) else type(error).__name__
+    return Report(checked_bytes=counted.bytes, error=name, message=f"{error}{notes}")
 
 
 @contextlib.asynccontextmanager
-async def _alone(db: Database, slug: str, number: int) -> AsyncIterator[None]:
-    name = f"validate {slug}@{number}"
-    async with db.pool.connection() as connection:
+async def _alone(case: _Case) -> AsyncIterator[None]:
+    name = f"validate {'' if case.goods is VARIANTS else 'adapter '}{case.slug}@{case.number}"
+    async with case.db.pool.connection() as connection:
         row = await (
             await connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS mine", [name])
         ).fetchone()
@@ -82,55 +106,53 @@ async def _alone(db: Database, slug: str, number: int) -> AsyncIterator[None]:
             await connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [name])
 
 
-async def _begin(db: Database, actor: str, slug: str, number: int) -> Source:
-    found = tables.versions
-    mine = (found.c.variant == slug) & (found.c.number == number)
-    async with db.sessions.begin() as session:
-        row = (await session.execute(sqlalchemy.select(found).where(mine))).mappings().one()
+async def _begin(case: _Case) -> sqlalchemy.RowMapping:
+    async with case.db.sessions.begin() as session:
+        query = sqlalchemy.select(case.goods.versions).where(case.mine)
+        row = (await session.execute(query)).mappings().one()
         if row["state"] == "validating":  # we hold the lock, so whoever began is dead
-            await versions.set_state(session, actor, slug, number, "draft", Report(message="interrupted"))
-        await versions.set_state(session, actor, slug, number, "validating", Report())
-        return msgspec.convert(row["source"], Source)
+            await case.move(session, "draft", Report(message="interrupted"))
+        await case.move(session, "validating", Report())
+    return row
 
 
-async def _read(place: Place, source: Source, counted: folders.Counted) -> Manifest:
-    match source.kind:
-        case "upload":
-            folder = uploads.folder_of(place.home, source.location)
-            return await asyncio.to_thread(folders.read_pipeline, folder, None, counted)
-        case "path":
-            folder = Path(source.location, source.subfolder or "")
-            return await asyncio.to_thread(folders.read_pipeline, folder, source, counted)
-        case "hub":
-            return await asyncio.to_thread(hub.read_pipeline, place.endpoint, source, counted)
-        case "url":
-            raise CatalogError("weights by URL are not taken; upload them or name a Hub repository")
+Accept = Callable[[folders.Counted], Awaitable[Report]]
 
 
-async def _report(db: Database, slug: str, number: int, counted: folders.Counted) -> None:
-    found = tables.versions
-    mine = (found.c.variant == slug) & (found.c.number == number)
+async def _read(case: _Case, place: Place, row: sqlalchemy.RowMapping, counted: folders.Counted) -> Accept:
+    """What remains to be done once the contents are known to be good."""
+    source = msgspec.convert(row["source"], Source)
+    if case.goods is VARIANTS:
+        version = await reading.read_version(place, source, counted)
+        return functools.partial(_accept_version, case, version)
+    async with case.db.sessions() as session:
+        base = await adapter_desk.base_version(session, case.slug)
+    adapter = await reading.read_adapter(place, source, row["weight_name"], base, counted)
+    return functools.partial(_accept_adapter, case, adapter)
+
+
+async def _report(case: _Case, counted: folders.Counted) -> None:
     while True:
         await asyncio.sleep(REPORT_SECONDS)
         report = msgspec.to_builtins(Report(checked_bytes=counted.bytes))
-        async with db.sessions.begin() as session:
-            await session.execute(sqlalchemy.update(found).where(mine).values(report=report))
+        async with case.db.sessions.begin() as session:
+            statement = sqlalchemy.update(case.goods.versions).where(case.mine)
+            await session.execute(statement.values(report=report))
 
 
-async def _finish(
-    db: Database, actor: str, slug: str, number: int, state: VersionState, report: Report
-) -> Report:
-    async with db.sessions.begin() as session:
-        await versions.set_state(session, actor, slug, number, state, report)
-    log.info("version validated", version=f"{slug}@{number}", state=state, error=report.error)
+async def _finish(case: _Case, state: VersionState, report: Report) -> Report:
+    async with case.db.sessions.begin() as session:
+        await case.move(session, state, report)
+    log.info("version validated", version=f"{case.slug}@{case.number}", state=state, error=report.error)
     return report
 
 
-async def _accept(db: Database, actor: str, version: Version, counted: folders.Counted) -> Report:
-    manifest = version.manifest
+async def _accept_version(case: _Case, found: reading.Contents, counted: folders.Counted) -> Report:
+    manifest = found.manifest
     digests = [component.digest for component in manifest.components]
     components = tables.components
-    async with db.sessions.begin() as session:
+    version = Version(variant=Slug(case.slug), number=case.number, manifest=manifest, state="validated")
+    async with case.db.sessions.begin() as session:
         query = sqlalchemy.select(components.c.digest).where(components.c.digest.in_(digests))
         known: set[Any] = set((await session.scalars(query)).all())
         report = Report(
@@ -138,7 +160,19 @@ async def _accept(db: Database, actor: str, version: Version, counted: folders.C
             components=len(digests),
             total_bytes=manifest.size_bytes,
             shared_bytes=sum(c.size_bytes for c in manifest.components if c.digest in known),
+            unexamined=found.unexamined,
         )
-        await versions.set_state(session, actor, version.variant, version.number, "validated", report)
-        await apply.write_version(session, msgspec.structs.replace(version, state="validated"))
+        await case.move(session, "validated", report)
+        await contents.write_version(session, version)
+    return report
+
+
+async def _accept_adapter(case: _Case, found: reading.AdapterContents, counted: folders.Counted) -> Report:
+    manifest = found.manifest
+    async with case.db.sessions.begin() as session:
+        report = Report(
+            checked_bytes=counted.bytes, total_bytes=manifest.size_bytes, unexamined=found.unexamined
+        )
+        await case.move(session, "validated", report)
+        await contents.write_adapter_version(session, case.slug, case.number, manifest)
     return report

@@ -15,13 +15,13 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import api, edge, hub, listing, partitions, postgres, rollups, store, tracing
+from registry import adapter_listing, api, edge, hub, listing, partitions, postgres, rollups, store, tracing
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.dashboard.live import FleetState
 from registry.database import Database
+from registry.reading import Place
 from registry.settings import Settings
-from registry.validation import Place
 from registry.web import company, opening, signin
 from router import downloads, fates, links, results, tables, telemetry
 from router.board import Board
@@ -31,8 +31,10 @@ from router.clients.door import House
 from router.core import Core
 from router.dispatcher import Dispatcher
 from router.errors import UnauthorizedError
+from router.examining import Examiner
 from router.files import FileStore
 from router.limits import Limiter
+from router.loras import Loras
 from router.observatory import Observatory
 from router.partners import connections
 from router.queue import Queue
@@ -104,6 +106,7 @@ def create_app(settings: Settings) -> Litestar:
         telemetry.router(lambda: gateway().house, fleet),
         api.router(lambda: gateway().office),
         listing.router(lambda: gateway().browser),
+        adapter_listing.router(lambda: gateway().browser),
         _health(gateway),
     ]
     return Litestar(
@@ -141,10 +144,19 @@ async def _open(
         )
         await stack.enter_async_context(dispatcher.standing())
         endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
-        office = api.Office(db, Place(home=settings.home, endpoint=endpoint))
+        examiner = Examiner()
+        stack.push_async_callback(examiner.close)
+        place = Place(
+            home=settings.home,
+            endpoint=endpoint,
+            allow_private=settings.allow_private_inputs,
+            examine=examiner,
+        )
+        office = api.Office(db, place)
         stack.push_async_callback(office.close)
         queue = Queue(db, origin)
-        await keep_house(db, files, settings.retention_days)
+        loras = Loras(db, catalogue, place, settings.lora_bytes)
+        await keep_house(db, files, loras, settings.retention_days)
         signer = Signer.at(settings.home / "webhook.key")
         deliverer = Deliverer(
             db=db,
@@ -159,6 +171,7 @@ async def _open(
             board=board,
             dispatcher=dispatcher,
             limiter=Limiter(db, settings.key_requests_per_minute),
+            loras=loras,
             longest_wait_seconds=settings.longest_wait_seconds,
             traces=traces,
         )
@@ -172,13 +185,15 @@ async def _open(
         async with _background(
             core.follow(dsn),
             deliverer.run(),
-            _keep_house_for_ever(db, files, settings.retention_days),
+            _keep_house_for_ever(db, files, loras, settings.retention_days),
             rollups.keep(db),
             dashboard.kept.keep_warm(db),
         ):
             yield Gateway(
                 db=db,
-                house=House(core=core, files=files, signer=signer, public_url=settings.public_url),
+                house=House(
+                    core=core, files=files, signer=signer, loras=loras, public_url=settings.public_url
+                ),
                 front=front,
                 dashboard=dashboard,
                 office=office,
@@ -216,7 +231,7 @@ async def _background(*work: Any) -> AsyncIterator[None]:
         await asyncio.wait(tasks)
 
 
-async def keep_house(db: Database, files: FileStore, retention_days: int) -> None:
+async def keep_house(db: Database, files: FileStore, loras: Loras, retention_days: int) -> None:
     """Partitions for the days ahead; what is older than the retention goes, the ledger excepted."""
     today = datetime.now(UTC).date()
     oldest = today - timedelta(days=retention_days)
@@ -226,13 +241,14 @@ async def keep_house(db: Database, files: FileStore, retention_days: int) -> Non
             await partitions.drop_before(connection, table, oldest)
         await results.drop_before(connection, oldest)
     await asyncio.to_thread(files.drop_before, oldest)
+    await loras.keep_house(timedelta(days=retention_days))
 
 
-async def _keep_house_for_ever(db: Database, files: FileStore, retention_days: int) -> None:
+async def _keep_house_for_ever(db: Database, files: FileStore, loras: Loras, retention_days: int) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         try:
-            await keep_house(db, files, retention_days)
+            await keep_house(db, files, loras, retention_days)
         except (psycopg.Error, OSError) as error:
             log.warning("housekeeping failed", error=str(error).strip())
 

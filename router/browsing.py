@@ -1,6 +1,8 @@
 """The snapshot as a shelf to browse: what `registry.listing` shows a reader. Pure but for the clock of the catalogue."""
 
-from registry.catalog import Caller, Variant
+from collections.abc import Iterable
+
+from registry.catalog import Adapter, Caller, Slug, Variant
 from registry.errors import UnknownCallerError
 from registry.listing import AnyRequest, Shelf, Texts
 from router.errors import UnauthorizedError
@@ -27,11 +29,21 @@ class Browser:
         return Shelf(
             texts=self._indexed[1],
             releases=snapshot.releases,
+            adapter_releases=snapshot.adapter_releases,
             visible=visible,
             callable=snapshot.is_callable,
             now=now,
             address=self._address,
         )
+
+    def adapters(self, caller: Caller | None, base: str | None) -> Iterable[Adapter]:
+        """Of one base, where it is named: nothing for a base that the caller may not know."""
+        if base is not None:
+            variant = self._catalogue.variant(caller, Slug(base))
+            return () if variant is None else self._catalogue.adapters(caller, variant)
+        snapshot, now = self._catalogue.now, self._catalogue.clock()
+        found = (snapshot.adapter(slug, caller, now) for slug in snapshot.adapter_releases)
+        return tuple(one for one in found if isinstance(one, Adapter))
 
     def reader(self, request: AnyRequest) -> Caller | None:
         """Visitors without a key may read; a wrong key is refused."""

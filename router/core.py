@@ -13,14 +13,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from loaders.protocol import AdapterUse
 from registry import feed, tracing
-from registry.catalog import Caller
+from registry.catalog import Caller, Version
 from registry.tracing import NO_TRACES, Traces
 from router import ids, inputs, limits, queue, results
 from router.board import Board
 from router.dispatcher import Dispatcher
 from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
 from router.limits import Limiter
+from router.loras import Loras
 from router.queue import Queue
 from router.requests import Failure, Outcome, Priority, Request, RequestId, State, Status
 from router.rows import AttemptRow, Ending, Entry
@@ -44,6 +46,7 @@ class Core:
         board: Board,
         dispatcher: Dispatcher,
         limiter: Limiter,
+        loras: Loras,
         longest_wait_seconds: float | None = None,
         traces: Traces = NO_TRACES,
         entropy: Entropy = secrets.randbits,
@@ -53,6 +56,7 @@ class Core:
         self._board = board
         self._dispatcher = dispatcher
         self._limiter = limiter
+        self._loras = loras
         self._longest_wait_seconds = longest_wait_seconds
         self._traces = traces
         self._entropy = entropy
@@ -83,7 +87,7 @@ class Core:
         resolved = self.resolve(caller, slug)
         version = resolved.version  # None: a partner's, which draws its own seeds and knows its own LoRAs
         values = resolved.checker.complete(arguments, self._entropy(SEED_BITS) if version else None)
-        uses = inputs.adapters(values, version, self.catalogue.now.adapters) if version else ()
+        uses = await self._adapters(caller, values, version) if version else ()
         if version is not None and (term := self._dispatcher.term) is not None:
             limits.refuse_long_wait(term.expected_wait_seconds, self._longest_wait_seconds)
         now = self.catalogue.clock()
@@ -117,6 +121,16 @@ class Core:
         await self._enqueue(request)
         span.end(request_id=request.id, slug=request.slug, door=door)
         return request.id
+
+    async def _adapters(
+        self, caller: Caller, values: Mapping[str, Any], version: Version
+    ) -> tuple[AdapterUse, ...]:
+        """A LoRA that a customer brings for the first time is fetched here, before anything is accepted."""
+        wanted = inputs.wanted_loras(values)
+        if not wanted:
+            return ()
+        found = await self._loras.find(caller, wanted, version, self._entropy(24) / (1 << 24))
+        return inputs.adapters(wanted, found, version)
 
     async def _enqueue(self, request: Request) -> None:
         term = self._dispatcher.term

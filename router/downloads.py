@@ -21,6 +21,7 @@ from router.files import Stored
 
 CHUNK_BYTES = 1 << 20
 INLINE_BYTES = 4 << 20  # smaller files are read at once
+SHA256 = re.compile(r"[0-9a-f]{64}")
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 FOR_GOOD = "public, max-age=31536000, immutable"
 
@@ -41,6 +42,8 @@ def router(home: Home) -> Router:
         house = home()
         house.caller(request, "host")
         path = house.core.catalogue.now.blob(sha256)
+        if path is None and SHA256.fullmatch(sha256):
+            path = house.loras.blob(sha256)
         if path is None or not await asyncio.to_thread(path.is_file):
             raise NotFoundException(f"no blob {sha256}")
         return await _serve(Stored(id=sha256, path=path, size_bytes=path.stat().st_size), request)

@@ -11,7 +11,7 @@ import jsonschema_rs
 import msgspec
 
 from loaders.protocol import AdapterUse
-from registry.catalog import Adapter, Slug, Version
+from registry.catalog import AdapterManifest, Slug, Variant, Version
 from router.errors import InvalidInputError, Issue
 
 BODY = "body"
@@ -61,6 +61,29 @@ def _has_usable_default(schema: Mapping[str, Any]) -> bool:
     return "default" in schema and ("enum" not in schema or schema["default"] in schema["enum"])
 
 
+class Checkers(dict[Slug, Checker]):
+    """A catalogue's checkers, each compiled when its slug is first called: 100,000 would take seconds and gigabytes.
+
+    What `before` compiled stays, where the schema is the same.
+    """
+
+    def __init__(self, variants: Mapping[Slug, Variant], before: "Checkers | None" = None) -> None:
+        super().__init__()
+        self._variants = variants
+        if before is None:
+            return
+        for slug, checker in before.items():
+            if slug in variants and variants[slug].input_schema == before.schema_of(slug):
+                self[slug] = checker
+
+    def schema_of(self, slug: Slug) -> Mapping[str, Any]:
+        return self._variants[slug].input_schema
+
+    def __missing__(self, slug: Slug) -> Checker:
+        checker = self[slug] = Checker(self._variants[slug].input_schema)
+        return checker
+
+
 def _refuse_nul(values: Mapping[str, Any]) -> None:
     """Postgres stores every character but NUL."""
     if b"\\u0000" in msgspec.json.encode(values):
@@ -81,32 +104,37 @@ def _issue(error: jsonschema_rs.ValidationError) -> Issue:
     return Issue(location=location, message=message, kind=KINDS.get(name, name), input=echo)
 
 
+def wanted_loras(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Raises `InvalidInputError`: not every schema says what an entry looks like."""
+    wanted = values.get("loras") or ()
+    if isinstance(wanted, list | tuple) and all(isinstance(item, Mapping) for item in wanted):
+        return wanted
+    issue = Issue(location=(BODY, "loras"), message="a list of objects with a path", kind="type_error")
+    raise InvalidInputError([issue])
+
+
 def adapters(
-    values: Mapping[str, Any], version: Version, known: Mapping[Slug, Adapter]
+    wanted: Sequence[Mapping[str, Any]], found: Sequence[AdapterManifest | str], version: Version
 ) -> tuple[AdapterUse, ...]:
-    """The LoRAs that `loras` names, by digest. Raises `InvalidInputError`."""
+    """The LoRAs that a call names, by digest. `found`: each one's manifest, or why there is none.
+
+    Raises `InvalidInputError`.
+    """
     uses: list[AdapterUse] = []
     issues: list[Issue] = []
-    wanted: Sequence[Mapping[str, Any]] = values.get("loras") or ()
-    for position, item in enumerate(wanted):
+    for position, (item, manifest) in enumerate(zip(wanted, found, strict=True)):
         location = (BODY, "loras", position, "path")
-        path = str(item.get("path", ""))
-        adapter = known.get(Slug(path))
-        if adapter is None:
-            issues.append(
-                Issue(
-                    location=location, message=f"no LoRA is called {path!r}", kind="value_error", input=path
-                )
-            )
-        elif adapter.manifest.architecture != version.manifest.architecture:
+        path = str(item.get("path", ""))[:ECHO_CHARACTERS]
+        if isinstance(manifest, str):
+            issues.append(Issue(location=location, message=manifest, kind="value_error", input=path))
+        elif manifest.architecture != version.manifest.architecture:
             message = (
-                f"{path} was made for {adapter.manifest.base}, which has another architecture"
-                f" than {version.variant}"
+                f"{path} was made for {manifest.base}, which has another architecture than {version.variant}"
             )
             issues.append(Issue(location=location, message=message, kind="wrong_architecture", input=path))
         else:
-            scale = item.get("scale", adapter.manifest.recommended_scale)
-            uses.append(AdapterUse(digest=adapter.manifest.digest, scale=float(scale)))
+            scale = item.get("scale", manifest.recommended_scale)
+            uses.append(AdapterUse(digest=manifest.digest, scale=float(scale)))
     if issues:
         raise InvalidInputError(issues)
     return tuple(uses)

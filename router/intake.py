@@ -71,6 +71,7 @@ class Intake:
         self._term.backlog.clear()  # before we look: what is submitted meanwhile sets it again
         share, held = self._share, dict(self._held)
         entries = await self._term.queue.take_up(self._term.pool, share, held)
+        await self._term.catalogue.learn({use.digest for entry in entries for use in entry.request.adapters})
         for entry in entries:
             self._term.offer(entry)
         found = Counter(line_of(entry.request) for entry in entries)

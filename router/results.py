@@ -53,6 +53,11 @@ def key_of(
     return fingerprint(version, adapters, values, None if setting == "public" else organization)
 
 
+def for_hosts(variant: Variant) -> Mapping[str, Any]:
+    """A variant's defaults without those that are the router's own."""
+    return {name: value for name, value in variant.defaults.items() if name not in OWN_DEFAULTS}
+
+
 def price_of(variant: Variant) -> Price | None:
     """Of a hit: nothing, unless the variant says what its unit costs then."""
     if variant.price is None:

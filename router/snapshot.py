@@ -5,8 +5,8 @@
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import AsyncIterator, Collection, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,26 @@ from typing import Any
 import msgspec
 import structlog
 
-from registry import feed, keys, store, windows
+from registry import brought, feed, keys, store, windows
 from registry.catalog import (
     Adapter,
     AdapterManifest,
     Caller,
     Digest,
-    FileRef,
     Manifest,
     OrganizationName,
     Partner,
     Release,
     Scope,
     Slug,
-    Source,
     Variant,
     Version,
 )
 from registry.database import Database
 from registry.settings import PROVIDERS, partner_key, variable
+from router import blobs, results
 from router.errors import ForbiddenError, UnauthorizedError, UnavailableError, UnknownSlugError
-from router.inputs import Checker
-from router.results import OWN_DEFAULTS
+from router.inputs import Checker, Checkers
 
 log = structlog.get_logger("marquee.snapshot")
 
@@ -67,11 +65,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     releases: Mapping[Slug, tuple[Release, ...]] = {}
     versions: Mapping[tuple[Slug, int], Version] = {}
     digests: Mapping[tuple[Slug, int], Digest] = {}  # of the versions
-    adapters: Mapping[Slug, Adapter] = {}
+    adapters: Mapping[tuple[Slug, int], Adapter] = {}
+    adapter_releases: Mapping[Slug, tuple[Release, ...]] = {}
     callers: Mapping[bytes, Caller] = {}
     described: Mapping[Digest, Described] = {}
     described_adapters: Mapping[Digest, AdapterManifest] = {}
-    checkers: Mapping[Slug, Checker] = {}
+    checkers: Checkers = Checkers({})
     partners: Mapping[Digest, Partner] = {}  # of all partner variants, configured or not
     configured: frozenset[str] = frozenset()  # providers that we have a key of
     blobs: Mapping[str, Path] = {}  # files of versions and adapters that lie in a folder, by sha256
@@ -92,6 +91,19 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def blob(self, sha256: str) -> Path | None:
         """A file of some version that lies in a folder here, for hosts that cannot read the folder."""
         return self.blobs.get(sha256)
+
+    def adapter(
+        self, slug: str, caller: Caller | None, now: datetime, lot: float = 0.0
+    ) -> Adapter | windows.Gone | None:
+        """What answers a caller's LoRA; None for one that does not exist for the caller (yet)."""
+        organization = NOBODY if caller is None else caller.organization
+        match windows.resolve(self.adapter_releases.get(Slug(slug), ()), organization, now):
+            case windows.Open(release=release):
+                return self.adapters[Slug(slug), windows.share_of(release.shares, lot)]
+            case windows.Gone() as gone:
+                return gone
+            case _:
+                return None
 
     def longest(self, path: str) -> Slug | None:
         """The longest variant slug that `path` begins with: clients put endpoints of one model below its slug."""
@@ -175,57 +187,32 @@ def build(
     callers: Mapping[bytes, Caller],
     before: Snapshot | None = None,
     configured: frozenset[str] = frozenset(),
+    brought: MutableMapping[Digest, AdapterManifest] | None = None,
 ) -> Snapshot:
-    """Checkers of schemas that did not change are kept: compiling six hundred of them takes a while."""
-    releases: defaultdict[Slug, list[Release]] = defaultdict(list)
-    for release in rows.releases:
-        releases[release.variant].append(release)
+    """`brought` is looked up after the catalogue's own, and may grow: a digest means the same for ever."""
+    listed = {adapter.manifest.digest: adapter.manifest for adapter in rows.adapters}
     variants = {variant.slug: variant for variant in rows.variants}
-    old = Snapshot() if before is None else before
     digests = {(version.variant, version.number): version.digest for version in rows.versions}
     return Snapshot(
         variants=variants,
-        releases={slug: tuple(found) for slug, found in releases.items()},
+        releases=store.by_slug(rows.releases),
         versions={(version.variant, version.number): version for version in rows.versions},
         digests=digests,
-        adapters={adapter.slug: adapter for adapter in rows.adapters},
+        adapters={(adapter.slug, adapter.version): adapter for adapter in rows.adapters},
+        adapter_releases=store.by_slug(rows.adapter_releases),
         callers=callers,
         described={
             digests[version.variant, version.number]: Described(
-                manifest=version.manifest, defaults=_for_hosts(variants[version.variant])
+                manifest=version.manifest, defaults=results.for_hosts(variants[version.variant])
             )
             for version in rows.versions
         },
-        described_adapters={adapter.manifest.digest: adapter.manifest for adapter in rows.adapters},
-        checkers={
-            slug: old.checkers[slug]
-            if slug in old.variants and old.variants[slug].input_schema == variant.input_schema
-            else Checker(variant.input_schema)
-            for slug, variant in variants.items()
-        },
+        described_adapters=ChainMap(listed, {} if brought is None else brought),
+        checkers=Checkers(variants, None if before is None else before.checkers),
         partners={v.partner.digest: v.partner for v in rows.variants if v.partner is not None},
         configured=configured,
-        blobs=dict(_blobs(rows)),
+        blobs=dict(blobs.lying_here(rows)),
     )
-
-
-def _for_hosts(variant: Variant) -> Mapping[str, Any]:
-    """A variant's defaults without those that are the router's own."""
-    return {name: value for name, value in variant.defaults.items() if name not in OWN_DEFAULTS}
-
-
-def _blobs(rows: store.CatalogRows) -> Iterator[tuple[str, Path]]:
-    for manifest in [version.manifest for version in rows.versions]:
-        files = [file for c in manifest.components for file in (c.config, *c.weights, c.index) if file]
-        yield from _lying(manifest.source, (*files, *manifest.assets))
-    for adapter in rows.adapters:
-        yield from _lying(adapter.manifest.source, (adapter.manifest.weights,))
-
-
-def _lying(source: Source, files: Iterable[FileRef]) -> Iterator[tuple[str, Path]]:
-    if source.kind == "path":
-        root = Path(source.location, source.subfolder or "")
-        yield from ((file.sha256, root / file.path) for file in files)
 
 
 class Catalogue:
@@ -236,6 +223,7 @@ class Catalogue:
         self._configured = configured  # providers
         self._ahead = timedelta()  # how far the database's clock is ahead of ours
         self.now = Snapshot()
+        self.brought: dict[Digest, AdapterManifest] = {}  # LoRAs that customers brought, by digest
         self.changed = asyncio.Event()  # set at every reload; whoever waits for the next one clears it
 
     @classmethod
@@ -243,6 +231,7 @@ class Catalogue:
     async def open(cls, db: Database, configured: frozenset[str] = frozenset()) -> AsyncIterator["Catalogue"]:
         """Loaded when it is yielded; follows changes until the end."""
         catalogue = cls(db, configured)
+        catalogue.brought |= await brought.manifests(db)
         await catalogue.reload()
         follower = asyncio.create_task(catalogue._follow())
         try:
@@ -277,16 +266,24 @@ class Catalogue:
         return self.now.variants[slug] if visible else None
 
     def adapters(self, caller: Caller | None, variant: Variant) -> tuple[Adapter, ...]:
-        """The LoRAs that fit what the variant's slug answers with now."""
-        snapshot = self.now
+        """The LoRAs that fit what the variant's slug answers with now, as far as the caller may know them."""
+        snapshot, now = self.now, self.clock()
         bases = {v.manifest.architecture for v in snapshot.versions.values() if v.variant == variant.slug}
-        return tuple(a for a in snapshot.adapters.values() if a.manifest.architecture in bases)
+        found = (snapshot.adapter(slug, caller, now) for slug in snapshot.adapter_releases)
+        return tuple(a for a in found if isinstance(a, Adapter) and a.manifest.architecture in bases)
+
+    async def learn(self, digests: Collection[Digest]) -> None:
+        """Of LoRAs that another process fetched for a customer."""
+        known = self.now.described_adapters
+        if missing := {digest for digest in digests if digest not in known}:
+            self.brought |= await brought.manifests(self._db, missing)
 
     async def reload(self) -> None:
         began = datetime.now(UTC)
         rows = await store.load_catalog(self._db)
         self._ahead = rows.at - (began + (datetime.now(UTC) - began) / 2)
-        self.now = build(rows, await keys.active(self._db), self.now, self._configured)
+        callers = await keys.active(self._db)
+        self.now = build(rows, callers, self.now, self._configured, self.brought)
         self.changed.set()
 
     async def _follow(self) -> None:

@@ -13,7 +13,7 @@ from litestar import Litestar
 from registry import api, edge, hub, keys
 from registry.catalog import Scope
 from registry.database import Database
-from registry.validation import Place
+from registry.reading import Place
 
 LAB: tuple[Scope, ...] = ("models:publish", "models:read", "usage:read")
 
@@ -52,8 +52,10 @@ class Office:
 
 
 @contextlib.asynccontextmanager
-async def opened(db: Database, home: Path, endpoint: hub.Endpoint | None = None) -> AsyncIterator[Office]:
-    place = Place(home=home, endpoint=endpoint or hub.Endpoint(url="http://127.0.0.1:9"))
+async def opened(
+    db: Database, home: Path, endpoint: hub.Endpoint | None = None, **place: Any
+) -> AsyncIterator[Office]:
+    place = Place(home=home, endpoint=endpoint or hub.Endpoint(url="http://127.0.0.1:9"), **place)
     office = api.Office(db, place)
     plumbing = edge.plumbing(edge.Metrics())
     handlers = [*plumbing.pop("route_handlers"), api.router(lambda: office)]
@@ -87,13 +89,15 @@ async def send_folder(lab: Lab, folder: Path) -> str:
     return str(upload["id"])
 
 
-async def validated(lab: Lab, slug: str, source: dict[str, Any]) -> Any:
+async def validated(
+    lab: Lab, slug: str, source: dict[str, Any], goods: str = "variants", **facts: Any
+) -> Any:
     """A version of that source once validation ended, whatever it found."""
     import asyncio
 
     address = slug.replace("/", "~")
-    version = await lab.post(f"/variants/{address}/versions", {"source": source})
-    place = f"/variants/{address}/versions/{version['number']}"
+    version = await lab.post(f"/{goods}/{address}/versions", {"source": source, **facts})
+    place = f"/{goods}/{address}/versions/{version['number']}"
     await lab.post(f"{place}/validate")
     for _ in range(400):
         version = await lab.get(place)

@@ -161,6 +161,7 @@ async def serving(
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
+    options = {"hub_endpoint": "http://127.0.0.1:9", **options}  # nobody: no test leaves this machine
     settings = Settings(home=home, database_url=dsn, port=port, **options)
     server = uvicorn.Server(configure(settings))
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

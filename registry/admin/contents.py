@@ -12,6 +12,7 @@ from registry.admin.owners import PUBLISH, READ
 from registry.catalog import Caller, Record, Source
 from registry.desk import require
 from registry.errors import InvalidRequestError, UnknownSubjectError
+from registry.goods import ADAPTERS, VARIANTS, Goods
 from registry.writes import Answer
 
 
@@ -19,59 +20,83 @@ class VersionBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
     source: Source
 
 
+class AdapterVersionBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`weight_name` says which file of the source, where it holds several."""
+
+    source: Source
+    weight_name: str | None = None
+
+
+BODIES: dict[str, type[VersionBody | AdapterVersionBody]] = {
+    VARIANTS.noun: VersionBody,
+    ADAPTERS.noun: AdapterVersionBody,
+}
+
+
 def routes(home: Home) -> list[Any]:
-    return [*_version_writes(home), *_version_reads(home), *_upload_routes(home)]
+    versioned = [
+        route
+        for goods in (VARIANTS, ADAPTERS)
+        for route in (*_version_writes(home, goods), *_version_reads(home, goods))
+    ]
+    return [*versioned, *_upload_routes(home)]
 
 
-def _version_writes(home: Home) -> list[Any]:
-    @post("/variants/{slug:str}/versions", status_code=201)
+def _version_writes(home: Home, goods: Goods) -> list[Any]:
+    place = f"/{goods.plural}/{{slug:str}}/versions"
+
+    @post(place, status_code=201)
     async def add(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
-        body = await body_of(request, VersionBody)
+        body = await body_of(request, BODIES[goods.noun])
 
         async def make(session: AsyncSession, caller: Caller) -> Answer:
             source = versions.check_source(caller, body.source)
             if source.kind == "upload":
                 await _check_complete(home, session, caller, source.location)
-            return Answer(status=201, body=await versions.add(session, caller, name_of(slug), source))
+            facts = {} if isinstance(body, VersionBody) else {"weight_name": body.weight_name}
+            made = await versions.add(session, caller, name_of(slug), source, goods, **facts)
+            return Answer(status=201, body=made)
 
         return await write(home, request, PUBLISH, make)
 
-    @post("/variants/{slug:str}/versions/{number:int}/validate", status_code=202)
+    @post(f"{place}/{{number:int}}/validate", status_code=202)
     async def validate(request: AnyRequest, slug: FromPath[str], number: FromPath[int]) -> Response[Any]:
         """Begins; the version says how far it is."""
 
         async def look(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(
-                status=202, body=await versions.may_validate(session, caller, name_of(slug), number)
-            )
+            view = await versions.may_validate(session, caller, name_of(slug), number, goods)
+            return Answer(status=202, body=view)
 
         answer = await write(home, request, PUBLISH, look)
         caller = await caller_of(home(), request)
-        home().begin_validation(caller.key_id, name_of(slug), number)
+        home().begin_validation(caller.key_id, name_of(slug), number, goods)
         return answer
 
     return [add, validate]
 
 
-def _version_reads(home: Home) -> list[Any]:
-    @get("/variants/{slug:str}/versions")
+def _version_reads(home: Home, goods: Goods) -> list[Any]:
+    place = f"/{goods.plural}/{{slug:str}}/versions"
+
+    @get(place)
     async def listing(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
         async def found(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(body={"versions": await versions.views(session, caller, name_of(slug))})
+            views = await versions.views(session, caller, name_of(slug), goods=goods)
+            return Answer(body={"versions": views})
 
         return await read(home, request, READ, found)
 
-    @get("/variants/{slug:str}/versions/{number:int}")
+    @get(f"{place}/{{number:int}}")
     async def one(request: AnyRequest, slug: FromPath[str], number: FromPath[int]) -> Response[Any]:
         async def found(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(body=await versions.view_of(session, caller, name_of(slug), number))
+            return Answer(body=await versions.view_of(session, caller, name_of(slug), number, goods))
 
         return await read(home, request, READ, found)
 
-    @get("/variants/{slug:str}/versions/{number:int}/manifest")
+    @get(f"{place}/{{number:int}}/manifest")
     async def manifest(request: AnyRequest, slug: FromPath[str], number: FromPath[int]) -> Response[Any]:
         async def found(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(body=(await versions.manifest_of(session, caller, name_of(slug), number)).manifest)
+            return Answer(body=await versions.manifest_of(session, caller, name_of(slug), number, goods))
 
         return await read(home, request, READ, found)
 

@@ -17,7 +17,8 @@ from registry import desk, keys, validation
 from registry.catalog import Caller, Record, Scope, digest_of
 from registry.database import Database
 from registry.errors import InvalidRequestError, MissingHeaderError, RegistryError, UnknownCallerError
-from registry.validation import Place
+from registry.goods import Goods
+from registry.reading import Place
 from registry.writes import Answer, once
 
 AnyRequest = Request[Any, Any, Any]
@@ -34,8 +35,8 @@ class Office:
         self.place = place
         self._running: set[asyncio.Task[Any]] = set()
 
-    def begin_validation(self, actor: str, slug: str, number: int) -> None:
-        task = asyncio.create_task(validation.validate(self.db, self.place, actor, slug, number))
+    def begin_validation(self, actor: str, slug: str, number: int, goods: Goods) -> None:
+        task = asyncio.create_task(validation.validate(self.db, self.place, actor, slug, number, goods))
         self._running.add(task)
         task.add_done_callback(self._ended)
 

@@ -7,93 +7,106 @@ from litestar import Response, delete, get, post
 from litestar.params import FromPath, FromQuery
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import desk, releases, tables
+from registry import desk, releases
 from registry.admin.office import AnyRequest, Home, body_of, name_of, read, revision_of, write
 from registry.admin.owners import PUBLISH, READ
 from registry.catalog import Caller, OrganizationName
 from registry.errors import InvalidRequestError
+from registry.goods import ADAPTERS, VARIANTS, Goods
 from registry.publishing import PUBLIC
 from registry.writes import Answer
 
 
 def routes(home: Home) -> list[Any]:
-    return [*_opening_routes(home), *_ending_routes(home), *_look_routes(home)]
+    return [route for goods in (VARIANTS, ADAPTERS) for route in _routes(home, goods)]
 
 
-def _opening_routes(home: Home) -> list[Any]:
-    @post("/variants/{slug:str}/releases", status_code=201)
+def _routes(home: Home, goods: Goods) -> list[Any]:
+    return [*_opening_routes(home, goods), *_ending_routes(home, goods), *_look_routes(home, goods)]
+
+
+def _opening_routes(home: Home, goods: Goods) -> list[Any]:
+    place = f"/{goods.plural}/{{slug:str}}"
+
+    @post(f"{place}/releases", status_code=201)
     async def create(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
         body = await body_of(request, releases.ReleaseBody)
         expected = revision_of(request) if "if-match" in request.headers else None
 
         async def make(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(
-                status=201, body=await releases.create(session, caller, name_of(slug), body, expected)
-            )
+            made = await releases.create(session, caller, name_of(slug), body, expected, goods)
+            return Answer(status=201, body=made)
 
         return await write(home, request, PUBLISH, make)
 
-    @delete("/variants/{slug:str}/releases/{release_id:int}", status_code=200)
+    @delete(f"{place}/releases/{{release_id:int}}", status_code=200)
     async def withdraw(request: AnyRequest, slug: FromPath[str], release_id: FromPath[int]) -> Response[Any]:
         async def end(session: AsyncSession, caller: Caller) -> Answer:
-            await releases.withdraw(session, caller, name_of(slug), release_id)
+            await releases.withdraw(session, caller, name_of(slug), release_id, goods)
             return Answer(body={"id": release_id, "withdrawn": True})
 
         return await write(home, request, PUBLISH, end)
 
-    @post("/variants/{slug:str}/rollback", status_code=201)
+    @post(f"{place}/rollback", status_code=201)
     async def roll_back(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
         async def make(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(status=201, body=await releases.roll_back(session, caller, name_of(slug)))
+            return Answer(status=201, body=await releases.roll_back(session, caller, name_of(slug), goods))
 
         return await write(home, request, PUBLISH, make)
 
     return [create, withdraw, roll_back]
 
 
-def _ending_routes(home: Home) -> list[Any]:
-    @post("/variants/{slug:str}/deprecate", status_code=201)
+def _ending_routes(home: Home, goods: Goods) -> list[Any]:
+    place = f"/{goods.plural}/{{slug:str}}"
+
+    @post(f"{place}/deprecate", status_code=201)
     async def deprecate(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
         body = await body_of(request, releases.Deprecation)
 
         async def make(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(status=201, body=await releases.deprecate(session, caller, name_of(slug), body))
+            made = await releases.deprecate(session, caller, name_of(slug), body, goods)
+            return Answer(status=201, body=made)
 
         return await write(home, request, PUBLISH, make)
 
-    @post("/variants/{slug:str}/retire", status_code=201)
+    @post(f"{place}/retire", status_code=201)
     async def retire(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
         body = await body_of(request, releases.Retirement)
 
         async def make(session: AsyncSession, caller: Caller) -> Answer:
-            return Answer(status=201, body=await releases.retire(session, caller, name_of(slug), body))
+            made = await releases.retire(session, caller, name_of(slug), body, goods)
+            return Answer(status=201, body=made)
 
         return await write(home, request, PUBLISH, make)
 
     return [deprecate, retire]
 
 
-def _look_routes(home: Home) -> list[Any]:
-    @get("/variants/{slug:str}/releases")
+def _look_routes(home: Home, goods: Goods) -> list[Any]:
+    place = f"/{goods.plural}/{{slug:str}}"
+
+    @get(f"{place}/releases")
     async def listing(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
         async def found(session: AsyncSession, caller: Caller) -> Answer:
-            await desk.row_of(session, caller, tables.variants, name_of(slug))
-            return Answer(body={"releases": await releases.recorded(session, name_of(slug))})
+            await desk.row_of(session, caller, goods.table, name_of(slug))
+            return Answer(body={"releases": await releases.recorded(session, name_of(slug), goods)})
 
         return await read(home, request, READ, found)
 
-    @get("/variants/{slug:str}/live")
+    @get(f"{place}/live")
     async def live(
         request: AnyRequest, slug: FromPath[str], at: FromQuery[str], organization: FromQuery[str] = PUBLIC
     ) -> Response[Any]:
         """What answered the public, or one organization, at a moment."""
 
-        async def found(session: AsyncSession, caller: Caller) -> Answer:
-            await desk.row_of(session, caller, tables.variants, name_of(slug))
+        async def answered(session: AsyncSession, caller: Caller) -> Answer:
+            await desk.row_of(session, caller, goods.table, name_of(slug))
             who = OrganizationName(organization)
-            return Answer(body=await releases.live_at(session, name_of(slug), who, _moment(at)))
+            found = await releases.live_at(session, name_of(slug), who, _moment(at), goods)
+            return Answer(body=found)
 
-        return await read(home, request, READ, found)
+        return await read(home, request, READ, answered)
 
     return [listing, live]
 

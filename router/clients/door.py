@@ -15,6 +15,7 @@ from router.core import Core
 from router.errors import BodyTooLargeError, MalformedBodyError
 from router.files import FileStore
 from router.links import token_of
+from router.loras import Loras
 from router.requests import StoredFile
 from router.signatures import Signer
 
@@ -30,6 +31,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     core: Core
     files: FileStore
     signer: Signer
+    loras: Loras
     public_url: str | None = None  # None: whatever name the caller used
 
     def caller(self, request: AnyRequest, scope: Scope = "run") -> Caller:

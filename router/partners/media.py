@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 
-from loaders.retrieval import is_public
+from registry.outside import is_public
 from registry.settings import PartnerAccount
 from router.files import OPAQUE, Draft, FileStore
 from router.partners import patience, sizes

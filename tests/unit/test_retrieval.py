@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from loaders.errors import InputError
-from loaders.retrieval import Retrieval, is_public
+from loaders.retrieval import Retrieval
+from registry.outside import is_public
 
 PICTURE = b"\x89PNG and the rest"
 

@@ -1,0 +1,132 @@
+"""The commands of `marquee publish` that open and end: release, split, roll back, deprecate, retire, look. Process edge.
+
+They work on variants and, with `--adapter`, on adapters.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import click
+import msgspec
+
+from registry.publish_client import Client
+from registry.publish_options import MOMENT, Percent, of_adapters
+
+
+@click.command()
+@click.argument("slug")
+@of_adapters
+@click.argument("shares", nargs=-1, required=True, type=Percent())
+@click.option("--preview-from", type=MOMENT)
+@click.option("--preview", "preview_organizations", multiple=True, metavar="ORGANIZATION")
+@click.option("--exclusive-from", type=MOMENT)
+@click.option("--exclusive", "exclusive_organizations", multiple=True, metavar="ORGANIZATION")
+@click.option("--public-from", type=MOMENT)
+@click.option("--prewarm-from", type=MOMENT)
+@click.option("--prewarm-replicas", type=int)
+@click.pass_obj
+def release(
+    client: Client, /, slug: str, goods: str, shares: tuple[dict[str, int], ...], **window: Any
+) -> None:
+    """Open versions to callers: now, or by the times given. Two versions with percents split the traffic."""
+    given = {name: msgspec.to_builtins(value) for name, value in window.items() if value}
+    body = {"shares": list(shares)} | ({"window": given} if given else {})
+    made = client.post(f"{client.place(goods, slug)}/releases", body)
+    click.echo(f"release {made['release']['id']}: {_describe(made['release'])}")
+
+
+def _describe(release: dict[str, Any]) -> str:
+    parts = " + ".join(f"version {share['version']} {share['percent']} %" for share in release["shares"])
+    times = [
+        f"{name.removesuffix('_from')} from {when}"
+        for name, when in release["window"].items()
+        if name.endswith("_from")
+    ]
+    return f"{parts}; {', '.join(times)}"
+
+
+@click.command()
+@click.argument("slug")
+@of_adapters
+@click.pass_obj
+def rollback(client: Client, slug: str, goods: str) -> None:
+    """Make public again what was public before."""
+    made = client.post(f"{client.place(goods, slug)}/rollback")
+    click.echo(f"release {made['release']['id']}: {_describe(made['release'])}")
+
+
+@click.command()
+@click.argument("slug")
+@of_adapters
+@click.option("--successor", metavar="SLUG")
+@click.option("--sunset-from", type=MOMENT)
+@click.option("--retired-from", type=MOMENT)
+@click.pass_obj
+def deprecate(client: Client, /, slug: str, goods: str, **facts: Any) -> None:
+    """Announce the end: answers go on, with a warning, a date and the successor."""
+    given = {name: msgspec.to_builtins(value) for name, value in facts.items() if value is not None}
+    made = client.post(f"{client.place(goods, slug)}/deprecate", given)
+    click.echo(f"release {made['release']['id']}: {_describe(made['release'])}")
+
+
+@click.command()
+@click.argument("slug")
+@of_adapters
+@click.option("--successor", metavar="SLUG")
+@click.pass_obj
+def retire(client: Client, slug: str, goods: str, successor: str | None) -> None:
+    """End it now: callers get 410 and the successor's name."""
+    client.post(f"{client.place(goods, slug)}/retire", {"successor": successor} if successor else {})
+    click.echo(f"{slug} is retired")
+
+
+@click.command()
+@click.argument("slug")
+@of_adapters
+@click.argument("release_id", type=int)
+@click.pass_obj
+def withdraw(client: Client, slug: str, goods: str, release_id: int) -> None:
+    """Take back a release that did not open yet."""
+    client.delete(f"{client.place(goods, slug)}/releases/{release_id}")
+    click.echo(f"release {release_id} is withdrawn")
+
+
+@click.command()
+@click.argument("slug")
+@of_adapters
+@click.pass_obj
+def status(client: Client, slug: str, goods: str) -> None:
+    """A variant's versions and releases."""
+    for found in client.get(f"{client.place(goods, slug)}/versions")["versions"]:
+        size = f"{found['size_bytes']:,} bytes" if found.get("size_bytes") else ""
+        click.echo(f"version {found['number']}  {found['state']:<10} {size}")
+    for entry in client.get(f"{client.place(goods, slug)}/releases")["releases"]:
+        ended = "  (withdrawn)" if entry.get("withdrawn_at") else ""
+        click.echo(f"release {entry['release']['id']}  {_describe(entry['release'])}{ended}")
+
+
+@click.command()
+@click.argument("slug")
+@of_adapters
+@click.option("--at", "when", type=MOMENT, required=True)
+@click.pass_obj
+def live(client: Client, slug: str, goods: str, when: datetime) -> None:
+    """What answered the public at a moment."""
+    found = client.get(f"{client.place(goods, slug)}/live", at=when.isoformat())
+    shares = " + ".join(
+        f"version {share['version']} {share['percent']} %" for share in found.get("shares", [])
+    )
+    click.echo(f"{found['phase']}  {shares}".rstrip())
+
+
+@click.command()
+@click.argument("subject", required=False)
+@click.pass_obj
+def history(client: Client, subject: str | None) -> None:
+    """Who changed what, newest first."""
+    for entry in client.get("/history", **({"subject": subject} if subject else {}))["changes"]:
+        action = "added" if "before" not in entry else "removed" if "after" not in entry else "changed"
+        click.echo(f"{entry['at'][:19]}  {entry['actor']:<10} {action:<8} {entry['kind']} {entry['subject']}")
+
+
+COMMANDS = (release, rollback, deprecate, retire, withdraw, status, live, history)

@@ -1,0 +1,85 @@
+"""Keeps a `loaders.examiner` process at hand: started by the first question, ended when it has been idle. IO.
+
+One question at a time; whoever takes too long or dies over a question refuses what it was asked about, because a
+config that breaks a builder would break hosts too.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import sys
+
+import msgspec
+import structlog
+
+from registry import examination
+from registry.examination import Question, Verdict
+
+ANSWER_SECONDS = 180.0  # the first answer includes importing torch on a busy machine
+IDLE_SECONDS = 60.0
+VERDICT_BYTES = 1 << 20
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate")
+
+log = structlog.get_logger("marquee.examiner")
+
+
+class Examiner:
+    def __init__(self, answer_seconds: float = ANSWER_SECONDS, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._answer_seconds = answer_seconds
+        self._idle_seconds = idle_seconds
+        self._lock = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def __call__(self, question: Question) -> Verdict:
+        if any(importlib.util.find_spec(name) is None for name in LIBRARIES):
+            return await examination.nobody(question)
+        async with self._lock:
+            if self._idle is not None:
+                self._idle.cancel()
+            try:
+                async with asyncio.timeout(self._answer_seconds):
+                    return await self._ask(question)
+            except (TimeoutError, OSError, EOFError, msgspec.DecodeError) as error:
+                log.warning("an examination failed", error=repr(error))
+                self._kill()
+                message = "its configs cannot be built in the memory and time that an examination has"
+                return Verdict(error="ExaminationError", message=message)
+            except BaseException:
+                self._kill()  # cancelled in mid-question: the answer would be taken for the next one's
+                raise
+            finally:
+                self._idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._kill)
+
+    async def _ask(self, question: Question) -> Verdict:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "loaders.examiner"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                limit=VERDICT_BYTES,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(msgspec.json.encode(question) + b"\n")
+        await process.stdin.drain()
+        line = await process.stdout.readline()
+        if not line:
+            raise EOFError("the examiner died")
+        return msgspec.json.decode(line, type=Verdict)
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        self._process = None
+
+    async def close(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        process = self._process
+        self._kill()
+        if process is not None:
+            await process.wait()
