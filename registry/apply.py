@@ -220,7 +220,7 @@ async def _write_adapters(session: AsyncSession, changes: list[Change], actor: s
 
 
 async def _write_adapter_versions(session: AsyncSession, changes: list[Change], actor: str) -> None:
-    """As `_write_versions`. Releases before migration 0012 read the adapter's own row, so it says the newest too."""
+    """As `_write_versions`. Releases before migration 0013 read the adapter's own row, so it says the newest too."""
     versions = tables.adapter_versions
     for change in changes:
         manifest: AdapterManifest = change.after

@@ -36,7 +36,7 @@ from registry.goods import ADAPTERS, VARIANTS, Goods
 CLOCK = sqlalchemy.select(sqlalchemy.func.clock_timestamp())
 NO_SOURCE = Source(
     kind="upload", location=""
-)  # of an adapter without versions: releases before 0012 want every row to have one
+)  # of an adapter without versions: releases before 0013 want every row to have one
 CALLABLE_STATES = ("validated", "scheduled", "live", "sunset", "retired")
 
 

@@ -152,9 +152,9 @@ def test_the_newest_steps_go_up_and_down_while_the_release_before_serves(dsn: st
 
 
 def test_adapters_that_the_release_before_pinned_stay_callable(dsn: str, toys: Path) -> None:  # noqa: F811
-    """Migration 0012 makes versions and releases of what stood in the adapters' own rows."""
+    """Migration 0013 makes versions and releases of what stood in the adapters' own rows."""
     expected = asyncio.run(_populate(dsn, toys))
-    revert(dsn, "0011")
+    revert(dsn, "0012")
     migrate(dsn)
     left = asyncio.run(_catalog(dsn))
     assert left.adapters == expected.adapters
