@@ -1,9 +1,10 @@
 """Reading safetensors, cold and warm: ours beside raw parallel reads of the same file and beside the usual libraries.
 
-The file is a diffusers transformer of about 1.3 GB in bf16 with random bytes, in a folder of its own on a real disk
+The file is a diffusers transformer of about 1.2 GB in bf16 with random bytes, in a folder of its own on a real disk
 (`BENCH_DIR`, default the system's large temporary folder) and deleted afterwards. Cold means dropped from the page
 cache. Every way ends with all bytes in memory that is really there. Medians of `ROUNDS`, the ways taken in turns, so
-that a noisy neighbour disturbs all of them alike.
+that a noisy neighbour disturbs all of them alike; shares are medians of the rounds' own. The peers of
+`peers/readers.txt` are imported where they can be installed.
 """
 
 import gc
@@ -12,6 +13,7 @@ import json
 import mmap
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -21,7 +23,7 @@ from pathlib import Path
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 BLOCK_BYTES = 8 << 20
 CONFIG = {
-    "sample_size": 64, "patch_size": 2, "in_channels": 16, "num_layers": 14, "attention_head_dim": 64,
+    "sample_size": 64, "patch_size": 2, "in_channels": 16, "num_layers": 8, "attention_head_dim": 64,
     "num_attention_heads": 22, "caption_projection_dim": 1408, "joint_attention_dim": 4096,
     "pooled_projection_dim": 2048, "out_channels": 16, "pos_embed_max_size": 96,
 }  # fmt: skip
@@ -177,6 +179,7 @@ def ways(path):
     yield "ours, first in fresh memory", path, ours_in_fresh_memory
     yield "safetensors load_file", path, library
     yield "diffusers from_pretrained", path, from_pretrained
+    peers()
     for module, way in (("runai_model_streamer", streamer), ("fastsafetensors", fast)):
         if importlib.util.find_spec(module):
             yield module, path, way
@@ -188,8 +191,16 @@ def ways(path):
         print("   flashpack is not installed: not compared")
 
 
+def peers():
+    """Makes the peers importable, behind our own packages."""
+    from benchmarks import _peers
+
+    if interpreter := _peers.python("readers"):
+        sys.path += map(str, interpreter.parent.parent.glob("lib/python*/site-packages"))
+
+
 def measured(path):
-    """Seconds by (way, is cold): medians. The first round warms up code and memory and does not count."""
+    """Seconds of every round by (way, is cold). The first round warms up code and memory and does not count."""
     seconds = defaultdict(list)
     found = list(ways(path))
     for turn in range(ROUNDS + 1):
@@ -205,7 +216,12 @@ def measured(path):
                     seconds[name, cold].append(time.perf_counter() - began)
                 del made
                 gc.collect()
-    return {key: statistics.median(values) for key, values in seconds.items()}
+    return seconds
+
+
+def share(best, values):
+    """Of the best raw way, round by round."""
+    return statistics.median(limit / value for limit, value in zip(best, values, strict=True))
 
 
 def main():
@@ -213,17 +229,19 @@ def main():
         path = make(Path(folder))
         gigabytes = path.stat().st_size / 1e9
         seconds = measured(path)
+    raws = {name for name, _ in seconds if name.startswith("raw")}
     best = {
-        cold: min(
-            value for (name, is_cold), value in seconds.items() if is_cold == cold and name.startswith("raw")
-        )
+        cold: [min(turn) for turn in zip(*(seconds[name, cold] for name in raws), strict=True)]
         for cold in (True, False)
     }
-    print(f"   {gigabytes:.2f} GB of bf16, medians of {ROUNDS}; share of the best raw read in brackets")
+    print(
+        f"   {gigabytes:.2f} GB of bf16, medians of {ROUNDS}; in brackets the share of the round's best raw read"
+    )
     for name in dict.fromkeys(name for name, _ in seconds):
-        row = [
-            f"{seconds[name, cold]:6.2f} s {gigabytes / seconds[name, cold]:6.2f} GB/s ({best[cold] / seconds[name, cold]:4.2f})"
-            for cold in (True, False)
-        ]
+        row = []
+        for cold in (True, False):
+            median = statistics.median(seconds[name, cold])
+            part = share(best[cold], seconds[name, cold])
+            row.append(f"{median:6.2f} s {gigabytes / median:6.2f} GB/s ({part:4.2f})")
         print(f"   {name:32} cold {row[0]}   warm {row[1]}")
     print("   bars: ours cold 0.95, warm 0.90")

@@ -14,10 +14,12 @@ from loaders import adapters, layout, reader
 from loaders.device import Arena, Device
 from loaders.errors import ArchitectureError, WeightsDamagedError
 from loaders.headers import Header
+from loaders.pipelines import packings
 from loaders.pipelines.built import Built
 from loaders.pipelines.modules import keep_float32, load_by_library
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Source, digest_of
+from registry.folders import GGUF_SUFFIX
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -78,21 +80,30 @@ class ComponentItem:
 
     def _plan(self) -> layout.Layout:
         if self._layout is None:
-            headers = reader.read_headers(self._paths())
-            dtype_of = layout.casting(self._dtype, keep_float32(self._component))
-            try:
-                names = self._slots.names_for(frozenset(name for h in headers for name in h.tensors))
-            except ArchitectureError:
-                self._is_foreign = True
-                self._layout = self._own_layout()
-                return self._layout
-            wanted = frozenset(names.values()).__contains__
-            self._layout = layout.lay_out(headers, dtype_of=dtype_of, wanted=wanted)
+            self._layout = self._layout_of_files() or self._own_layout()
         return self._layout
+
+    def _layout_of_files(self) -> layout.Layout | None:
+        """None where they have to be converted."""
+        self._is_foreign = self._component.weights[0].path.endswith(GGUF_SUFFIX)
+        if self._is_foreign:
+            return None
+        headers = reader.read_headers(self._paths())
+        file_names = frozenset(name for header in headers for name in header.tensors)
+        packings.refuse_scaled(file_names)
+        try:
+            names = self._slots.names_for(file_names)
+        except ArchitectureError:
+            self._is_foreign = True
+            return None
+        dtype_of = layout.casting(self._dtype, keep_float32(self._component))
+        return layout.lay_out(headers, dtype_of=dtype_of, wanted=frozenset(names.values()).__contains__)
 
     def _own_layout(self) -> layout.Layout:
         """For files in another release's layout: the module's own names, whatever they are called in there."""
-        chosen = layout.casting(self._dtype or self._component.dtype, keep_float32(self._component))
+        stored = self._component.dtype
+        computed = self._dtype or layout.UPCAST.get(stored or "", stored)
+        chosen = layout.casting(computed, keep_float32(self._component))
         slots = self._slots
         return layout.pack(
             {

@@ -14,7 +14,8 @@ from registry.weights import DTYPE_BITS, TORCH_NAMES
 
 ALIGNMENT_BYTES = 64
 ITEM_BYTES: Mapping[str, int] = {TORCH_NAMES[name]: DTYPE_BITS[name] // 8 for name in TORCH_NAMES}
-FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
+UPCAST: Mapping[str, str] = {"float8_e4m3fn": "bfloat16", "float8_e5m2": "bfloat16"}  # stored → computed with
+FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", *UPCAST})
 
 DtypeOf = Callable[[str, str], str]  # (tensor's name, stored dtype) -> dtype in the arena
 
@@ -43,10 +44,15 @@ def as_stored(name: str, dtype: str) -> str:
     return dtype
 
 
+def as_computed(name: str, dtype: str) -> str:
+    """As stored, but for 8-bit floats, which no layer computes with."""
+    return UPCAST.get(dtype, dtype)
+
+
 def casting(dtype: str | None, keep_float32: Sequence[str] = ()) -> DtypeOf:
     """Floats become `dtype`, except those whose dotted name has a part in `keep_float32`."""
     if dtype is None:
-        return as_stored
+        return as_computed
 
     def chosen(name: str, stored: str) -> str:
         if stored not in FLOATS:

@@ -94,6 +94,7 @@ class Loader:
             order=self._settings.eviction_order,
         )
         self.engine.listen(self._events.put)
+        self.engine.warm_up()
         self._manifests: dict[str, Manifest] = {}
         self._count = 0
 

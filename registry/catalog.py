@@ -54,7 +54,7 @@ class Component(Record, frozen=True, kw_only=True):
     library: str  # `diffusers` or `transformers`
     class_name: str
     config: FileRef  # the component's config.json
-    weights: tuple[FileRef, ...]  # safetensors shards in index order
+    weights: tuple[FileRef, ...]  # safetensors shards in index order, or one packed file
     index: FileRef | None = None  # the shard index, where there are shards
     dtype: str | None = None  # torch's name of the dtype most bytes have: `bfloat16`
 

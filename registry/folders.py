@@ -20,6 +20,8 @@ SIDE_SUFFIXES = {".json", ".txt", ".model", ".jinja"}
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16", "model.fp16")
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 MAX_JSON_BYTES = 64 << 20
+GGUF_SUFFIX = ".gguf"  # quantized weights, no pickle
+GGUF_DTYPE = "bfloat16"  # what they are computed with
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -180,7 +182,7 @@ def _component(tree: Tree, paths: Collection[str], name: str, library: str, clas
         config=tree.ref(f"{name}/config.json"),
         weights=tuple([tree.ref(shard) for shard in shards]),
         index=tree.ref(index_path) if index_path else None,
-        dtype=weights.dominant_dtype([tree.index(shard) for shard in shards]),
+        dtype=_dtype(tree, shards),
     )
 
 
@@ -198,6 +200,9 @@ def _shards(tree: Tree, paths: Collection[str], name: str) -> tuple[str | None, 
             if missing := [shard for shard in shards if shard not in paths]:
                 raise FolderError(tree.name, f"{missing[0]} is missing")
             return index, shards
+    for packed in (_gguf_in(paths, f"{name}/"), _only_file(paths)):
+        if packed is not None:
+            return None, [packed]
     others = [path for path in paths if path.startswith(f"{name}/") and Path(path).suffix in PICKLES]
     reason = f"only {min(others)}, and pickles are not accepted" if others else "no safetensors"
     raise FolderError(tree.name, f"{name} has {reason}")
@@ -227,6 +232,32 @@ def frame_of(tree: Tree, component: Component) -> Part:
     return Part(
         name=component.name, library=component.library, class_name=component.class_name, config=config
     )
+
+
+def is_packed(component: Component) -> bool:
+    """Whether its weights are no safetensors in a folder of its own."""
+    return any(
+        file.path.endswith(GGUF_SUFFIX) or not file.path.startswith(f"{component.name}/")
+        for file in component.weights
+    )
+
+
+def _gguf_in(paths: Collection[str], folder: str) -> str | None:
+    """The one GGUF file of a component's folder."""
+    found = [path for path in paths if path.startswith(folder) and path.endswith(GGUF_SUFFIX)]
+    return found[0] if len(found) == 1 else None
+
+
+def _only_file(paths: Collection[str]) -> str | None:
+    """A checkpoint that is one file beside the configs: whatever has no weights of its own is in there."""
+    found = [path for path in paths if "/" not in path and path.endswith((".safetensors", GGUF_SUFFIX))]
+    return found[0] if len(found) == 1 and found[0] != ADAPTER_FILE else None
+
+
+def _dtype(tree: Tree, shards: Sequence[str]) -> str | None:
+    if shards[0].endswith(GGUF_SUFFIX):
+        return GGUF_DTYPE
+    return weights.dominant_dtype([tree.index(shard) for shard in shards])
 
 
 def sha256_of(file: Path, counted: Counted | None = None) -> str:

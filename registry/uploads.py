@@ -31,7 +31,7 @@ from registry.errors import (
 
 MAX_FILES = 2000
 MAX_FILE_BYTES = 256 << 30
-SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
+SUFFIXES = frozenset({".safetensors", ".gguf", ".json", ".txt", ".model", ".jinja"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PART = ".part"
 

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loaders.errors import ArchitectureError
+from loaders.layout import UPCAST
+from loaders.pipelines import packings
 from registry.catalog import Component
+from registry.folders import is_packed
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +73,11 @@ class Slots:
 def build(component: Component, config: Mapping[str, Any], device: "torch.device") -> Slots:
     """Raises `ArchitectureError`. Costs no memory for weights: they are born on the meta device."""
     kind = class_of(component.library, component.class_name)
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method", "some method") if isinstance(quantized, Mapping) else quantized
+        raise ArchitectureError(
+            f"{component.name} is quantized by {method}; ordinary, 8-bit float and GGUF weights are loaded"
+        )
     try:
         with _without_weights():
             if _is_of_diffusers(kind):
@@ -111,7 +119,10 @@ def load_by_library(component: Component, folder: Path, dtype: str | None) -> Ma
     import torch
 
     kind = class_of(component.library, component.class_name)
-    wanted = dtype or component.dtype
+    wanted = dtype or UPCAST.get(component.dtype or "", component.dtype)
+    if is_packed(component):
+        file = folder / Path(component.weights[0].path).name
+        return dict(_state(packings.load(kind, file, folder, wanted)))
     try:
         module = kind.from_pretrained(
             folder,
