@@ -22,6 +22,7 @@ class Quantities(Record, frozen=True, kw_only=True):
     megapixels: float = 0.0
     video_seconds: float = 0.0
     gpu_seconds: float = 0.0
+    requests: int = 0  # 1 for whatever was made: text and meshes of partners as well
 
 
 class Charge(Record, frozen=True, kw_only=True):
@@ -79,7 +80,7 @@ def _units(price: Price, made: Quantities) -> Decimal:
         case "gpu_second":
             return Decimal(str(made.gpu_seconds))
         case "request":
-            return Decimal(int(made.images > 0 or made.video_seconds > 0))
+            return Decimal(made.requests)
 
 
 async def record(connection: Connection, records: Sequence[UsageRecord]) -> None:

@@ -56,4 +56,5 @@ def quantities(outcome: Outcome) -> Quantities:
         megapixels=sum((f.width or 0) * (f.height or 0) for f in images) / 1e6,
         video_seconds=sum(f.seconds or 0.0 for f in videos),
         gpu_seconds=outcome.run_seconds,
+        requests=1,
     )

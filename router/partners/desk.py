@@ -53,10 +53,6 @@ class Desk:
         return entry.request.version in self._term.catalogue.now.partners
 
     @property
-    def waiting(self) -> int:
-        return sum(map(len, self._lines.values()))
-
-    @property
     def partners(self) -> tuple[PartnerState, ...]:
         """For dashboards and alerts."""
         return tuple(

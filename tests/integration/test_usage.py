@@ -73,7 +73,7 @@ async def test_callers_are_named_by_how_much_they_call(db: Database) -> None:
         ("second", Quantities(video_seconds=4.0), "4.0"),
         ("video", Quantities(video_seconds=4.0), "1"),
         ("gpu_second", Quantities(gpu_seconds=0.1), "0.1"),
-        ("request", Quantities(images=2), "1"),
+        ("request", Quantities(images=2, requests=1), "1"),
         ("request", Quantities(), "0"),
     ],
 )
