@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import tempfile
+import warnings
 from pathlib import Path
 
 SWAPS = int(os.environ.get("LEAK_SWAPS", "10000"))
@@ -63,6 +64,7 @@ def play(root, swaps):
 
 
 def main():
+    warnings.simplefilter("ignore")  # looking at every object wakes deprecated ones
     with tempfile.TemporaryDirectory() as temporary:
         marks = list(play(Path(temporary), SWAPS))
     for done, rss, objects, tensors in marks:
