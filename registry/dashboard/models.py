@@ -60,7 +60,10 @@ def _ranks(figures: Figures, weeks: Weeks, count: int) -> Panel:
         )
         for place, slug in enumerate(ordered[:RANKED], 1):
             places[slug][ago] = place
-    shown = sorted(places, key=lambda slug: (min(places[slug].values()), slug))[: 2 * RANKED]
+    shown = sorted(
+        places, key=lambda slug: (0 not in places[slug], min(places[slug].values()), slug)
+    )  # whoever is among them now, before whoever was
+    shown = shown[: 2 * RANKED]
     return Panel(
         id="ranks",
         title="Rank by requests, week by week",
