@@ -62,9 +62,10 @@ class Figures:
     async def rows(self, name: str, period: Period | None = None, **more: object) -> list[Row]:
         chosen = period or self.period
         query = QUERIES[name].replace("{variant_days}", QUERIES["variant_days"])
-        parameters = self.view.limits | {"since": chosen.since, "until": chosen.until} | more
+        parameters = self.view.limits | {"since": chosen.since, "until": chosen.until, "slug": None} | more
         async with self.db.pool.connection() as connection:
-            found = await connection.execute(query, parameters)
+            # Never prepared: the planner must see which limits are null to look the others up in an index.
+            found = await connection.execute(query, parameters, prepare=False)
             return list(await found.fetchall())
 
     async def latencies(
@@ -73,14 +74,14 @@ class Figures:
         limits = {} if scopes is None else {"scopes": list(scopes)}
         return Latencies(await self.rows("latencies", period, **limits))
 
-    async def demand(self) -> list[Demand]:
-        """Every variant of the view; the statistics always look at a year that ended yesterday."""
+    async def demand(self, slug: str | None = None) -> list[Demand]:
+        """Every variant of the view, or one; the statistics always look at a year that ended yesterday."""
         year = Period(until=self.period.until - dt.timedelta(days=1), days=STATISTICS_DAYS)
         return [
             Demand(
                 slug=row["slug"], requests=_spread(row["days"], row["requests"]), recent=row["recent"] or 0
             )
-            for row in await self.rows("series", year)
+            for row in await self.rows("series", year, slug=slug)
         ]
 
     @property

@@ -16,7 +16,7 @@ from registry.halflife import HalfLife
 
 async def page(figures: Figures, statistics: Statistics, slug: str) -> Page | None:
     """None where the view holds nothing of this name."""
-    demand = next((one for one in await figures.demand() if one.slug == slug), None)
+    demand = next(iter(await figures.demand(slug)), None)
     days = await figures.rows("one_variant", slug=slug)
     releases = await figures.rows("releases", slug=slug) if figures.view.role != "customer" else []
     if demand is None and not days and not releases:

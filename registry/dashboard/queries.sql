@@ -1,13 +1,16 @@
 -- name: variant_days
--- Requests, failures, seconds and money per variant and day, as far as the view reaches.
+-- Requests, failures, seconds and money per variant and day, as far as the view reaches; of one variant where `slug` says.
+-- The bounds of `scope` are what an index can look up; the last two lines of each part are no limits where they are null.
 SELECT substr(scope, 3) AS slug, day, requests, failed, wait_ms, load_ms, run_ms, amount
 FROM scope_days
-WHERE %(organization)s::text IS NULL AND left(scope, 2) = 's:' AND day BETWEEN %(since)s AND %(until)s
+WHERE %(organization)s::text IS NULL AND scope >= 's:' AND scope < 's;' AND day BETWEEN %(since)s AND %(until)s
     AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
+    AND (%(slug)s::text IS NULL OR scope = 's:' || %(slug)s)
 UNION ALL
 SELECT slug, day, sum(requests), sum(failed), sum(wait_ms), sum(load_ms), sum(run_ms), sum(amount)
 FROM usage_days
 WHERE organization = %(organization)s AND day BETWEEN %(since)s AND %(until)s
+    AND (%(slug)s::text IS NULL OR slug = %(slug)s)
 GROUP BY slug, day
 
 -- name: owned
@@ -48,7 +51,7 @@ FROM ({variant_days}) AS d GROUP BY slug
 
 -- name: one_variant
 -- One variant's days.
-SELECT day, requests, failed, wait_ms, load_ms, run_ms, amount FROM ({variant_days}) AS d WHERE slug = %(slug)s ORDER BY day
+SELECT day, requests, failed, wait_ms, load_ms, run_ms, amount FROM ({variant_days}) AS d ORDER BY day
 
 -- name: versions
 -- One variant's requests per week and version.
@@ -95,10 +98,12 @@ FROM (
 -- name: active_months
 -- In which months (running number) each customer called.
 SELECT substr(scope, 3) AS organization,
-    array_agg(DISTINCT (extract(year FROM day) * 12 + extract(month FROM day) - 1)::int) AS months
-FROM scope_days WHERE left(scope, 2) = 'o:' AND day <= %(until)s
-    AND (%(organization)s::text IS NULL OR scope = 'o:' || %(organization)s)
-GROUP BY 1
+    array_agg((extract(year FROM month) * 12 + extract(month FROM month) - 1)::int ORDER BY month) AS months
+FROM (
+    SELECT DISTINCT scope, date_trunc('month', day) AS month FROM scope_days
+    WHERE scope >= 'o:' AND scope < 'o;' AND day <= %(until)s
+        AND (%(organization)s::text IS NULL OR scope = 'o:' || %(organization)s)
+) AS d GROUP BY scope
 
 -- name: first_days
 -- The first day of each variant's demand, newest first, and its requests.

@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import yaml
 
 from registry import edge
@@ -70,3 +73,17 @@ def test_alert_rules_and_the_dashboard_ask_for_what_there_is() -> None:
     missing = {name for text in asked for name in NAME.findall(text)} - given
     assert missing == set()
     assert all(rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
+def test_prometheus_itself_accepts_rules_and_queries(tmp_path: Path) -> None:
+    """The dashboard's expressions as rules: so the same parser reads them."""
+    board = json.loads((OPS / "grafana.json").read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    plain = [text.replace("$__rate_interval", "5m").replace("$__range", "1h") for text in asked]
+    rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(plain)]
+    queries = tmp_path / "queries.yml"
+    queries.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    command = ["promtool", "check", "rules", str(OPS / "alerts.yml"), str(queries)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
