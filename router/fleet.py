@@ -7,11 +7,24 @@ the host's next `Residency`. It decides nothing; `placement` reads its arrays.
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from loaders import protocol
 from loaders.protocol import AttemptKey, Hello
 from registry.catalog import Digest
 from router.grid import Floats, Grid, Names
-from router.hosts import Assigned, FleetEvent, Host, Joined, Left, Reported, Running, Staging, expected_end
+from router.hosts import (
+    OVERRUN_SHARE,
+    Assigned,
+    FleetEvent,
+    Host,
+    Joined,
+    Left,
+    Reported,
+    Running,
+    Staging,
+    expected_end,
+)
 from router.residency import ABSENT, DEVICE, LEVEL, Bundle, Part, Residency
 
 ARRIVAL_GRACE_SECONDS = 10.0  # that staged weights may take longer than expected
@@ -51,6 +64,27 @@ class Fleet:
         self.overlaps: Floats = rows[7]  # 1 where a host loads for the next attempt while one runs
         self.zone: Floats = rows[8]  # a number per failure domain
         self.slowness: Floats = rows[9]  # 1 / speed
+        self.run_ends_at: Floats = rows[10]  # expected of what runs now; `NEVER` while nothing does
+        self.run_began_at: Floats = rows[11]
+        self.behind_seconds: Floats = rows[12]  # that assigned attempts run after it
+
+    def free_at(self, now: float) -> Floats:
+        """When each device has run all that is assigned. What runs longer than expected needs a share of that still,
+        and nobody reports that: so it grows with the clock.
+        """
+        found: Floats = np.maximum(self.device_free_at, now)
+        late = (self.run_ends_at < now).nonzero()[0]
+        if len(late):
+            found[late] = [self.free_at_on(index, now) for index in late.tolist()]
+        return found
+
+    def free_at_on(self, index: int, now: float) -> float:
+        """The same on one host."""
+        free_at: float = max(self.device_free_at.item(index), now)
+        if self.run_ends_at.item(index) >= now:
+            return free_at
+        overrun = OVERRUN_SHARE * (now - self.run_began_at.item(index)) + self.behind_seconds.item(index)
+        return max(free_at, now + overrun)
 
     # fold
 
@@ -77,7 +111,7 @@ class Fleet:
         if hello.host_id in self.hosts:
             self._leave(hello.host_id)
         index = self.names.add(hello.host_id)
-        self._arrays.reserve(10, len(self.names))
+        self._arrays.reserve(13, len(self.names))
         self._view()
         host = Host(index=index, hello=hello)
         self.hosts[hello.host_id] = host
@@ -112,6 +146,7 @@ class Fleet:
         self.residency.add_host(host.index, host.hello.speeds)
         self.free_slots[host.index] = 0
         self.device_free_at[host.index] = NEVER
+        self.run_ends_at[host.index] = NEVER
         self.budget_bytes[host.index] = 0
         self.opened.pop(host.index, None)
         self.residency_changes += 1
@@ -247,9 +282,14 @@ class Fleet:
     def _settle(self, host: Host, now: float) -> None:
         """Bring the host's numbers up to date after a change to its attempts."""
         index, attempts = host.index, host.attempts
-        free_at = now
+        free_at, ends_at, behind = now, NEVER, 0.0
         for attempt in attempts.values():
+            if attempt.started_at is not None:
+                ends_at, self.run_began_at[index] = attempt.ends_at, attempt.started_at
+            else:
+                behind += attempt.run_seconds
             free_at = expected_end(attempt, free_at, now)
+        self.run_ends_at[index], self.behind_seconds[index] = ends_at, behind
         slots = 0 if host.draining else max(0, host.hello.slots - len(attempts))
         if slots > self.free_slots[index] or (slots and not attempts):
             self.opened[index] = None

@@ -143,9 +143,11 @@ def _bind_or_plan(state: State, row: int, prices: Prices) -> Decision | None:
 def _fill(state: State, host: int, now: float) -> Decision | None:
     """The best waiting request for a host that can take one."""
     waiting, knobs = state.waiting, state.knobs
-    free_at = max(now, state.fleet.device_free_at.item(host))
+    free_at = state.fleet.free_at_on(host, now)
     finish_at = finish_on(state, host, free_at, now)
-    gains = waiting.plan_finish > finish_at + knobs.steal_margin_seconds
+    # A plan made when its host was expected to be free earlier is worth what is known now.
+    planned_at = state.fleet.free_at(now).take(waiting.plan_host) + waiting.plan_seconds
+    gains = np.maximum(waiting.plan_finish, planned_at) > finish_at + knobs.steal_margin_seconds
     mine = waiting.planned_on.get(host, {})
     for row in mine:
         gains[row] = True

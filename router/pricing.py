@@ -114,7 +114,7 @@ class Prices:
     def _bounds(self) -> Floats:
         """When it would be done, or earlier; exact where the mover is idle and the weights fit beside what runs."""
         fleet, fetch = self.state.fleet, self._fetch
-        free_at = np.maximum(fleet.device_free_at, self.now)
+        free_at = fleet.free_at(self.now)
         if self._ahead is not None:
             free_at += self._ahead
         bounds: Floats = fetch + self.now
@@ -152,7 +152,7 @@ class Prices:
     def _times(self, index: int) -> tuple[float, float]:
         """When the device is free, with what is planned before it, and when the run begins there."""
         fleet, now = self.state.fleet, self.now
-        free_at = max(fleet.device_free_at.item(index), now)
+        free_at = fleet.free_at_on(index, now)
         if self._ahead is not None:
             free_at += self._ahead.item(index)
         fetch = self._fetch.item(index)

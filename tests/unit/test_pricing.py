@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from loaders.protocol import AttemptKey, Held, Hello, Residency, Speeds
+from loaders.protocol import AttemptKey, Held, Hello, Residency, Speeds, Started
 from registry.catalog import Digest, OrganizationName
 from router import placement
 from router.demand import Demand, RunTimes
@@ -80,6 +80,8 @@ class World:
             self.book(decision)
         if self.rng.random() < 0.3:
             self.arrive()
+        if self.rng.random() < 0.3:
+            self.begin()
 
     def work(self) -> Work:
         self.count += 1
@@ -103,6 +105,14 @@ class World:
             evicts=decision.evicts,
         )
         placement.commit(self.state, decision, assigned, self.now)
+
+    def begin(self) -> None:
+        """Some host runs its first attempt; it may take longer than anybody expects."""
+        for name, host in self.state.fleet.hosts.items():
+            first = next(iter(host.attempts.values()), None)
+            if first is not None and first.started_at is None and self.rng.random() < 0.5:
+                message = Started(attempt=first.key, phase="running")
+                placement.fold(self.state, Reported(host_id=name, message=message), self.now)
 
     def arrive(self) -> None:
         """Some host reports what it loaded and dropped."""
@@ -133,6 +143,10 @@ def plain(state: State, entry: Entry, tag: float, now: float, first_on: int | No
 def _base(state, entry, tag, now, host, *, first):
     fleet, residency, waiting = state.fleet, state.fleet.residency, state.waiting
     free_at = max(float(fleet.device_free_at[host.index]), now)
+    running = next(iter(host.attempts.values()), None)
+    if running and running.started_at is not None and running.ends_at < now:
+        behind = sum(a.run_seconds for a in host.attempts.values() if a is not running)
+        free_at = max(free_at, now + 0.25 * (now - running.started_at) + behind)
     if not first:
         ahead = [
             float(waiting.plan_seconds[row])
