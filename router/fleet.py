@@ -7,14 +7,11 @@ the host's next `Residency`. It decides nothing; `placement` reads its arrays.
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from loaders import protocol
 from loaders.protocol import AttemptKey, Hello
 from registry.catalog import Digest
-from router.grid import Floats, Grid, Names
+from router.grid import Names
 from router.hosts import (
-    OVERRUN_SHARE,
     Assigned,
     FleetEvent,
     Host,
@@ -25,16 +22,17 @@ from router.hosts import (
     Staging,
     expected_end,
 )
+from router.numbers import NEVER, HostNumbers
 from router.residency import ABSENT, DEVICE, LEVEL, Bundle, Part, Residency
 
 ARRIVAL_GRACE_SECONDS = 10.0  # that staged weights may take longer than expected
-NEVER = 1e12  # later than any clock; finite, so that sums with it stay numbers
 
 
-class Fleet:
+class Fleet(HostNumbers):
     """Arrays are indexed by host; a host keeps its index when it comes back."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.names: Names[str] = Names()
         self.hosts: dict[str, Host] = {}  # linked now
         self.by_index: list[Host | None] = []
@@ -43,48 +41,9 @@ class Fleet:
             int, None
         ] = {}  # hosts with a slot that placement has not looked at since it opened
         self._zones: Names[str] = Names()
-        self._arrays = Grid(2)
-        self._view()
         self.has_several_zones = False
         self.least_budget_bytes = 0.0  # of the linked hosts: what fits this fits them all
         self.residency_changes = 0  # grows with every change of what is where
-
-    def _view(self) -> None:
-        """Bind the rows of the one array by name; needed after it grew."""
-        rows = self._arrays.cells[:, : len(self.names)]
-        self.free_slots: Floats = rows[0]  # attempts a host takes now; 0 for one that is gone or draining
-        self.device_free_at: Floats = rows[
-            1
-        ]  # all that is assigned has run; `NEVER` for one gone or draining
-        self.mover_free_at: Floats = rows[2]  # all loads under way are done
-        self.speed: Floats = rows[3]
-        self.budget_bytes: Floats = rows[4]
-        self.used_bytes: Floats = rows[5]  # on the device, with what is arriving, without what is leaving
-        self.pinned_bytes: Floats = rows[6]  # of it for attempts, so that no load may push it out
-        self.overlaps: Floats = rows[7]  # 1 where a host loads for the next attempt while one runs
-        self.zone: Floats = rows[8]  # a number per failure domain
-        self.slowness: Floats = rows[9]  # 1 / speed
-        self.run_ends_at: Floats = rows[10]  # expected of what runs now; `NEVER` while nothing does
-        self.run_began_at: Floats = rows[11]
-        self.behind_seconds: Floats = rows[12]  # that assigned attempts run after it
-
-    def free_at(self, now: float) -> Floats:
-        """When each device has run all that is assigned. What runs longer than expected needs a share of that still,
-        and nobody reports that: so it grows with the clock.
-        """
-        found: Floats = np.maximum(self.device_free_at, now)
-        late = (self.run_ends_at < now).nonzero()[0]
-        if len(late):
-            found[late] = [self.free_at_on(index, now) for index in late.tolist()]
-        return found
-
-    def free_at_on(self, index: int, now: float) -> float:
-        """The same on one host."""
-        free_at: float = max(self.device_free_at.item(index), now)
-        if self.run_ends_at.item(index) >= now:
-            return free_at
-        overrun = OVERRUN_SHARE * (now - self.run_began_at.item(index)) + self.behind_seconds.item(index)
-        return max(free_at, now + overrun)
 
     # fold
 
@@ -111,8 +70,7 @@ class Fleet:
         if hello.host_id in self.hosts:
             self._leave(hello.host_id)
         index = self.names.add(hello.host_id)
-        self._arrays.reserve(13, len(self.names))
-        self._view()
+        self.reserve(len(self.names))
         host = Host(index=index, hello=hello)
         self.hosts[hello.host_id] = host
         self.by_index.extend([None] * (index + 1 - len(self.by_index)))

@@ -15,8 +15,9 @@ import numpy as np
 
 from router.demand import Demand, RunTimes
 from router.fairness import Fairness
-from router.fleet import NEVER, Fleet
+from router.fleet import Fleet
 from router.grid import Floats
+from router.numbers import NEVER
 from router.valuation import Valuation
 from router.waiting import Entry, Waiting
 

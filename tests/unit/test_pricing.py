@@ -9,8 +9,9 @@ from registry.catalog import Digest, OrganizationName
 from router import placement
 from router.demand import Demand, RunTimes
 from router.fairness import Fairness
-from router.fleet import NEVER, Fleet
+from router.fleet import Fleet
 from router.hosts import Assigned, Joined, Left, Reported
+from router.numbers import NEVER
 from router.pricing import Prices, State, planned_parts
 from router.requests import RequestId
 from router.residency import DEVICE, Bundle, Part
