@@ -1,6 +1,6 @@
 """Answers `registry.examination`: builds a model from its configs without weights, and compares names and shapes.
 
-A process of its own (`python -m loaders.examiner`: a question a line on stdin, a verdict a line on stdout), because
+A process of its own (`python -m loaders.examiner`: `ready`, then a verdict a line on stdout for a question a line on stdin), because
 configs are strangers': one that asks for a giant may cost this process its memory limit, and nobody else anything.
 It reads no files and knows no network.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from loaders import adapters
+from loaders.assembly import warm_up
 from loaders.errors import AdapterFormatError, ArchitectureError, LoaderError
 from loaders.pipelines import modules
 from loaders.pipelines.modules import Slots
@@ -177,6 +178,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    warm_up()
+    answers.write(b"ready\n")
     for line in sys.stdin.buffer:
         verdict = examine(msgspec.json.decode(line, type=Question))
         answers.write(msgspec.json.encode(verdict) + b"\n")

@@ -280,5 +280,6 @@ def atom(shelf: Shelf, found: Iterable[Mapping[str, Any]]) -> str:
     return (
         '<?xml version="1.0" encoding="utf-8"?><feed xmlns="http://www.w3.org/2005/Atom">'
         f"<id>{escape(shelf.address)}/v1/launches</id><title>Upcoming launches</title>"
+        f'<link rel="self" href="{escape(shelf.address)}/v1/launches.atom"/><author><name>Marquee</name></author>'
         f"<updated>{shelf.now.isoformat()}</updated>{entries}</feed>"
     )

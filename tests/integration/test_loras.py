@@ -34,7 +34,10 @@ BENT = (ROOT / "loras" / "shapes-outline" / FILE).read_bytes()
 BASE = "marquee/shapes"
 ALL = {"shares": [{"version": 1, "percent": 100}]}
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(400),  # a busy machine imports torch for minutes
+]
 
 
 class Near:

@@ -69,7 +69,7 @@ def _locked(dsn: str, table: str) -> Iterator[Callable[[], bool]]:
 # catalog apply
 
 
-@pytest.mark.parametrize("table", ["organizations", "variants", "releases", "adapter_versions", "changes"])
+@pytest.mark.parametrize("table", ["variants", "adapter_versions", "changes"])
 def test_an_apply_that_is_killed_changes_nothing_and_can_be_repeated(
     dsn: str, table: str, toys: Path, tmp_path: Path
 ) -> None:

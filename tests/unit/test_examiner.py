@@ -140,6 +140,7 @@ async def test_its_own_process_answers_and_dies_alone(
     """A small program stands for it here: importing torch once more would take long."""
     program = (
         "import sys, json, os\n"
+        "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
         "    name = json.loads(line)['pipeline_class']\n"
         "    if name == 'Dies': os._exit(9)\n"
@@ -179,4 +180,5 @@ def test_the_process_answers_a_line_a_question(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(sys, "stdout", sys.__stdout__)
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     examiner.main()
-    assert [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()] == [{}, {}]
+    ready, *verdicts = capfdbinary.readouterr().out.splitlines()
+    assert (ready, [json.loads(line) for line in verdicts]) == (b"ready", [{}, {}])
