@@ -117,7 +117,7 @@ class Media:
         told = said if isinstance(said, str) and "/" in said else None
         if item.address[:5].lower() == "data:":
             kind, content = _decoded(item.address, self._max_bytes)
-            await asyncio.to_thread(draft.write, content)
+            await _write(draft, content)
             return kind
         url = httpx.URL(item.address)
         for _ in range(MAX_REDIRECTS + 1):
@@ -156,7 +156,17 @@ class Media:
         async for chunk in response.aiter_bytes(CHUNK_BYTES):
             if draft.size_bytes + len(chunk) > self._max_bytes:
                 raise OutputLostError(_too_large(self._max_bytes))
-            await asyncio.to_thread(draft.write, chunk)
+            await _write(draft, chunk)
+
+
+async def _write(draft: Draft, content: bytes) -> None:
+    """Also when cancelled it ends with the write: a thread must not write into what is discarded."""
+    writing = asyncio.get_running_loop().run_in_executor(None, draft.write, content)
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise
 
 
 def _check(response: httpx.Response, max_bytes: int) -> None:
