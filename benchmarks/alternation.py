@@ -81,6 +81,7 @@ def made(root):
             lora[f"{layer}.lora_A.weight"] = (RANK, shapes[name][1])
             lora[f"{layer}.lora_B.weight"] = (shapes[name][0], RANK)
         write(root / f"lora{number}.safetensors", lora, rng)
+    (root / "done").touch()
     return folders.read_pipeline(root / "variant0").size_bytes
 
 
