@@ -125,7 +125,8 @@ def ray(root, budget_bytes):
 
         @serve.multiplexed(max_num_models_per_replica=HELD)
         async def model(self, model_id: str):
-            return await asyncio.to_thread(loaded, self.root / model_id)
+            async with self.turn:  # libraries patch torch while they load: not beside a run (a TypeError)
+                return await asyncio.to_thread(loaded, self.root / model_id)
 
         async def __call__(self, lora, seed):
             pipeline = await self.model(serve.get_multiplexed_model_id())
