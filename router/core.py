@@ -89,7 +89,10 @@ class Core:
         values = resolved.checker.complete(arguments, self._entropy(SEED_BITS) if version else None)
         uses = await self._adapters(caller, values, version) if version else ()
         if version is not None and (term := self._dispatcher.term) is not None:
-            limits.refuse_long_wait(term.expected_wait_seconds, self._longest_wait_seconds)
+            expected = term.waits.expected_seconds(caller.organization, priority, len(term.links))
+            limits.refuse_long_wait(
+                expected, limits.longest_wait(resolved.variant, self._longest_wait_seconds)
+            )
         now = self.catalogue.clock()
         request = Request(
             id=ids.request_id(now.timestamp(), self._entropy),

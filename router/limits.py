@@ -11,11 +11,13 @@ from pathlib import Path
 
 import msgspec
 
+from registry.catalog import Variant
 from registry.database import Database, load_queries
 from router.errors import OverloadedError
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
 BURST_SECONDS = 10.0  # of the rate that may come at once
+LONGEST_WAIT = "longest_wait_seconds"  # in a variant's defaults; hosts never see it
 LEASE_SECONDS = 0.25  # of the rate that a gateway takes at a time, and how long it may keep it
 
 
@@ -65,6 +67,12 @@ class Limiter:
             raise OverloadedError("this key's rate limit is reached", (1 - row["tokens"]) / per_second)
         until = asyncio.get_running_loop().time() + LEASE_SECONDS
         self._leases[key_id] = Lease(row["granted"] - 1, until)
+
+
+def longest_wait(variant: Variant, common_seconds: float | None) -> float | None:
+    """The variant's own bound, else everybody's."""
+    own = variant.defaults.get(LONGEST_WAIT)
+    return common_seconds if own is None else float(own)
 
 
 def refuse_long_wait(expected_seconds: float, longest_seconds: float | None) -> None:

@@ -21,6 +21,7 @@ from registry.database import Connection, load_queries
 from router.errors import UnknownFileError
 from router.files import FileStore
 from router.fingerprint import fingerprint
+from router.limits import LONGEST_WAIT
 from router.requests import Outcome, RequestId, State
 from router.rows import Ending, Entry
 from router.turns import Turns
@@ -32,7 +33,7 @@ log = structlog.get_logger("marquee.dispatcher")
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
 SETTING, PRICE = "result_cache", "result_cache_price"  # in a variant's defaults; hosts never see them
-OWN_DEFAULTS = frozenset({SETTING, PRICE})
+OWN_DEFAULTS = frozenset({SETTING, PRICE, LONGEST_WAIT})
 
 
 def key_of(

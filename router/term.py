@@ -37,6 +37,7 @@ from router.snapshot import Catalogue
 from router.starts import Starts
 from router.turns import Turns
 from router.waiting import Waiting, Work
+from router.waits import Waits
 
 log = structlog.get_logger("marquee.dispatcher")
 
@@ -80,8 +81,7 @@ class Term:
         self.desk = Desk(self, partners or {})
         self.intake = Intake(self)
         self._order: list[RequestId] = []
-        self._seconds: dict[RequestId, float] = {}  # that each waiting request is expected to run
-        self._seconds_waiting = 0.0
+        self.waits = Waits()
         self._deadlines: list[tuple[float, RequestId]] = []
         self.faulty: dict[RequestId, frozenset[str]] = {}  # hosts that failed under a waiting request
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,8 +127,7 @@ class Term:
         bisect.insort(self._order, entry.id)
         if entry.request.start_deadline is not None:
             heapq.heappush(self._deadlines, (entry.request.start_deadline.timestamp(), entry.id))
-        self._seconds[entry.id] = self._estimate(entry)
-        self._seconds_waiting += self._seconds[entry.id]
+        self.waits.add(entry.id, entry.request.organization, self._estimate(entry))
         if self.reuse.enter(entry):
             self.take_turn(entry)
         self.board.touch(entry.id)
@@ -165,11 +164,6 @@ class Term:
             return 0.0  # of any host's time
         return self.placement.run_times.estimate(entry.request.version, units_of(entry.request.input))
 
-    @property
-    def expected_wait_seconds(self) -> float:
-        """Of a request that comes now behind all that wait; 0 where no host could say."""
-        return self._seconds_waiting / len(self.links) if self.links else 0.0
-
     def work_of(self, entry: Entry) -> Work:
         request = entry.request
         faulty = self.faulty.get(entry.id, frozenset())
@@ -187,7 +181,7 @@ class Term:
     def unlist(self, request_id: RequestId) -> Entry:
         """Take it out of the waiting ones, but for placement's own list."""
         del self._order[bisect.bisect_left(self._order, request_id)]
-        self._seconds_waiting -= self._seconds.pop(request_id)
+        self.waits.remove(request_id)
         self.intake.leave(request_id)
         return self.waiting.pop(request_id)
 
