@@ -49,17 +49,26 @@ async def prepare(
 
 async def _make(connection: Connection, table: str, day: dt.date) -> bool:
     name = name_of(table, day)
-    found = await (await connection.execute("SELECT to_regclass(%s) AS oid", [name])).fetchone()
-    if found is not None and found["oid"] is not None:
+    if await _exists(connection, name):
         return False
     low, high = bounds(day)
-    statement = sql.SQL("CREATE TABLE IF NOT EXISTS {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})")
-    await connection.execute(
-        statement.format(
-            sql.Identifier(name), sql.Identifier(table), sql.Literal(str(low)), sql.Literal(str(high))
+    statement = sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})")
+    async with connection.transaction():
+        # Gateways start at once, and IF NOT EXISTS does not keep two of them from making the same table.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('partitions'))")
+        if await _exists(connection, name):
+            return False
+        await connection.execute(
+            statement.format(
+                sql.Identifier(name), sql.Identifier(table), sql.Literal(str(low)), sql.Literal(str(high))
+            )
         )
-    )
     return True
+
+
+async def _exists(connection: Connection, name: str) -> bool:
+    found = await (await connection.execute("SELECT to_regclass(%s) AS oid", [name])).fetchone()
+    return found is not None and found["oid"] is not None
 
 
 async def drop_before(connection: Connection, table: str, day: dt.date) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """One usage record per request, in its day's partition; a price is a multiple of what was made."""
 
+import asyncio
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -34,6 +35,14 @@ async def _count(db: Database, table: str) -> int:
     async with db.pool.connection() as connection:
         row = await (await connection.execute(f"SELECT count(*) AS n FROM {table}")).fetchone()
     return row["n"]
+
+
+async def test_gateways_that_start_at_once_make_each_partition_once(db: Database) -> None:
+    async def prepare() -> int:
+        async with db.pool.connection() as connection:
+            return await partitions.prepare(connection, [usage.TABLE], NOW.date(), days=3)
+
+    assert sum(await asyncio.gather(*(prepare() for _ in range(4)))) == 4
 
 
 async def test_a_request_is_billed_once_in_its_days_partition(db: Database) -> None:
