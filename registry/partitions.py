@@ -67,8 +67,9 @@ async def _make(connection: Connection, table: str, day: dt.date) -> bool:
 
 
 async def _exists(connection: Connection, name: str) -> bool:
-    found = await (await connection.execute("SELECT to_regclass(%s) AS oid", [name])).fetchone()
-    return found is not None and found["oid"] is not None
+    """By a scan: `to_regclass` may answer from before somebody else's commit while a transaction goes on."""
+    query = "SELECT 1 FROM pg_class WHERE relname = %s AND pg_table_is_visible(oid)"
+    return await (await connection.execute(query, [name])).fetchone() is not None
 
 
 async def drop_before(connection: Connection, table: str, day: dt.date) -> tuple[str, ...]:
