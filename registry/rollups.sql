@@ -48,6 +48,11 @@ WITH fresh AS MATERIALIZED (
         run_ms = usage_days.run_ms + excluded.run_ms, images = usage_days.images + excluded.images,
         pixels = usage_days.pixels + excluded.pixels, video_ms = usage_days.video_ms + excluded.video_ms,
         amount = usage_days.amount + excluded.amount
+), months AS (
+    INSERT INTO customer_months
+    SELECT date_trunc('month', day)::date, organization, slug, count(*), sum(amount) FROM fresh GROUP BY 1, 2, 3
+    ON CONFLICT (month, organization, slug) DO UPDATE SET
+        requests = customer_months.requests + excluded.requests, amount = customer_months.amount + excluded.amount
 ), scopes AS (
     INSERT INTO scope_days
     SELECT coalesce('s:' || slug, 'o:' || organization, ''), day,
@@ -88,4 +93,4 @@ SELECT pg_advisory_xact_lock(7309464)
 
 -- name: empty
 -- Forgets every sum; the next fold takes the whole ledger.
-TRUNCATE usage_hours, usage_days, scope_days, latency_days, rollup_state
+TRUNCATE usage_hours, usage_days, customer_months, scope_days, latency_days, rollup_state

@@ -337,6 +337,15 @@ usage_days = _rollup("usage_days", Column("day", Date, primary_key=True), *_dime
 scope_days = _rollup(  # `scope` is empty for everything, `s:` and a slug, or `o:` and an organization
     "scope_days", Column("scope", Text, primary_key=True), Column("day", Date, primary_key=True)
 )
+customer_months = Table(  # what each customer used: a year of it is read at once
+    "customer_months",
+    metadata,
+    Column("month", Date, primary_key=True),  # its first day
+    Column("organization", Text, primary_key=True),
+    Column("slug", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("amount", Numeric, nullable=False),
+)
 Index("usage_hours_slug_hour_idx", usage_hours.c.slug, usage_hours.c.hour)
 Index("usage_days_slug_day_idx", usage_days.c.slug, usage_days.c.day)
 Index("usage_days_organization_day_idx", usage_days.c.organization, usage_days.c.day)

@@ -1,9 +1,10 @@
 """Customers: what each uses and spends, how concentrated, and whether they come back. Reads through `figures`."""
 
+import datetime as dt
 from collections.abc import Sequence
 
 from registry import cohorts
-from registry.dashboard.figures import Figures, Row
+from registry.dashboard.figures import Figures, Period, Row
 from registry.dashboard.panels import Column, Page, Panel, Tile
 
 SHOWN = 100
@@ -11,7 +12,7 @@ MONTHS = 13
 
 
 async def page(figures: Figures) -> Page:
-    found = await figures.rows("customers")
+    found = await figures.rows("customers", figures.period, **whole_months(figures.period))
     active = await figures.rows("active_months")
     requests = sum(row["requests"] for row in found)
     shares = [row["requests"] / requests for row in found] if requests else []
@@ -26,6 +27,21 @@ async def page(figures: Figures) -> Page:
         tiles=tiles if len(found) > 1 else tiles[-1:],
         panels=(_table(found), _retention(active)),
     )
+
+
+def whole_months(period: Period) -> dict[str, dt.date]:
+    """The months that lie in the period whole: from the first of `first_month` to before `after_months`.
+
+    Where there is none both are the day after the period.
+    """
+    end = period.until + dt.timedelta(days=1)
+    after = end.replace(day=1)
+    first = period.since
+    while first.day != 1:
+        first += dt.timedelta(days=1)
+    if first >= after:
+        first = after = end
+    return {"first_month": first, "after_months": after}
 
 
 def _mean_models(found: Sequence[Row]) -> float | None:

@@ -1,7 +1,9 @@
 """The fleet now: hosts against warm components, occupancy; and what loading has cost. Live by server-sent events."""
 
+import datetime as dt
 from collections.abc import Sequence
 
+from registry import partitions
 from registry.dashboard.figures import Figures, Row
 from registry.dashboard.live import FleetState, HostState
 from registry.dashboard.panels import Column, Page, Panel, Tile
@@ -11,12 +13,17 @@ WARMTH = {"device": 3, "memory": 2, "disk": 1}
 GIB = 1 << 30
 
 
+LONGEST_LIFE = dt.timedelta(days=31)  # of a request that ended in the last day
+
+
 async def page(figures: Figures, fleet: FleetState) -> Page:
+    oldest, _ = partitions.bounds(figures.period.until - LONGEST_LIFE)
+    loading = await figures.rows("loading", oldest=oldest)
     return Page(
         title="Fleet",
         lead=f"Pool “{fleet.pool}”, as its dispatcher sees it; the page keeps itself current.",
         tiles=tiles(fleet),
-        panels=(warmth(fleet), occupancy(fleet), _wasted(await figures.rows("loading"), fleet)),
+        panels=(warmth(fleet), occupancy(fleet), _wasted(loading, fleet)),
     )
 
 

@@ -86,24 +86,30 @@ WHERE (%(slug)s::text IS NULL OR r.variant = %(slug)s)
 ORDER BY r.id DESC LIMIT 200
 
 -- name: customers
--- Per customer: requests, money, models used, and the share of the most used one.
+-- Per customer: requests, money, models used, and the share of the most used one. Whole months from their sums.
 SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount, count(*) AS models,
     max(requests)::float8 / sum(requests)::float8 AS top_share, (array_agg(slug ORDER BY requests DESC))[1] AS top_model
 FROM (
-    SELECT organization, slug, sum(requests) AS requests, sum(amount) AS amount FROM usage_days
-    WHERE day BETWEEN %(since)s AND %(until)s AND (%(organization)s::text IS NULL OR organization = %(organization)s)
+    SELECT organization, slug, sum(requests) AS requests, sum(amount) AS amount FROM (
+        SELECT month AS day, organization, slug, requests, amount FROM customer_months
+        WHERE month >= %(first_month)s AND month < %(after_months)s
+        UNION ALL
+        SELECT day, organization, slug, requests, amount FROM usage_days
+        WHERE day >= %(since)s AND day < %(first_month)s
+        UNION ALL
+        SELECT day, organization, slug, requests, amount FROM usage_days
+        WHERE day >= %(after_months)s AND day <= %(until)s
+    ) AS pieces WHERE %(organization)s::text IS NULL OR organization = %(organization)s
     GROUP BY 1, 2
 ) AS d GROUP BY organization ORDER BY requests DESC, organization
 
 -- name: active_months
 -- In which months (running number) each customer called.
-SELECT substr(scope, 3) AS organization,
-    array_agg((extract(year FROM month) * 12 + extract(month FROM month) - 1)::int ORDER BY month) AS months
-FROM (
-    SELECT DISTINCT scope, date_trunc('month', day) AS month FROM scope_days
-    WHERE scope >= 'o:' AND scope < 'o;' AND day <= %(until)s
-        AND (%(organization)s::text IS NULL OR scope = 'o:' || %(organization)s)
-) AS d GROUP BY scope
+SELECT organization,
+    array_agg(DISTINCT (extract(year FROM month) * 12 + extract(month FROM month) - 1)::int) AS months
+FROM customer_months
+WHERE month <= %(until)s AND (%(organization)s::text IS NULL OR organization = %(organization)s)
+GROUP BY organization
 
 -- name: first_days
 -- The first day of each variant's demand, newest first, and its requests.
@@ -121,7 +127,7 @@ GROUP BY 1 ORDER BY 1
 SELECT host_id, count(*) AS requests, count(*) FILTER (WHERE load_seconds > 0.001) AS cold,
     sum(load_seconds) AS load_seconds, sum(run_seconds) AS run_seconds
 FROM usage_records WHERE finished_at > now() - interval '1 day' AND host_id IS NOT NULL
-    AND request_id >= uuidv7(interval '-31 days')  -- leaves all older partitions out
+    AND request_id >= %(oldest)s  -- leaves all older partitions out
 GROUP BY host_id ORDER BY load_seconds DESC LIMIT 100
 
 -- name: past
