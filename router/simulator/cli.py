@@ -36,10 +36,12 @@ def simulate(
         for path in sorted(SCENARIOS.glob("*.yaml")):
             click.echo(f"{path.stem:24} {scenario.parse(path.read_text()).name}")
         return
-    folder = traces or Path(os.environ.get("MARQUEE_TRACES", "../shared/traces"))
+    folder = traces or Path(os.environ.get("MARQUEE_TRACES", "traces"))
     given = {"requests": requests, "seeds": seeds, "load": load, "policies": list(policies) or None}
     overrides = {name: value for name, value in given.items() if value is not None}
     try:
+        if plots:
+            report.check_plots()
         for name in scenarios:
             plan = scenario.parse(_text(name), **overrides)
             results = experiment.play(plan, folder, lambda line: click.echo(line, err=True))

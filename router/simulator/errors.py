@@ -2,7 +2,8 @@
 
 SimulatorError
 ├── ScenarioError        a scenario file says something that cannot be simulated
-└── TraceMissingError    a scenario wants a trace that is not there
+├── TraceMissingError    a scenario wants a trace that is not there
+└── PlotsMissingError    plots are wanted where matplotlib is not installed
 """
 
 from pathlib import Path
@@ -22,3 +23,10 @@ class TraceMissingError(SimulatorError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"no trace at {path}: pass --trace DIR or set MARQUEE_TRACES")
         self.path = path
+
+
+class PlotsMissingError(SimulatorError):
+    """Said before anything is simulated: install the extra `sim`, or leave `--plots` away."""
+
+    def __init__(self) -> None:
+        super().__init__("plots need matplotlib: pip install 'marquee[sim]', or leave --plots away")

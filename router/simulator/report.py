@@ -1,10 +1,12 @@
 """What a person reads: a table per scenario, and PNG plots where matplotlib is installed. ● writes the plots."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from router.simulator.errors import PlotsMissingError
 from router.simulator.experiment import Result, best_peer
 from router.simulator.measure import Summary, latencies, summarise
 from router.simulator.scenario import Scenario
@@ -64,6 +66,12 @@ def verdict(results: Sequence[Result]) -> list[str]:
         if text:
             lines.append(f"- {figure}: {ours:.1f} s, {', '.join(text)}")
     return lines
+
+
+def check_plots() -> None:
+    """Raises `PlotsMissingError`."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PlotsMissingError
 
 
 def plots(plan: Scenario, results: Sequence[Result], folder: Path) -> list[Path]:

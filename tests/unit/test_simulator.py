@@ -1,14 +1,18 @@
 """The simulator against small worlds whose answers are known, and the promises of every policy."""
 
+import importlib.util
+from pathlib import Path
 from random import Random
 
 import pytest
+from click.testing import CliRunner
 
 from loaders.protocol import Done, Residency
 from registry.catalog import Digest
 from router.residency import Bundle, Part
 from router.simulator import experiment, measure, report, scenario
 from router.simulator.bounds import Belady, FreeLoads
+from router.simulator.cli import simulate
 from router.simulator.engine import HostPlan, Outage, Simulation
 from router.simulator.errors import ScenarioError, TraceMissingError
 from router.simulator.machine import HostType
@@ -159,3 +163,14 @@ def test_an_interval_is_students():
     figures = [measure.Figures(**dict.fromkeys(measure.Figures.__struct_fields__, v)) for v in (1.0, 3.0)]
     found = measure.summarise(figures)["mean"]
     assert (found.mean, found.half) == (2.0, pytest.approx(12.71))
+
+
+def test_plots_that_cannot_be_drawn_are_refused_before_anything_is_simulated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = CliRunner().invoke(simulate, ["mixed", "--plots", str(tmp_path / "plots")])
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: plots need matplotlib: pip install 'marquee[sim]', or leave --plots away\n",
+    )

@@ -94,7 +94,7 @@ const options = (spec, width) => {
   const made = {
     width,
     height: isRank ? 380 : 268,
-    padding: [12, isRank && width > 800 ? LABELS : 12, 0, 0],
+    padding: [12, isRank && width > 800 ? LABELS : 28, 0, 0],
     hooks: isRank && width > 800 ? { draw: [named] } : {},
     tzDate: (stamp) => uPlot.tzDate(new Date(stamp * 1000), "UTC"),
     cursor: { focus: { prox: 24 }, points: { size: 8 } },
