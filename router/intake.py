@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WINDOW = 20_000  # waiting requests in memory, about
 SHARE = 2_000  # of one line
 LEAST = 16  # of one line, whatever the others have
+LATE_SECONDS = 1.0  # between looks for requests that missed their deadline in the table
 PAUSE_SECONDS = 0.005  # between looks at the table, and at least as long as the look took
 
 
@@ -65,6 +66,13 @@ class Intake:
             began = time.monotonic()
             await self.take_up()
             await asyncio.sleep(max(PAUSE_SECONDS, time.monotonic() - began))
+
+    async def end_late_ones(self) -> None:
+        """Until cancelled: what is not in memory when its deadline to start passes ends all the same."""
+        while True:
+            await asyncio.sleep(LATE_SECONDS)
+            for entry in await self._term.queue.late(self._term.pool, SHARE):
+                self._term.end_late(entry)
 
     async def take_up(self) -> None:
         """Of every line as much as it has room for."""

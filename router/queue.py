@@ -81,6 +81,10 @@ class Queue:
     async def status(self, request_id: RequestId) -> Status | None:
         return await self._reads.add(request_id)
 
+    async def late(self, pool: str, limit: int) -> list[Entry]:
+        """Taken up as well: waiting requests of nobody's memory whose deadline to start has passed."""
+        return [rows.to_entry(row) for row in await self._fetch("late", pool=pool, limit=limit)]
+
     async def take_up(self, pool: str, share: int, held: Mapping[Line, int]) -> list[Entry]:
         """The oldest of every line, up to `share` of each with those that it has in memory already."""
         counts = msgspec.json.encode({f"{priority} {who}": count for (who, priority), count in held.items()})

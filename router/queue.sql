@@ -44,6 +44,17 @@ UPDATE requests r SET taken = true FROM free WHERE r.id = free.id
 RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
           start_deadline, webhook_url, door, result_key, traceparent, origin, attempt, host_faults;
 
+-- name: late
+-- Waiting requests that no dispatcher has in memory and whose deadline to start has passed.
+WITH late AS (
+    SELECT id FROM requests
+    WHERE pool = %(pool)s AND state = 'queued' AND NOT taken AND start_deadline <= now()
+    ORDER BY start_deadline LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE requests r SET taken = true FROM late WHERE r.id = late.id
+RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
+          start_deadline, webhook_url, door, result_key, traceparent, origin, attempt, host_faults;
+
 -- name: release
 -- A dispatcher begins: whatever its predecessor had in memory and did not start is free again.
 UPDATE requests SET taken = false WHERE pool = %(pool)s AND state = 'queued' AND taken;

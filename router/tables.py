@@ -60,6 +60,12 @@ requests = Table(
         "id",
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
+    Index(
+        "requests_deadlines_idx",
+        "pool",
+        "start_deadline",
+        postgresql_where=text("state = 'queued' AND start_deadline IS NOT NULL"),
+    ),
     postgresql_partition_by="RANGE (id)",
 )
 

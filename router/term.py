@@ -7,6 +7,7 @@ An attempt is sent only after its row is committed; a caller is told only after 
 
 import asyncio
 import bisect
+import contextlib
 import heapq
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -207,14 +208,14 @@ class Term:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._place_for_ever())
             tasks.create_task(self.intake.run())
+            tasks.create_task(self.intake.end_late_ones())
 
     async def _place_for_ever(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self.wake.wait()
-            except TimeoutError:
-                self._expire(time.time())
+            self._expire(time.time())
             self.wake.clear()
             if self.starts.place(time.time()):
                 self.wake.set()
@@ -226,12 +227,14 @@ class Term:
             entry = self.waiting.get(request_id)
             if entry is not None:
                 self.drop(request_id)
-                failure = Failure(
-                    kind="deadline", error="request_timeout", message="it did not start before its deadline"
-                )
-                self.ends.finish(
-                    entry, None, Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt)
-                )
+                self.end_late(entry)
+
+    def end_late(self, entry: Entry) -> None:
+        """It waits nowhere, and its deadline to start has passed."""
+        failure = Failure(
+            kind="deadline", error="request_timeout", message="it did not start before its deadline"
+        )
+        self.ends.finish(entry, None, Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt))
 
     # tasks
 

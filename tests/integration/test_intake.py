@@ -36,3 +36,27 @@ async def test_a_batch_that_does_not_fit_into_memory_runs_whole_and_lets_others_
     assert held < BATCH
     assert sorted(order) == sorted(job["request_id"] for job in (*batch, single))
     assert order.index(single["request_id"]) <= 2
+
+
+async def test_a_deadline_passes_in_the_table_as_well(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "SHARE", 1)
+    monkeypatch.setattr(intake, "LATE_SECONDS", 0.1)
+    soon = {"X-Fal-Request-Timeout": "1.5"}
+    async with serving(dsn, tmp_path, await furnish(dsn)) as live:
+        jobs = [
+            (
+                await live.client.post("/fal/queue/acme/toys", json=PROMPT | {"seed": seed}, headers=soon)
+            ).json()
+            for seed in range(3)
+        ]
+        held = len(live.gateway.dispatcher.term.waiting)
+        for job in jobs:
+            await live.until(job["status_url"], "COMPLETED")
+        ends = [await live.client.get(job["response_url"]) for job in jobs]
+
+    assert held == 1
+    assert [(end.status_code, end.headers.get("x-fal-error-type")) for end in ends] == [
+        (504, "request_timeout")
+    ] * 3
