@@ -6,6 +6,7 @@ A step that cannot get its table lock gives up instead of queueing every custome
 import sqlalchemy
 from alembic import context
 
+from registry import ledger_tables as _ledger_tables  # noqa: F401  adds the ledger to the metadata
 from registry.tables import metadata
 from router import tables as _queue_tables  # noqa: F401  adds the queue to the metadata
 

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import desk, publishing, store, tables, windows
+from registry import desk, ledger_tables, publishing, store, tables, windows
 from registry.catalog import AdapterEntry, AdapterManifest, Caller, Record, Slug, Version
 from registry.errors import InUseError, InvalidRequestError, UnknownSubjectError
 
@@ -99,7 +99,7 @@ async def remove(session: AsyncSession, caller: Caller, slug: str) -> None:
 
 async def _callers(session: AsyncSession, slug: str) -> list[str]:
     """By the ledger's days, which know each call's adapters by digest, and by the ledger for what is not summed yet."""
-    versions, days, usage = tables.adapter_versions, tables.usage_days, tables.usage_records
+    versions, days, usage = tables.adapter_versions, ledger_tables.usage_days, ledger_tables.usage_records
     mine = sqlalchemy.select(versions.c.digest).where(
         versions.c.adapter == slug, versions.c.digest.is_not(None)
     )

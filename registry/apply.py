@@ -15,7 +15,7 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import contents, diff, facts, folders, history, manifest, pinning, store, tables
+from registry import contents, diff, facts, folders, history, ledger_tables, manifest, pinning, store, tables
 from registry.catalog import (
     AdapterEntry,
     AdapterManifest,
@@ -173,7 +173,7 @@ async def _refuse_taken(session: AsyncSession, desired: Catalog) -> None:
 
 
 async def _refuse_used(session: AsyncSession, slug: str) -> None:
-    usage = tables.usage_records
+    usage = ledger_tables.usage_records
     since = sqlalchemy.func.now() - dt.timedelta(days=IN_USE_DAYS)
     query = (
         sqlalchemy.select(usage.c.organization)

@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import history, publishing, store, tables
+from registry import history, ledger_tables, publishing, store, tables
 from registry.catalog import (
     Caller,
     Model,
@@ -192,7 +192,7 @@ async def edit_variant(
 async def remove_variant(session: AsyncSession, caller: Caller, slug: str) -> None:
     """Raises `InUseError` with the names of who called it lately."""
     row = await row_of(session, caller, tables.variants, slug, lock=True)
-    usage, adapters = tables.usage_records, tables.adapters
+    usage, adapters = ledger_tables.usage_records, tables.adapters
     lately = usage.c.finished_at > sqlalchemy.func.now() - CALLED_WITHIN
     query = sqlalchemy.select(usage.c.organization).where(usage.c.slug == slug, lately).distinct()
     if callers := sorted((await session.scalars(query)).all()):

@@ -1,19 +1,16 @@
 """The one `MetaData` and the registry's tables; `router.tables` adds the queue's. Pure declarations.
 
-Each table has one writing module: `store` the catalogue and its history, `keys` the keys, `usage` the ledger,
-`rollups` its sums.
+Each table has one writing module: `store` the catalogue and its history, `keys` the keys. The ledger's tables are in
+`ledger_tables`.
 """
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    Boolean,
     CheckConstraint,
     Column,
-    Date,
     DateTime,
     Float,
     ForeignKey,
@@ -23,11 +20,8 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    Numeric,
-    SmallInteger,
     Table,
     Text,
-    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -45,10 +39,9 @@ metadata = MetaData(
 NOW = text("now()")
 NO_TEXTS = text("'{}'::text[]")
 NO_FIELDS = text("'{}'::jsonb")
-TRANSACTION = text("((pg_current_xact_id())::text)::bigint")
 
 
-def _time(name: str, *, nullable: bool = False) -> Column[datetime]:
+def time(name: str, *, nullable: bool = False) -> Column[datetime]:
     return Column(name, DateTime(timezone=True), nullable=nullable, server_default=None if nullable else NOW)
 
 
@@ -57,7 +50,7 @@ organizations = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("title", Text),
-    _time("created_at"),
+    time("created_at"),
 )
 
 keys = Table(
@@ -68,8 +61,8 @@ keys = Table(
     Column("hash", LargeBinary, nullable=False, unique=True),  # sha256 of the whole token
     Column("scopes", ARRAY(Text), nullable=False),
     Column("title", Text),
-    _time("created_at"),
-    _time("revoked_at", nullable=True),
+    time("created_at"),
+    time("revoked_at", nullable=True),
 )
 
 models = Table(
@@ -82,8 +75,8 @@ models = Table(
     Column("licence", Text),
     Column("managed_by", Text, nullable=False, server_default="lab"),  # `catalog`: catalog.yaml may remove it
     Column("revision", Integer, nullable=False, server_default="1"),  # counts edits; the ETag
-    _time("created_at"),
-    _time("updated_at"),
+    time("created_at"),
+    time("updated_at"),
     CheckConstraint("managed_by IN ('catalog', 'lab')", name="managed_by"),
 )
 
@@ -107,8 +100,8 @@ variants = Table(
     Column("defaults", JSONB, nullable=False, server_default=NO_FIELDS),
     Column("managed_by", Text, nullable=False, server_default="lab"),
     Column("revision", Integer, nullable=False, server_default="1"),
-    _time("created_at"),
-    _time("updated_at"),
+    time("created_at"),
+    time("updated_at"),
     CheckConstraint("managed_by IN ('catalog', 'lab')", name="managed_by"),
 )
 
@@ -120,7 +113,7 @@ components = Table(
     Column("class_name", Text, nullable=False),
     Column("dtype", Text),
     Column("size_bytes", BigInteger, nullable=False),
-    _time("created_at"),
+    time("created_at"),
 )
 
 versions = Table(
@@ -137,7 +130,7 @@ versions = Table(
     Column("report", JSONB),  # what validation is doing, or found
     Column("created_by", Text),  # a key's id
     Column("revision", Integer, nullable=False, server_default="1"),
-    _time("created_at"),
+    time("created_at"),
 )
 
 version_components = Table(
@@ -160,8 +153,8 @@ releases = Table(
     Column("shares", JSONB, nullable=False),
     Column("window", JSONB, nullable=False),
     Column("created_by", Text, nullable=False),
-    _time("created_at"),
-    _time("withdrawn_at", nullable=True),
+    time("created_at"),
+    time("withdrawn_at", nullable=True),
 )
 
 adapters = Table(
@@ -183,8 +176,8 @@ adapters = Table(
     Column("version", Integer, nullable=False, server_default="1"),
     Column("managed_by", Text, nullable=False, server_default="lab"),
     Column("revision", Integer, nullable=False, server_default="1"),
-    _time("created_at"),
-    _time("updated_at"),
+    time("created_at"),
+    time("updated_at"),
     CheckConstraint("managed_by IN ('catalog', 'lab')", name="managed_by"),
 )
 
@@ -201,7 +194,7 @@ adapter_versions = Table(
     Column("report", JSONB),
     Column("created_by", Text),
     Column("revision", Integer, nullable=False, server_default="1"),
-    _time("created_at"),
+    time("created_at"),
 )
 
 adapter_releases = Table(
@@ -212,8 +205,8 @@ adapter_releases = Table(
     Column("shares", JSONB, nullable=False),
     Column("window", JSONB, nullable=False),
     Column("created_by", Text, nullable=False),
-    _time("created_at"),
-    _time("withdrawn_at", nullable=True),
+    time("created_at"),
+    time("withdrawn_at", nullable=True),
 )
 
 brought_adapters = Table(
@@ -225,7 +218,7 @@ brought_adapters = Table(
     Column("architecture", Text, primary_key=True),
     Column("digest", Text, nullable=False, index=True),
     Column("manifest", JSONB, nullable=False),
-    _time("fetched_at"),
+    time("fetched_at"),
 )
 
 writes = Table(
@@ -237,7 +230,7 @@ writes = Table(
     Column("status", Integer),
     Column("body", JSONB),
     Column("etag", Text),
-    _time("created_at"),
+    time("created_at"),
     Index("writes_created_at_idx", "created_at"),
 )
 
@@ -247,14 +240,14 @@ uploads = Table(
     Column("id", Text, primary_key=True),
     Column("organization", ForeignKey("organizations.name"), nullable=False, index=True),
     Column("files", JSONB, nullable=False),  # announced: path, size_bytes, sha256
-    _time("created_at"),
+    time("created_at"),
 )
 
 changes = Table(
     "changes",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    _time("at"),
+    time("at"),
     Column("actor", Text, nullable=False),  # a key's id, or `catalog`
     Column("kind", Text, nullable=False),  # organization, model, variant, version, release, adapter, key
     Column("subject", Text, nullable=False),
@@ -263,113 +256,4 @@ changes = Table(
     Column("after", JSONB),
     Index("changes_kind_subject_idx", "kind", "subject"),
     Index("changes_at_idx", "at"),
-)
-
-usage_records = Table(
-    "usage_records",
-    metadata,
-    Column("request_id", Uuid, primary_key=True),  # UUIDv7; one usage record per request
-    Column("organization", Text, nullable=False),
-    Column("key_id", Text, nullable=False),
-    Column("slug", Text, nullable=False),
-    Column("version", Text, nullable=False),  # digest
-    Column("adapters", ARRAY(Text), nullable=False, server_default=NO_TEXTS),  # digests
-    Column("pool", Text, nullable=False),
-    Column("door", Text, nullable=False),
-    Column("state", Text, nullable=False),  # succeeded, failed, cancelled
-    Column("error", Text),  # the failure's name
-    Column("attempt", Integer, nullable=False),
-    Column("host_id", Text),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    Column("finished_at", DateTime(timezone=True), nullable=False),
-    Column("wait_seconds", Float, nullable=False),
-    Column("load_seconds", Float, nullable=False),
-    Column("run_seconds", Float, nullable=False),
-    Column("images", Integer, nullable=False, server_default="0"),
-    Column("megapixels", Float, nullable=False, server_default="0"),
-    Column("video_seconds", Float, nullable=False, server_default="0"),
-    Column("unit", Text),
-    Column("units", Numeric, nullable=False, server_default="0"),
-    Column("amount", Numeric, nullable=False, server_default="0"),
-    Column("currency", Text),
-    Column("reused", Boolean, nullable=False, server_default=text("false")),
-    Index("usage_records_organization_finished_at_idx", "organization", "finished_at"),
-    Index("usage_records_slug_finished_at_idx", "slug", "finished_at"),
-    Column("txid", BigInteger, server_default=TRANSACTION),  # who wrote the row; `rollups` folds by it
-    Index("usage_records_finished_at_idx", "finished_at"),
-    Index("usage_records_txid_idx", "txid", postgresql_using="brin"),
-    postgresql_partition_by="RANGE (request_id)",
-)
-
-MEASURES = (
-    "requests",
-    "succeeded",
-    "failed",
-    "cancelled",
-    "wait_ms",
-    "load_ms",
-    "run_ms",
-    "images",
-    "pixels",
-    "video_ms",
-)
-
-
-def _rollup(name: str, *keys: Column[Any]) -> Table:
-    """Sums of the ledger in whole numbers, so that folding piece by piece and all at once agree to the row."""
-    measures = [Column(measure, BigInteger, nullable=False) for measure in MEASURES]
-    return Table(name, metadata, *keys, *measures, Column("amount", Numeric, nullable=False))
-
-
-def _dimensions() -> tuple[Column[Any], ...]:
-    texts = [Column(name, Text, primary_key=True) for name in ("slug", "organization", "version", "pool")]
-    return (
-        *texts,
-        Column("adapters", ARRAY(Text), primary_key=True),
-        Column("currency", Text, primary_key=True),
-    )
-
-
-usage_hours = _rollup(
-    "usage_hours", Column("hour", DateTime(timezone=True), primary_key=True), *_dimensions()
-)
-usage_days = _rollup("usage_days", Column("day", Date, primary_key=True), *_dimensions())
-scope_days = _rollup(  # `scope` is empty for everything, `s:` and a slug, or `o:` and an organization
-    "scope_days", Column("scope", Text, primary_key=True), Column("day", Date, primary_key=True)
-)
-customer_months = Table(  # what each customer used: a year of it is read at once
-    "customer_months",
-    metadata,
-    Column("month", Date, primary_key=True),  # its first day
-    Column("organization", Text, primary_key=True),
-    Column("slug", Text, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("amount", Numeric, nullable=False),
-)
-Index("usage_hours_slug_hour_idx", usage_hours.c.slug, usage_hours.c.hour)
-Index("usage_days_slug_day_idx", usage_days.c.slug, usage_days.c.day)
-Index("usage_days_organization_day_idx", usage_days.c.organization, usage_days.c.day)
-Index("scope_days_day_idx", scope_days.c.day)
-
-latency_days = Table(  # how many succeeded requests fell into which bucket of seconds
-    "latency_days",
-    metadata,
-    Column("scope", Text, primary_key=True),
-    Column("kind", Text, primary_key=True),  # wait, load, run
-    Column("day", Date, primary_key=True),
-    Column("bucket", SmallInteger, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-)
-
-rollup_state = Table(
-    "rollup_state",
-    metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
-    Column("folded_below", BigInteger, nullable=False),  # every ledger row of an older transaction is folded
-    Column(
-        "recent_below", BigInteger, nullable=False
-    ),  # the same for rows whose id is `recent_from` or later
-    Column("recent_from", Uuid, nullable=False),
-    _time("folded_at"),
-    CheckConstraint("one", name="one"),
 )

@@ -8,7 +8,7 @@ from litestar.params import FromPath, FromQuery
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import desk, history, keys, publishing, tables
+from registry import desk, history, keys, ledger_tables, publishing, tables
 from registry.admin.office import AnyRequest, Home, body_of, read, write
 from registry.catalog import Caller, Organization, Record, Scope
 from registry.errors import AccessError, InvalidRequestError
@@ -164,7 +164,7 @@ def _record_routes(home: Home) -> list[Any]:
 
 async def _calls(session: AsyncSession, owner: str | None, days: int) -> list[dict[str, Any]]:
     """Calls of one owner's variants by slug and state."""
-    usage = tables.usage_records
+    usage = ledger_tables.usage_records
     since = sqlalchemy.func.now() - sqlalchemy.text(f"interval '{days} days'")
     query = (
         sqlalchemy.select(usage.c.slug, usage.c.state, sqlalchemy.func.count().label("calls"))

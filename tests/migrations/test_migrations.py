@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import migrations
+from registry import ledger_tables as _ledger_tables  # noqa: F401  adds the ledger to the metadata
 from registry.database import alchemy_url, migrate, revert
 from registry.tables import metadata
 from router import tables as _queue_tables  # noqa: F401  adds the queue to the metadata
