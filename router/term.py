@@ -98,7 +98,12 @@ class Term:
                 request=entry.request, state=State.QUEUED, queue_position=position, attempt=entry.attempt
             )
         attempt = self.attempts.get(request_id)
-        return None if attempt is None or attempt.cancelled else attempt.status()
+        if attempt is None or attempt.cancelled:
+            return None
+        if not attempt.sent:  # decided, but not yet written: to the tables it still waits
+            entry = attempt.entry
+            return Status(request=entry.request, state=State.QUEUED, queue_position=0, attempt=entry.attempt)
+        return attempt.status()
 
     def withdraw(self, request_id: RequestId) -> None:
         """Its row is final by somebody else's doing: forget it, and stop the host that runs it."""

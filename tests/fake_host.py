@@ -77,6 +77,12 @@ class FakeHost:
             if not serving.cancelled() and (error := serving.exception()) is not None:
                 raise error
 
+    async def hears(self, *, assigned: int = 0, cancelled: int = 0) -> None:
+        """Returns once it was told so much: callers may hear of a change before a host does."""
+        async with asyncio.timeout(30):
+            while len(self.assigned) < assigned or len(self.cancelled) < cancelled:
+                await asyncio.sleep(0.01)
+
     def hello(self) -> Hello:
         return Hello(
             protocol=protocol.PROTOCOL_VERSION,

@@ -80,6 +80,7 @@ async def test_running_request_tells_its_progress_and_can_be_cancelled(live: Liv
         done = await live.until(submitted["status_url"], "COMPLETED")
         assert done["error_type"] == "client_cancelled"
         assert (await live.client.get(submitted["response_url"])).status_code == 499
+        await host.hears(cancelled=1)
         assert [key.request_id for key in host.cancelled] == [submitted["request_id"]]
         host.release.set()
         assert (await live.client.post("/fal/run/acme/toys", json=PROMPT)).status_code == 200, (

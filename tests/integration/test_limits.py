@@ -56,6 +56,7 @@ async def test_one_key_runs_so_many_at_once_and_the_rest_in_turn(dsn: str, tmp_p
                 other = (await stranger.post("/fal/queue/acme/toys", json=PROMPT)).json()
                 while (await stranger.get(other["status_url"])).json()["status"] != "IN_PROGRESS":
                     await asyncio.sleep(0.01)
+            await host.hears(assigned=2)
             assert len(host.assigned) == 2, "one of each key"
             host.release.set()
             for job in jobs:

@@ -16,6 +16,7 @@ async def test_a_new_gateway_process_takes_over_what_runs_and_what_waits(dsn: st
             host.release.clear()
             running = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
             await live.until(running["status_url"], "IN_PROGRESS")
+            await host.hears(assigned=1)
             waiting = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
             await live.until(waiting["status_url"], "IN_QUEUE")
     async with serving(dsn, tmp_path, tokens) as live:

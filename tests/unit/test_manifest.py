@@ -83,7 +83,7 @@ def test_an_empty_file_is_an_empty_catalogue() -> None:
         ("far/toys/fast", "workflows/a/b", "models → acme/toys → variants → workflows/a/b (line 15): 'workflows/a/b' uses a reserved word"),
         ("far/toys/fast", "far/requests", "models → acme/toys → variants → far/requests (line 15): 'far/requests' uses a reserved word"),
         ("base: acme/toys", "base: acme/tays", "adapters → acme/toys-bent → base (line 20): no variant acme/tays"),
-        ("hub: acme/bent, ", "", "adapters → acme/toys-bent (line 20): an adapter needs a path or a hub repository"),
+        ("hub: acme/bent, ", "", "adapters → acme/toys-bent (line 20): an adapter needs a path, a hub repository or a url"),
         ("unit: image", "unit: banana", "models → acme/toys → variants → acme/toys → price → unit (line 14): Invalid enum value 'banana'"),
         ("{title: Acme}", "{title: [", "catalogue file (line 5): not YAML: did not find expected ',' or ']'"),
         ("models:", "- models:", "catalogue file (line 6): not YAML: did not find expected key"),
