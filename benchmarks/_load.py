@@ -34,8 +34,7 @@ class _Caller(asyncio.Protocol):
         head, found, body = self._buffer.partition(b"\r\n\r\n")
         if not found:
             return
-        at = head.lower().index(b"content-length:") + 15
-        if len(body) < int(head[at : head.find(b"\r\n", at) if b"\r\n" in head[at:] else None]):
+        if not _is_whole(head.lower(), body):
             return
         self._buffer = b""
         if head.startswith(b"HTTP/1.1 200"):
@@ -47,6 +46,14 @@ class _Caller(asyncio.Protocol):
     def connection_lost(self, error) -> None:
         if not self._done.done():
             self._done.set_exception(error or ConnectionError("closed early"))
+
+
+def _is_whole(head: bytes, body: bytes) -> bool:
+    """`head` in lower case. Ray Serve answers in chunks, all others say how long they are."""
+    at = head.find(b"content-length:")
+    if at < 0:
+        return body.endswith(b"0\r\n\r\n")
+    return len(body) >= int(head[at + 15 :].partition(b"\r\n")[0])
 
 
 async def run(

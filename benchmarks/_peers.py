@@ -29,7 +29,7 @@ STOP_SECONDS = 15
 
 
 def folder() -> Path:
-    return Path(os.environ.get("MARQUEE_PEERS") or HERE.parent / ".venv-peers")
+    return Path(os.environ.get("BENCH_PEERS") or HERE.parent / ".venv-peers")
 
 
 def python(name: str) -> Path | None:

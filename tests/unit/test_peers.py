@@ -18,7 +18,7 @@ def test_a_peers_packages_are_pinned_exactly_and_bring_no_torch(file):
 def test_what_cannot_be_installed_is_skipped_with_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "void.txt").write_text("no-such-thing @ file:///nowhere.whl\n")
     monkeypatch.setattr(_peers, "REQUIREMENTS", tmp_path)
-    monkeypatch.setenv("MARQUEE_PEERS", str(tmp_path / "made"))
+    monkeypatch.setenv("BENCH_PEERS", str(tmp_path / "made"))
 
     assert _peers.python("void") is None
     last = capsys.readouterr().err.splitlines()[-1]
