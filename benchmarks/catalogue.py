@@ -157,7 +157,14 @@ async def watch(dsn: str) -> None:
 def in_memory(whole: Catalog) -> None:
     texts = Texts(whole.variants)
     now = datetime.now(UTC)
-    shelf = Shelf(texts=texts, releases={}, visible=lambda _: True, now=now, address="https://m.example")
+    shelf = Shelf(
+        texts=texts,
+        releases={},
+        visible=lambda _: True,
+        callable=lambda _: True,
+        now=now,
+        address="https://m.example",
+    )
     nobody = OrganizationName("")
     plain = [f"{v.slug} {v.name} {v.task}" for v in texts.variants]
     queries = {
@@ -196,18 +203,22 @@ def resolving() -> None:
     built = snapshot.build(rows, {})
     rng = random.Random(1)
     caller = Caller(organization=OrganizationName("acme"), key_id="k")
-    asked = [rng.choice(variants).slug for _ in range(5000)]
-    took = []
-    for slug in asked:
+    asked = [variant.slug for variant in rng.sample(variants, 5000)]
+
+    def resolved(slug: Slug) -> float:
         began = time.perf_counter_ns()
         built.resolve(slug, caller, now, 0.5)
-        took.append((time.perf_counter_ns() - began) / 1000)
+        return (time.perf_counter_ns() - began) / 1000
+
+    first = statistics.median(map(resolved, asked))
+    took = list(map(resolved, asked))
     look, _ = timed(lambda: [built.variants[slug] for slug in asked], 20)
     median = statistics.median(took)
     print(
         f"resolve slug, caller and time at 10,000 variants: median {median:.1f} µs,"
         f" p99 {sorted(took)[int(len(took) * 0.99)]:.1f} µs (limit 20 µs),"
-        f" {median / (look / len(asked) * 1000):.0f} dictionary look-ups"
+        f" {median / (look / len(asked) * 1000):.0f} dictionary look-ups; the first of a slug, which compiles its"
+        f" schema, {first:.1f} µs"
     )
 
 
