@@ -165,11 +165,9 @@ async def _refuse_taken(session: AsyncSession, desired: Catalog) -> None:
         (tables.adapters, [adapter.slug for adapter in desired.adapters]),
     ):
         (name,) = table.primary_key.columns
-        query = (
-            sqlalchemy.select(name).where(table.c.managed_by != CATALOG, store.among(name, names)).limit(1)
-        )
-        if (taken := await session.scalar(query)) is not None:
-            raise CatalogError(f"{taken} is published by its lab; take it out of the catalogue file")
+        published = await session.scalars(sqlalchemy.select(name).where(table.c.managed_by != CATALOG))
+        if taken := set(published) & set(names):
+            raise CatalogError(f"{min(taken)} is published by its lab; take it out of the catalogue file")
 
 
 async def _refuse_used(session: AsyncSession, slug: str) -> None:

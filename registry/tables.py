@@ -89,7 +89,7 @@ variants = Table(
     Column("task", Text, nullable=False),
     Column("name", Text),
     Column("description", Text),
-    Column("tags", ARRAY(Text), nullable=False, server_default=NO_TEXTS),
+    Column("tags", ARRAY(Text, dimensions=1), nullable=False, server_default=NO_TEXTS),
     Column("licence", Text),
     Column("input_schema", JSONB, nullable=False),
     Column("price", JSONB),
