@@ -1,8 +1,11 @@
 """A lean HTTP/1.1 load generator: as many keep-alive connections as calls at once, no library between. Benchmarks only."""
 
 import asyncio
+import statistics
 import time
 from collections.abc import Mapping
+
+import uvloop
 
 
 class _Caller(asyncio.Protocol):
@@ -72,6 +75,17 @@ async def run(
     await asyncio.gather(*ends)
     took = time.perf_counter() - began
     return [s for c in callers for s in c.seconds], sum(c.refused for c in callers), took
+
+
+def measure(port: int, request: bytes, at_once: int, *, rounds: int, seconds: float) -> tuple[float, float]:
+    """Calls a second and the median latency, medians over the rounds."""
+    rates, medians = [], []
+    for _ in range(rounds):
+        taken, refused, took = uvloop.run(run("127.0.0.1", port, request, at_once=at_once, seconds=seconds))
+        assert not refused, f"{refused} calls were not answered 200"
+        rates.append(len(taken) / took)
+        medians.append(statistics.median(taken))
+    return statistics.median(rates), statistics.median(medians)
 
 
 def post(

@@ -55,15 +55,7 @@ def commit_seconds(dsn: str) -> float:
 
 
 def measure(port: int, request: bytes, at_once: int) -> Rate:
-    rates, medians = [], []
-    for _ in range(ROUNDS):
-        seconds, refused, took = uvloop.run(
-            _load.run("127.0.0.1", port, request, at_once=at_once, seconds=SECONDS)
-        )
-        assert not refused, f"{refused} calls were not answered 200"
-        rates.append(len(seconds) / took)
-        medians.append(statistics.median(seconds))
-    return Rate(statistics.median(rates), statistics.median(medians))
+    return Rate(*_load.measure(port, request, at_once, rounds=ROUNDS, seconds=SECONDS))
 
 
 def subject(name: str, port: int, request: bytes, ours: dict[int, Rate] | None = None) -> dict[int, Rate]:

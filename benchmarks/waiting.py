@@ -9,7 +9,6 @@ does not depend on what else the machine does. `WAITING_ROWS` changes the number
 import asyncio
 import json
 import os
-import statistics
 import subprocess
 import tempfile
 import time
@@ -56,16 +55,7 @@ def fill(dsn: str, count: int) -> None:
 
 
 def rounds(port: int, request: bytes, at_once: int) -> tuple[float, float]:
-    """Calls a second and the median latency, medians over the rounds."""
-    rates, medians = [], []
-    for _ in range(ROUNDS):
-        seconds, refused, took = uvloop.run(
-            _load.run("127.0.0.1", port, request, at_once=at_once, seconds=SECONDS)
-        )
-        assert not refused, f"{refused} calls were not answered 200"
-        rates.append(len(seconds) / took)
-        medians.append(statistics.median(seconds))
-    return statistics.median(rates), statistics.median(medians)
+    return _load.measure(port, request, at_once, rounds=ROUNDS, seconds=SECONDS)
 
 
 def waiting(dsn: str) -> int:

@@ -85,8 +85,14 @@ class Queue:
         return await self._reads.add(request_id)
 
     async def late(self, pool: str, limit: int) -> list[Entry]:
-        """Taken up as well: waiting requests of nobody's memory whose deadline to start has passed."""
-        return [rows.to_entry(row) for row in await self._fetch("late", pool=pool, limit=limit)]
+        """Taken up as well: waiting requests of nobody's memory whose deadline to start has passed.
+
+        None while the database is away: the next look finds them, a term does not end over it.
+        """
+        try:
+            return [rows.to_entry(row) for row in await self._fetch("late", pool=pool, limit=limit)]
+        except LOST:
+            return []
 
     async def take_up(self, pool: str, share: int, held: Mapping[Line, int]) -> list[Entry]:
         """The oldest of every line, up to `share` of each with those that it has in memory already."""
