@@ -28,7 +28,7 @@ up: $(VENV)/.run ## Bring everything up on this machine and print its address (o
 	@exec $(BIN)/marquee up $(ARGS)
 
 test: $(VENV)/.dev browser check ## Run the checks and every test (Chromium is installed when missing)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## Lint, format, types and import order
 	$(BIN)/ruff check .

@@ -53,10 +53,9 @@ usage_records = Table(
     Column("amount", Numeric, nullable=False, server_default="0"),
     Column("currency", Text),
     Column("reused", Boolean, nullable=False, server_default=text("false")),
-    Index("usage_records_organization_finished_at_idx", "organization", "finished_at"),
     Index("usage_records_slug_finished_at_idx", "slug", "finished_at"),
     Column("txid", BigInteger, server_default=TRANSACTION),  # who wrote the row; `rollups` folds by it
-    Index("usage_records_finished_at_idx", "finished_at"),
+    Index("usage_records_finished_at_idx", "finished_at", postgresql_using="brin"),
     Index("usage_records_txid_idx", "txid", postgresql_using="brin"),
     postgresql_partition_by="RANGE (request_id)",
 )

@@ -105,9 +105,3 @@ def _row(record: UsageRecord) -> dict[str, object]:
         "amount": cost.amount,
         "currency": cost.currency,
     }
-
-
-async def callers(connection: Connection, slug: str, since: datetime) -> tuple[str, ...]:
-    """Organizations that called a slug since then, most active first."""
-    rows = await connection.execute(QUERIES["callers"], {"slug": slug, "since": since})
-    return tuple(row["organization"] for row in await rows.fetchall())

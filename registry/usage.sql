@@ -14,9 +14,3 @@ FROM json_to_recordset(%(rows)s::json) AS r (
     wait_seconds float8, load_seconds float8, run_seconds float8, images int, megapixels float8,
     video_seconds float8, unit text, units numeric, amount numeric, currency text, reused boolean)
 ON CONFLICT (request_id) DO NOTHING
-
--- name: callers
--- Who called a slug since a time, most active first.
-SELECT organization, count(*) AS calls FROM usage_records
-WHERE slug = %(slug)s AND finished_at >= %(since)s
-GROUP BY organization ORDER BY calls DESC, organization

@@ -17,6 +17,8 @@ from registry.writes import Answer
 PUBLISH: Scope = "models:publish"
 READ: Scope = "models:read"
 MAX_PAGE = 500
+BY_SLUG = "s:"  # how `scope_days` names a variant's sums
+STATES = ("cancelled", "failed", "succeeded")
 
 
 class OrganizationBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,15 +165,28 @@ def _record_routes(home: Home) -> list[Any]:
 
 
 async def _calls(session: AsyncSession, owner: str | None, days: int) -> list[dict[str, Any]]:
-    """Calls of one owner's variants by slug and state."""
-    usage = ledger_tables.usage_records
-    since = sqlalchemy.func.now() - sqlalchemy.text(f"interval '{days} days'")
+    """Calls of one owner's variants by slug and state: of today and the days before it, as far as they are summed."""
+    sums = ledger_tables.scope_days
+    first = sqlalchemy.func.current_date() - days + 1
     query = (
-        sqlalchemy.select(usage.c.slug, usage.c.state, sqlalchemy.func.count().label("calls"))
-        .where(usage.c.finished_at > since)
-        .group_by(usage.c.slug, usage.c.state)
-        .order_by(usage.c.slug, usage.c.state)
+        sqlalchemy.select(
+            sqlalchemy.func.substr(sums.c.scope, len(BY_SLUG) + 1).label("slug"),
+            *(
+                sqlalchemy.cast(sqlalchemy.func.sum(sums.c[state]), sqlalchemy.BigInteger).label(state)
+                for state in STATES
+            ),
+        )
+        .where(
+            sums.c.day >= first,
+            sums.c.scope.startswith(f"{BY_SLUG}{owner}/" if owner else BY_SLUG, autoescape=True),
+        )
+        .group_by(sums.c.scope)
+        .order_by(sums.c.scope)
     )
-    if owner is not None:
-        query = query.where(usage.c.slug.startswith(f"{owner}/", autoescape=True))
-    return [dict(row) for row in (await session.execute(query)).mappings()]
+    found = (await session.execute(query)).mappings().all()
+    return [
+        {"slug": row["slug"], "state": state, "calls": row[state]}
+        for row in found
+        for state in STATES
+        if row[state]
+    ]

@@ -3,13 +3,15 @@
 import asyncio
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from registry import partitions, usage
+from registry import partitions, rollups, usage
 from registry.catalog import Digest, OrganizationName, Price, Slug
 from registry.database import Database
 from registry.usage import Charge, Quantities, UsageRecord
+from tests import admin
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
@@ -64,14 +66,31 @@ async def test_old_partitions_are_dropped_by_day(db: Database) -> None:
     assert dropped == ("usage_records_20260101", "usage_records_20260102")
 
 
-async def test_callers_are_named_by_how_much_they_call(db: Database) -> None:
+async def test_a_lab_reads_how_often_its_own_variants_were_called(db: Database, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    calls = [
+        ("lab/a", "succeeded", 0),
+        ("lab/a", "succeeded", 1),
+        ("lab/a", "failed", 0),
+        ("labour/b", "succeeded", 0),
+    ]
+    calls += [("lab/a", "succeeded", 40)]
     records = [
-        _record(NOW, seed, organization=OrganizationName("blue" if seed < 3 else "acme")) for seed in range(4)
+        _record(now - timedelta(days=days), seed, slug=Slug(slug), state=state)
+        for seed, (slug, state, days) in enumerate(calls)
     ]
     async with db.transaction() as connection:
         await usage.record(connection, records)
-        assert await usage.callers(connection, "marquee/shapes", NOW - timedelta(days=1)) == ("blue", "acme")
-        assert await usage.callers(connection, "marquee/shapes", NOW + timedelta(days=1)) == ()
+    await rollups.fold(db)
+    async with admin.opened(db, tmp_path) as office:
+        lab = await office.lab("lab", "usage:read")
+        assert await lab.get("/usage?days=30") == {
+            "days": 30,
+            "variants": [
+                {"slug": "lab/a", "state": "failed", "calls": 1},
+                {"slug": "lab/a", "state": "succeeded", "calls": 2},
+            ],
+        }
 
 
 @pytest.mark.parametrize(
