@@ -96,7 +96,7 @@ class Balancer:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(len(self._ports)):
             self._ports.append(self._ports.pop(0))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):  # the latter: the storm is over
                 there = await asyncio.open_connection("127.0.0.1", self._ports[0])
                 await asyncio.gather(_pass(reader, there[1]), _pass(there[0], writer))
                 return

@@ -17,7 +17,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from loaders import protocol, trails
+from loaders import keepalive, protocol, trails
 from loaders.engine import Event
 from loaders.errors import KeyRefusedError
 from loaders.protocol import AttemptKey
@@ -30,7 +30,6 @@ log = structlog.get_logger("marquee.link")
 PATH = "/hosts/link"
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
-PING_SECONDS = 5.0  # a router that answers no ping for this long is gone
 OPEN_SECONDS = 10.0
 UNAUTHORIZED = 4401
 MAX_MESSAGE_BYTES = 64 << 20  # a manifest of a hundred thousand files
@@ -106,6 +105,7 @@ class Link:
         while True:
             try:
                 async with self._connection() as socket:
+                    keepalive.watch(socket.transport.get_extra_info("socket").fileno())
                     await self._serve(socket)
             except InvalidStatus as error:
                 if error.response.status_code in {401, 403}:
@@ -141,8 +141,8 @@ class Link:
             compression=None,  # outputs are compressed already
             max_size=MAX_MESSAGE_BYTES,
             open_timeout=OPEN_SECONDS,
-            ping_interval=PING_SECONDS,
-            ping_timeout=PING_SECONDS,
+            ping_interval=keepalive.PING_SECONDS,
+            ping_timeout=keepalive.PONG_SECONDS,
             proxy=None if self._address.is_local else True,
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from loaders import keepalive
+
 LARGE_BYTES = 64 << 10
 
 
@@ -43,7 +45,11 @@ class Corked:
 
 
 class CorkedProtocol(HttpToolsProtocol):
-    """uvicorn's own, over a corked transport; a WebSocket that it upgrades to inherits the cork."""
+    """uvicorn's own, over a corked transport; a WebSocket that it upgrades to inherits the cork and is watched."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]
+
+    def handle_websocket_upgrade(self) -> None:
+        keepalive.watch(self.transport.get_extra_info("socket").fileno())
+        super().handle_websocket_upgrade()

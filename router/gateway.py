@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 from litestar import Litestar
 
+from loaders import keepalive
 from registry import edge
 from registry.errors import RegistryError
 from registry.settings import Settings
@@ -18,7 +19,6 @@ from router.app import create_app
 from router.corking import CorkedProtocol
 
 GRACE_SECONDS = 4
-PING_SECONDS = 5.0  # a host that hangs is noticed within two of these; one that dies, at once
 FRAME_LIMIT_BYTES = 32 << 20
 
 
@@ -40,8 +40,8 @@ def configure(settings: Settings) -> uvicorn.Config:
         http=CorkedProtocol,
         ws="websockets-sansio",
         ws_max_size=FRAME_LIMIT_BYTES,
-        ws_ping_interval=PING_SECONDS,
-        ws_ping_timeout=PING_SECONDS,
+        ws_ping_interval=keepalive.PING_SECONDS,
+        ws_ping_timeout=keepalive.PONG_SECONDS,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         access_log=False,

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from tests import connections
 from tests.live import furnish, serving
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
@@ -26,6 +27,14 @@ async def test_a_new_gateway_process_takes_over_what_runs_and_what_waits(dsn: st
             for job in (running, waiting):
                 await live.until(f"/fal/queue/acme/toys/requests/{job['request_id']}/status", "COMPLETED")
     assert [assign.attempt.number for assign in host.assigned] == [1, 1]
+
+
+async def test_the_kernel_probes_a_host_so_that_a_busy_one_keeps_its_link(dsn: str, tmp_path: Path) -> None:
+    tokens = await furnish(dsn)
+    async with serving(dsn, tmp_path, tokens) as live:
+        before = connections.probed()
+        async with live.host().linked():
+            assert (before, connections.probed()) == (0, 1)
 
 
 async def test_a_standby_gateway_accepts_waits_and_cancels(dsn: str, tmp_path: Path) -> None:

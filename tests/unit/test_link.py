@@ -13,7 +13,7 @@ from loaders.link import Address, Link
 from loaders.protocol import AttemptKey
 from loaders.running import Finished
 from registry.catalog import Digest
-from tests import fake_router
+from tests import connections, fake_router
 from tests.fake_router import KEY, FakeRouter
 
 HELLO = protocol.Hello(
@@ -108,6 +108,15 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def test_the_kernel_probes_the_router_so_that_a_busy_process_is_not_taken_for_a_dead_machine(
+    router: FakeRouter, worker: FakeWorker
+) -> None:
+    before = connections.probed()
+    async with linked(router, worker):
+        await router.hello()
+        assert (before, connections.probed()) == (0, 1)
 
 
 async def test_a_hello_says_what_is_held_and_an_answer_travels_in_chunks(
