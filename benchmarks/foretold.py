@@ -24,6 +24,7 @@ from registry.catalog import Digest
 from registry.database import migrate
 from registry.settings import Settings
 from router import first_start
+from router.demand import units_of
 from router.residency import Bundle, Part
 from router.simulator.engine import HostPlan, Run, Simulation
 from router.simulator.machine import HostType
@@ -35,9 +36,9 @@ LOAD = 0.7  # of the hosts' seconds, with runs as long as while everybody is bus
 WARM_CALLS = 4 * HOSTS
 READY_SECONDS = 300.0
 LEDGER = """
-SELECT extract(epoch FROM created_at)::float8, extract(epoch FROM finished_at)::float8, load_seconds + run_seconds,
-       organization, version, adapters
-FROM usage_records WHERE state = 'succeeded' ORDER BY created_at
+SELECT extract(epoch FROM u.created_at)::float8, extract(epoch FROM u.finished_at)::float8,
+       u.load_seconds + u.run_seconds, u.organization, u.version, u.adapters, r.input
+FROM usage_records u JOIN requests r ON r.id = u.request_id WHERE u.state = 'succeeded' ORDER BY u.created_at
 """
 
 
@@ -50,6 +51,7 @@ class Line(NamedTuple):
     customer: str
     version: str
     adapters: tuple[str, ...]
+    units: float  # size of the input, as the router sees it
 
 
 def arguments(rng: random.Random) -> tuple[str, dict]:
@@ -95,13 +97,13 @@ async def hosts_linked(client: httpx.AsyncClient) -> None:
 def ledger(dsn: str) -> list[Line]:
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(LEDGER).fetchall()
-    return [Line(*row[:5], adapters=tuple(row[5] or ())) for row in rows]
+    return [Line(*row[:5], adapters=tuple(row[5] or ()), units=units_of(row[6])) for row in rows]
 
 
 def foretell(lines: list[Line]) -> Run:
     """The same jobs in virtual time. Everything is warm there as it was live: parts have no bytes to move."""
     digests = sorted({line.version for line in lines} | {a for line in lines for a in line.adapters})
-    bundles = [Bundle(digest=Digest(d), parts=(Part(Digest(d), 1),)) for d in digests]
+    bundles = [Bundle(digest=Digest(d), parts=(Part(Digest(d), 1),), fixed_seconds=0.0) for d in digests]
     began = lines[0].created_at
     jobs = [
         Job(
@@ -111,12 +113,12 @@ def foretell(lines: list[Line]) -> Run:
             version=Digest(line.version),
             adapters=tuple(Digest(a) for a in line.adapters),
             run_seconds=line.device_seconds,
-            units=1.0,
+            units=line.units,
         )
         for number, line in enumerate(lines)
     ]
-    mean = statistics.mean(job.run_seconds for job in jobs)
-    workload = Workload("as it was live", bundles, jobs, {job.version: mean for job in jobs})
+    of_one_unit = statistics.mean(job.run_seconds / job.units for job in jobs)
+    workload = Workload("as it was live", bundles, jobs, {job.version: of_one_unit for job in jobs})
     fleet = [HostPlan(f"cpu-{number}", HostType()) for number in range(HOSTS)]
     return Simulation(Marquee(workload.bundles, workload.prior_seconds), workload, fleet).play()
 
