@@ -2,10 +2,11 @@
 
    python -m benchmarks usage
    python -m benchmarks.usage --rows 100000000 --home /big/disk
+   python -m benchmarks.usage --rows 100000000 --home /big/disk --keep    # and again: measures what lies there
 
-The market is `marquee demo-data`'s, with a thousand customers; Postgres writes the rows itself, a day a transaction,
-and they are folded a week at a time. Limits in the same run: folding against reading the same rows once.
-The folder is removed at the end.
+The market is `marquee demo-data`'s, with a thousand customers, 14 models a month for the hundred busiest; Postgres writes the rows
+itself, a day a transaction, and they are folded a week at a time. Limits in the same run: folding against reading the
+same rows once. The folder is removed at the end, unless it is kept.
 """
 
 import argparse
@@ -30,11 +31,10 @@ from registry.database import Database, migrate
 ROWS = 1_000_000
 DAYS = 365
 FOLDED_DAYS = 7  # at once
-VARIANTS, LABS, CUSTOMERS = (
-    1_400,
-    40,
-    1_000,
-)  # half of the calls come from a model's own circle, half by customers' size
+VARIANTS, LABS, CUSTOMERS = 1_400, 40, 1_000
+MODELS_EACH = 14  # of each of the hundred busiest customers in a month: what fal says of its largest
+BUSIEST = (100 / CUSTOMERS) ** (1 / 2.5)  # their share of all customers' models, by how WRITE draws
+TURNOVER = 2.3  # variants called in a year by those called in a month
 LIMIT_MS = 200.0
 RUNS = 5
 BYTES_PER_ROW = 1_600  # of ledger (480), rollups (1,050) and their indexes, as measured at 1.25 million rows
@@ -50,11 +50,20 @@ SELECT uuidv7(at - clock_timestamp()), 'customer-' || customer, 'k', 'lab' || of
 FROM (
     SELECT m.offer, n, -0.4 * ln(1 - random()) AS wait, CASE WHEN random() < 0.05 THEN 14 * random() ELSE 0 END AS load,
         exp(1.2 + 0.5 * random()) AS run, %(day)s::timestamptz + interval '1 s' * (86399 * random() ^ 1.1) AS at,
-        CASE WHEN random() < 0.5 THEN ((%(customers)s * random() ^ 6)::int + m.offer * 389) %% %(customers)s
-            ELSE floor(%(customers)s * random() ^ 2.5)::int END AS customer
+        floor(%(customers)s * power((hashint8(m.offer * 1000003 + floor(m.circle * random() ^ 2)::int) & 2147483647)
+            / 2147483648.0, 2.5))::int AS customer
     FROM mix AS m, generate_series(1, m.requests) AS n
 ) AS r
 """
+
+
+def circles(market: demo.Plan) -> np.ndarray:
+    """How many customers call each offer: shape (VARIANTS,), float64. The more popular, the more of them."""
+    popular = market.counts.sum(0) ** 0.6
+    scale = np.geomspace(1e-3, 1e6, 2_000)
+    sums = np.clip(popular * scale[:, None], 2, CUSTOMERS / 2).sum(1)
+    best = np.abs(sums - 100 * MODELS_EACH * TURNOVER / BUSIEST).argmin()
+    return np.clip(popular * scale[best], 2, CUSTOMERS / 2)
 
 
 def slug(offer: int) -> str:
@@ -63,7 +72,7 @@ def slug(offer: int) -> str:
 
 async def furnish(db: Database) -> None:
     async with db.transaction() as connection:
-        await connection.execute("CREATE TABLE mix (offer int, requests int)")
+        await connection.execute("CREATE TABLE mix (offer int, requests int, circle float8)")
         await connection.execute(
             "INSERT INTO organizations (name) SELECT 'lab' || n FROM generate_series(0, %s) n", [LABS - 1]
         )
@@ -87,6 +96,7 @@ async def write_year(db: Database, rows: int) -> tuple[int, float, float]:
     """Day by day, folded a week at a time: rows, seconds of writing, seconds of folding."""
     offers = [(slug(n), "text-to-image") for n in range(VARIANTS)]
     market = demo.plan(offers, requests=rows, last_day=YESTERDAY, days=DAYS, seed=1)
+    circle = circles(market)
     writing = folding = 0.0
     written = 0
     for day in range(DAYS):
@@ -97,7 +107,7 @@ async def write_year(db: Database, rows: int) -> tuple[int, float, float]:
             await connection.execute("TRUNCATE mix")
             async with connection.cursor().copy("COPY mix FROM STDIN") as copy:
                 for offer in np.flatnonzero(counts):
-                    await copy.write_row((int(offer), int(counts[offer])))
+                    await copy.write_row((int(offer), int(counts[offer]), float(circle[offer])))
             done = await connection.execute(WRITE, {"labs": LABS, "customers": CUSTOMERS, "day": midnight})
             written += done.rowcount
         wrote = time.perf_counter()
@@ -142,7 +152,7 @@ PAGES = {
     "launches": lambda figures, busiest: launches.page(
         figures, FleetState(at=dt.datetime.now(dt.UTC), pool="")
     ),
-    "fleet": lambda figures, busiest: figures.rows("loading"),
+    "fleet": lambda figures, busiest: figures.rows("loading", oldest=partitions.bounds(YESTERDAY)[0]),
     "statistics": lambda figures, busiest: figures.demand(),
 }
 
@@ -194,53 +204,77 @@ async def sizes(db: Database) -> None:
             print(f"   {row['name']:16} {row['n']:14,} rows {int(row['bytes']) / 1e9:8.2f} GB")
 
 
-async def measure(dsn: str, rows: int) -> None:
-    async with Database.open(dsn, connections=4) as db:
-        await furnish(db)
-        written, writing, folding = await write_year(db, rows)
-        await sizes(db)
-        async with db.pool.connection() as connection:
-            began = time.perf_counter()
-            await connection.execute(
-                "SELECT count(*), sum(amount), sum(run_seconds), max(slug) FROM usage_records"
-            )
-            reading = time.perf_counter() - began
-        print(
-            f"   {written:,} rows: written at {written / writing:,.0f}/s, folded week by week at {written / folding:,.0f}/s,"
-            f" read once at {written / reading:,.0f}/s"
-        )
-        await pages(db)
-        was = await checksums(db)
+async def each_customers_models(db: Database) -> None:
+    query = (
+        "SELECT avg(models) FROM (SELECT organization, month, count(*) AS models, sum(requests) AS calls"
+        " FROM customer_months GROUP BY 1, 2 ORDER BY calls DESC LIMIT 100) AS m"
+    )
+    async with db.pool.connection() as connection:
+        row = await (await connection.execute(query)).fetchone()
+    print(f"   models a month of the hundred busiest: {float(row['avg']):.1f}")
+
+
+async def make(db: Database, rows: int) -> None:
+    await furnish(db)
+    written, writing, folding = await write_year(db, rows)
+    async with db.pool.connection() as connection:
         began = time.perf_counter()
-        await rollups.rebuild(db)
-        rebuilding = time.perf_counter() - began
-        print(f"   rebuilt in {rebuilding:.0f} s, {written / rebuilding:,.0f} rows/s", flush=True)
-        assert await checksums(db) == was, "a rebuild gives other rows than folding piece by piece"
-        print("   a rebuild gave the same rows")
+        await connection.execute(
+            "SELECT count(*), sum(amount), sum(run_seconds), max(slug) FROM usage_records"
+        )
+        reading = time.perf_counter() - began
+    print(
+        f"   {written:,} rows: written at {written / writing:,.0f}/s, folded week by week at {written / folding:,.0f}/s,"
+        f" read once at {written / reading:,.0f}/s"
+    )
 
 
-def main(rows: int = ROWS, home: str | None = None) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="marquee-usage-", dir=home))
+async def rebuild(db: Database) -> None:
+    was = await checksums(db)
+    began = time.perf_counter()
+    count = await rollups.rebuild(db)
+    seconds = time.perf_counter() - began
+    print(f"   rebuilt in {seconds:.0f} s, {count / seconds:,.0f} rows/s", flush=True)
+    assert await checksums(db) == was, "a rebuild gives other rows than folding piece by piece"
+    print("   a rebuild gave the same rows")
+
+
+async def measure(dsn: str, rows: int, *, made: bool, keep: bool) -> None:
+    async with Database.open(dsn, connections=4) as db:
+        if not made:
+            await make(db, rows)
+        await sizes(db)
+        await each_customers_models(db)
+        await pages(db)
+        if not keep:
+            await rebuild(db)
+
+
+def main(rows: int = ROWS, home: str | None = None, *, keep: bool = False) -> None:
+    folder = Path(home or tempfile.gettempdir()) / f"marquee-usage-{rows}"
+    made = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
+    if not made and rows * BYTES_PER_ROW > free:
+        print(
+            f"   {rows:,} rows need about {rows * BYTES_PER_ROW / 1e9:.0f} GB; {free / 1e9:.0f} GB are free"
+        )
+        folder.rmdir()
+        return
     try:
-        if rows * BYTES_PER_ROW > free:
-            print(
-                f"   {rows:,} rows need about {rows * BYTES_PER_ROW / 1e9:.0f} GB; {free / 1e9:.0f} GB are free"
-            )
-            return
         dsn = postgres.ensure(folder)
-        try:
-            migrate(dsn)
-            asyncio.run(measure(dsn, rows))
-        finally:
-            postgres.stop(folder)
+        migrate(dsn)
+        asyncio.run(measure(dsn, rows, made=made, keep=keep))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        postgres.stop(folder)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--home", default=None, help="where the database is made meanwhile")
+    parser.add_argument("--keep", action="store_true", help="leave it there, and measure it the next time")
     given = parser.parse_args()
-    main(given.rows, given.home)
+    main(given.rows, given.home, keep=given.keep)

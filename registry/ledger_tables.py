@@ -105,6 +105,14 @@ customer_months = Table(  # what each customer used: a year of it is read at onc
     Column("requests", BigInteger, nullable=False),
     Column("amount", Numeric, nullable=False),
 )
+organization_months = Table(  # the same over all models
+    "organization_months",
+    metadata,
+    Column("month", Date, primary_key=True),
+    Column("organization", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("amount", Numeric, nullable=False),
+)
 Index("usage_hours_slug_hour_idx", usage_hours.c.slug, usage_hours.c.hour)
 Index("usage_days_slug_day_idx", usage_days.c.slug, usage_days.c.day)
 Index("usage_days_organization_day_idx", usage_days.c.organization, usage_days.c.day)

@@ -20,7 +20,7 @@ from registry import partitions
 from registry.database import Connection, Database, load_queries
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
-TABLES = ("usage_hours", "usage_days", "customer_months", "scope_days", "latency_days")
+TABLES = ("usage_hours", "usage_days", "customer_months", "organization_months", "scope_days", "latency_days")
 PAUSE_SECONDS = 5.0
 WHOLE_SECONDS = 3600.0  # until rows of requests older than these days are looked for
 RECENT_DAYS = dt.timedelta(days=2)

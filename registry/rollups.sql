@@ -53,6 +53,12 @@ WITH fresh AS MATERIALIZED (
     SELECT date_trunc('month', day)::date, organization, slug, count(*), sum(amount) FROM fresh GROUP BY 1, 2, 3
     ON CONFLICT (month, organization, slug) DO UPDATE SET
         requests = customer_months.requests + excluded.requests, amount = customer_months.amount + excluded.amount
+), organizations AS (
+    INSERT INTO organization_months
+    SELECT date_trunc('month', day)::date, organization, count(*), sum(amount) FROM fresh GROUP BY 1, 2
+    ON CONFLICT (month, organization) DO UPDATE SET
+        requests = organization_months.requests + excluded.requests,
+        amount = organization_months.amount + excluded.amount
 ), scopes AS (
     INSERT INTO scope_days
     SELECT coalesce('s:' || slug, 'o:' || organization, ''), day,
@@ -69,7 +75,7 @@ WITH fresh AS MATERIALIZED (
 ), latencies AS (
     INSERT INTO latency_days
     SELECT coalesce('s:' || slug, 'o:' || organization, ''), kind, day,
-        greatest(0, least(83, floor(4 * ln(greatest(ms, 1) / 10.0) / ln(2.0))))::smallint AS bucket, count(*)
+        greatest(0, least(83, floor(4 * ln(greatest(ms, 1)::float8 / 10) / ln(2::float8))))::smallint AS bucket, count(*)
     FROM fresh, LATERAL (VALUES ('wait', wait_ms), ('load', load_ms), ('run', run_ms)) AS timing (kind, ms)
     WHERE succeeded = 1
     GROUP BY GROUPING SETS ((day, kind, bucket), (day, kind, bucket, slug), (day, kind, bucket, organization))
@@ -88,9 +94,9 @@ ON CONFLICT (one) DO UPDATE SET folded_below = excluded.folded_below, recent_bel
 UPDATE rollup_state SET recent_below = %(high)s, folded_at = now()
 
 -- name: lock
--- One fold at a time, whichever process does it.
-SELECT pg_advisory_xact_lock(7309464)
+-- One fold at a time, whichever process does it; with room to sort a day of a large market.
+SELECT pg_advisory_xact_lock(7309464), set_config('work_mem', '64MB', true)
 
 -- name: empty
 -- Forgets every sum; the next fold takes the whole ledger.
-TRUNCATE usage_hours, usage_days, customer_months, scope_days, latency_days, rollup_state
+TRUNCATE usage_hours, usage_days, customer_months, organization_months, scope_days, latency_days, rollup_state

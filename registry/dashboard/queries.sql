@@ -86,28 +86,40 @@ WHERE (%(slug)s::text IS NULL OR r.variant = %(slug)s)
 ORDER BY r.id DESC LIMIT 200
 
 -- name: customers
--- Per customer: requests, money, models used, and the share of the most used one. Whole months from their sums.
-SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount, count(*) AS models,
-    max(requests)::float8 / sum(requests)::float8 AS top_share, (array_agg(slug ORDER BY requests DESC))[1] AS top_model
+-- Per customer: requests and money. Whole months from their sums.
+SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
+    SELECT organization, requests, amount FROM organization_months
+    WHERE month >= %(first_month)s AND month < %(after_months)s
+    UNION ALL
+    SELECT substr(scope, 3), requests, amount FROM scope_days
+    WHERE left(scope, 2) = 'o:' AND day >= %(since)s AND day < %(first_month)s
+    UNION ALL
+    SELECT substr(scope, 3), requests, amount FROM scope_days
+    WHERE left(scope, 2) = 'o:' AND day >= %(after_months)s AND day <= %(until)s
+) AS pieces WHERE %(organization)s::text IS NULL OR organization = %(organization)s
+GROUP BY organization ORDER BY requests DESC, organization
+
+-- name: favourites
+-- Of some customers: models used, and the most used one with its requests.
+SELECT organization, count(*) AS models, max(requests)::bigint AS top_requests,
+    (array_agg(slug ORDER BY requests DESC, slug))[1] AS top_model
 FROM (
-    SELECT organization, slug, sum(requests) AS requests, sum(amount) AS amount FROM (
-        SELECT month AS day, organization, slug, requests, amount FROM customer_months
-        WHERE month >= %(first_month)s AND month < %(after_months)s
+    SELECT organization, slug, sum(requests) AS requests FROM (
+        SELECT organization, slug, requests FROM customer_months
+        WHERE organization = ANY(%(organizations)s) AND month = ANY(%(months)s)
         UNION ALL
-        SELECT day, organization, slug, requests, amount FROM usage_days
-        WHERE day >= %(since)s AND day < %(first_month)s
+        SELECT organization, slug, requests FROM usage_days
+        WHERE organization = ANY(%(organizations)s) AND day >= %(since)s AND day < %(first_month)s
         UNION ALL
-        SELECT day, organization, slug, requests, amount FROM usage_days
-        WHERE day >= %(after_months)s AND day <= %(until)s
-    ) AS pieces WHERE %(organization)s::text IS NULL OR organization = %(organization)s
-    GROUP BY 1, 2
-) AS d GROUP BY organization ORDER BY requests DESC, organization
+        SELECT organization, slug, requests FROM usage_days
+        WHERE organization = ANY(%(organizations)s) AND day >= %(after_months)s AND day <= %(until)s
+    ) AS pieces GROUP BY 1, 2
+) AS d GROUP BY organization
 
 -- name: active_months
 -- In which months (running number) each customer called.
-SELECT organization,
-    array_agg(DISTINCT (extract(year FROM month) * 12 + extract(month FROM month) - 1)::int) AS months
-FROM customer_months
+SELECT organization, array_agg((extract(year FROM month) * 12 + extract(month FROM month) - 1)::int) AS months
+FROM organization_months
 WHERE month <= %(until)s AND (%(organization)s::text IS NULL OR organization = %(organization)s)
 GROUP BY organization
 
