@@ -80,6 +80,6 @@ async def drop_before(connection: Connection, table: str, day: dt.date) -> tuple
         [table, f"{day:%Y%m%d}"],
     )
     names = tuple(row["relname"] for row in await rows.fetchall())
-    for name in names:
-        await connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    for name in names:  # another gateway may drop it at this moment
+        await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
     return names

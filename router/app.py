@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ import psycopg
 import structlog
 from litestar import Litestar, Response, get
 
-from registry import adapter_listing, api, edge, hub, listing, partitions, postgres, rollups, store, tracing
+from registry import adapter_listing, api, edge, hub, listing, postgres, rollups, store, tracing
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.dashboard.live import FleetState
@@ -23,7 +22,7 @@ from registry.database import Database
 from registry.reading import Place
 from registry.settings import Settings
 from registry.web import company, opening, signin
-from router import downloads, fates, links, results, tables, telemetry
+from router import downloads, fates, links, telemetry
 from router.board import Board
 from router.browsing import Browser
 from router.clients import fal, fal_shapes, huggingface, openai, replicate
@@ -33,6 +32,7 @@ from router.dispatcher import Dispatcher
 from router.errors import UnauthorizedError
 from router.examining import Examiner
 from router.files import FileStore
+from router.housekeeping import Housekeeping
 from router.limits import Limiter
 from router.loras import Loras
 from router.observatory import Observatory
@@ -44,10 +44,6 @@ from router.storefront import pages
 from router.webhooks import Deliverer
 
 log = structlog.get_logger("marquee.gateway")
-
-EXPIRING = (tables.attempts.name, tables.requests.name)
-PARTITIONED = (*EXPIRING, "usage_records")
-HOUSEKEEPING_SECONDS = 3600.0
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +152,8 @@ async def _open(
         stack.push_async_callback(office.close)
         queue = Queue(db, origin)
         loras = Loras(db, catalogue, place, settings.lora_bytes)
-        await keep_house(db, files, loras, settings.retention_days)
+        housekeeping = Housekeeping(db, files, loras, settings.retention_days)
+        await housekeeping.once()
         signer = Signer.at(settings.home / "webhook.key")
         deliverer = Deliverer(
             db=db,
@@ -185,7 +182,7 @@ async def _open(
         async with _background(
             core.follow(dsn),
             deliverer.run(),
-            _keep_house_for_ever(db, files, loras, settings.retention_days),
+            housekeeping.for_ever(),
             rollups.keep(db),
             dashboard.kept.keep_warm(db),
         ):
@@ -229,28 +226,6 @@ async def _background(*work: Any) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-async def keep_house(db: Database, files: FileStore, loras: Loras, retention_days: int) -> None:
-    """Partitions for the days ahead; what is older than the retention goes, the ledger excepted."""
-    today = datetime.now(UTC).date()
-    oldest = today - timedelta(days=retention_days)
-    async with db.pool.connection() as connection:
-        await partitions.prepare(connection, PARTITIONED, today)
-        for table in EXPIRING:
-            await partitions.drop_before(connection, table, oldest)
-        await results.drop_before(connection, oldest)
-    await asyncio.to_thread(files.drop_before, oldest)
-    await loras.keep_house(timedelta(days=retention_days))
-
-
-async def _keep_house_for_ever(db: Database, files: FileStore, loras: Loras, retention_days: int) -> None:
-    while True:
-        await asyncio.sleep(HOUSEKEEPING_SECONDS)
-        try:
-            await keep_house(db, files, loras, retention_days)
-        except (psycopg.Error, OSError) as error:
-            log.warning("housekeeping failed", error=str(error).strip())
 
 
 def _health(gateway: Any) -> Any:

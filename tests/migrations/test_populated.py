@@ -16,7 +16,7 @@ from registry import apply, keys, partitions, store, uploads, usage, writes
 from registry.catalog import Caller, FileRef, OrganizationName
 from registry.database import Database, alchemy_url, migrate, revert
 from router import ids
-from router.app import PARTITIONED
+from router.housekeeping import PARTITIONED
 from router.queue import Queue
 from router.requests import Request
 from tests.integration.conftest import toys  # noqa: F401  the fixture

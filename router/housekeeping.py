@@ -1,0 +1,79 @@
+"""What is older than the retention goes, the ledger excepted; partitions for the days ahead come. IO.
+
+Days are dropped whole, but not from the day on of which a request still waits or runs: accepted is accepted. Every
+gateway does this, at its start and every hour; whoever comes second finds nothing to do.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from registry import database, partitions
+from registry.database import Connection, Database
+from router import results, tables
+from router.files import FileStore
+from router.loras import Loras
+
+log = structlog.get_logger("marquee.gateway")
+
+QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
+EXPIRING = (tables.attempts.name, tables.requests.name)
+PARTITIONED = (*EXPIRING, "usage_records")
+EVERY_SECONDS = 3600.0
+
+
+class Housekeeping:
+    """Of one gateway."""
+
+    def __init__(
+        self,
+        db: Database,
+        files: FileStore,
+        loras: Loras,
+        retention_days: int,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
+    ) -> None:
+        self._db = db
+        self._files = files
+        self._loras = loras
+        self._days = timedelta(days=retention_days)
+        self._today = today
+
+    async def once(self) -> None:
+        today = self._today()
+        async with self._db.pool.connection() as connection:
+            await partitions.prepare(connection, PARTITIONED, today)
+            oldest = await _oldest_kept(connection, today - self._days)
+            for table in EXPIRING:
+                await partitions.drop_before(connection, table, oldest)
+            first, _ = partitions.bounds(oldest)
+            for query in ("drop_strays", "drop_stray_attempts", "drop_webhooks"):
+                await connection.execute(QUERIES[query], {"first": first})
+            await results.drop_before(connection, oldest)
+        await asyncio.to_thread(self._files.drop_before, oldest)
+        await self._loras.keep_house(self._days)
+
+    async def for_ever(self) -> None:
+        """Until cancelled. What does not work now is tried again in an hour."""
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            try:
+                await self.once()
+            except (psycopg.Error, OSError) as error:
+                log.warning("housekeeping failed", error=str(error).strip())
+
+
+async def _oldest_kept(connection: Connection, oldest: date) -> date:
+    """The day before which everything may go."""
+    first, _ = partitions.bounds(oldest)
+    found = await (await connection.execute(QUERIES["oldest_open"], {"first": first})).fetchone()
+    if found is None or found["id"] is None:
+        return oldest
+    milliseconds = found["id"].int >> 80
+    day = datetime.fromtimestamp(milliseconds / 1000, UTC).date()
+    log.warning("days are kept for a request that has not ended", request=str(found["id"]), day=str(day))
+    return day

@@ -1,0 +1,96 @@
+"""What the product drops by itself: days past the retention, unless somebody still waits for one of their requests."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from registry import partitions
+from registry.catalog import Digest, OrganizationName, Slug
+from registry.database import Database
+from router import ids
+from router.files import FileStore
+from router.housekeeping import EXPIRING, Housekeeping
+from router.queue import Queue
+from router.requests import Outcome, Request, RequestId, State
+from router.rows import Ending, Entry
+
+TODAY = datetime(2026, 11, 26, tzinfo=UTC)
+RETENTION_DAYS = 3
+OLD, NEW = TODAY - timedelta(days=5), TODAY - timedelta(days=1)
+
+
+class NoLoras:
+    """Nobody brought any."""
+
+    async def keep_house(self, older_than: timedelta) -> None: ...
+
+
+def keeper(db: Database, folder: Path) -> Housekeeping:
+    loras: Any = NoLoras()
+    return Housekeeping(db, FileStore(folder), loras, RETENTION_DAYS, TODAY.date)
+
+
+async def submitted(queue: Queue, at: datetime, *, ended: bool, seed: int = 0) -> RequestId:
+    """One request of that day, with a webhook that is still owed."""
+    request = Request(
+        id=ids.request_id(at.timestamp() + seed),
+        organization=OrganizationName("acme"),
+        key_id="k",
+        slug=Slug("acme/toys"),
+        version=Digest("v"),
+        input={},
+        created_at=at,
+        webhook_url="https://a.example",
+    )
+    await queue.submit(request, taken=True)
+    if ended:
+        entry = Entry(request=request, origin=queue.origin)
+        await queue.finish(
+            Ending(entry=entry, number=None, outcome=Outcome(state=State.CANCELLED, attempt=0))
+        )
+    return request.id
+
+
+async def kept(db: Database) -> tuple[set[str], set[str], set[str]]:
+    """Requests, webhooks, and the days that have a partition of requests."""
+    async with db.pool.connection() as connection:
+        requests = await (await connection.execute("SELECT id::text FROM requests")).fetchall()
+        webhooks = await (await connection.execute("SELECT request_id::text AS id FROM webhooks")).fetchall()
+        days = await (
+            await connection.execute("SELECT relname FROM pg_class WHERE relname ~ '^requests_[0-9]{8}$'")
+        ).fetchall()
+    return {r["id"] for r in requests}, {r["id"] for r in webhooks}, {r["relname"][-8:] for r in days}
+
+
+async def prepare(db: Database, day: datetime) -> None:
+    async with db.pool.connection() as connection:
+        await partitions.prepare(connection, EXPIRING, day.date(), days=0)
+
+
+COMING = {f"{TODAY + timedelta(days=n):%Y%m%d}" for n in range(partitions.DAYS_AHEAD + 1)}
+
+
+async def test_days_past_the_retention_go_and_coming_days_are_prepared(db: Database, tmp_path: Path) -> None:
+    queue = Queue(db, "here")
+    await prepare(db, OLD)
+    owed = await submitted(queue, OLD, ended=True)
+    settled = await submitted(queue, OLD, ended=True, seed=1)
+    stray = await submitted(queue, OLD - timedelta(days=1), ended=True)  # of a day without a partition
+    new = await submitted(queue, NEW, ended=True)
+    async with db.pool.connection() as connection:
+        done = "UPDATE webhooks SET next_at = NULL WHERE request_id = ANY(%s::uuid[])"
+        await connection.execute(done, [[settled, stray, new]])
+    assert (await kept(db))[0] == {owed, settled, stray, new}
+
+    await asyncio.gather(*(keeper(db, tmp_path).once() for _ in range(3)))  # as gateways that start together
+
+    assert await kept(db) == ({new}, {owed, new}, COMING)
+
+
+async def test_no_day_goes_while_one_of_its_requests_waits(db: Database, tmp_path: Path) -> None:
+    queue = Queue(db, "here")
+    await prepare(db, OLD)
+    waits = await submitted(queue, OLD, ended=False)
+    await keeper(db, tmp_path).once()
+    assert await kept(db) == ({waits}, set(), COMING | {f"{OLD:%Y%m%d}"})
