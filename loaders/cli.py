@@ -100,6 +100,8 @@ def load(
         path.write_bytes(output.data)
         click.echo(f"{path}  ({output.content_type}, {output.size_bytes} bytes)")
     click.echo(f"load {result.load_seconds:.2f} s, run {result.run_seconds:.2f} s", err=True)
+    for name, way in sorted(result.how.items()):
+        click.echo(f"{name}: {way}", err=True)
 
 
 def _show_step(step: int, steps: int) -> None:

@@ -10,7 +10,7 @@ import hmac
 import random
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -19,7 +19,9 @@ import httpx
 import msgspec
 
 from loaders.errors import SourceDownError, WeightsDamagedError, WeightsMissingError
+from registry import outside
 from registry.catalog import FileRef, Source
+from registry.errors import AddressError
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 PEER_TIMEOUT = httpx.Timeout(10.0, connect=2.0)  # a peer is only a short cut
@@ -53,6 +55,7 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True):
     router_url: str | None = None
     host_key: str | None = None
     peers: tuple[str, ...] = ()  # addresses of hosts of the pool that serve their blobs
+    allow_private: bool = False  # whether labs' addresses may lie inside private networks
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -96,7 +99,7 @@ def _origin(client: httpx.Client, remote: Remote, source: Source, file: FileRef)
 
         return Bucket(source.location, _inner_path(source, file), file)
     if source.kind == "url":
-        return Web(client, source.location, file, Address(_file_url(source, file)))
+        return Site(client, remote, source, file)
     if remote.router_url is None:
         raise WeightsMissingError(f"{file.path} is not at {source.location}, and there is no router to ask")
     headers = {"Authorization": f"Bearer {remote.host_key}"} if remote.host_key else {}
@@ -148,8 +151,8 @@ class Web:
             with self._client.stream(
                 "GET", address.url, headers={**address.headers, **asked}, timeout=self._timeout
             ) as response:
-                self._check(response)
-                yield Opened(_offset(response), response.iter_raw())
+                self._check(response.status_code, response.headers)
+                yield Opened(_offset(response.status_code, response.headers), response.iter_raw())
         except httpx.HTTPError as error:
             raise SourceDownError(f"{self.name} does not deliver {self._file.path}: {error!r}") from error
         except httpx.InvalidURL as error:
@@ -162,12 +165,12 @@ class Web:
     def refused(self, status: int) -> Exception:
         return WeightsMissingError(f"{self.name} does not give {self._file.path} (status {status})")
 
-    def _check(self, response: httpx.Response) -> None:
-        status, path = response.status_code, self._file.path
+    def _check(self, status: int, headers: httpx.Headers) -> None:
+        path = self._file.path
         if status in OVERLOADED or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise SourceDownError(
                 f"{self.name} answered {status} for {path}",
-                retry_after_seconds=_retry_after(response.headers),
+                retry_after_seconds=_retry_after(headers),
             )
         if status in {401, 403, 404, 410}:
             raise self.refused(status)
@@ -177,9 +180,46 @@ class Web:
             )
         if status not in {200, 206}:
             raise SourceDownError(f"{self.name} answered {status} for {path}")
-        total_bytes = _total_bytes(response)
+        total_bytes = _total_bytes(status, headers)
         if total_bytes is not None:
             check_size(self.name, self._file, total_bytes)
+
+
+class Site(Web):
+    """An address of a lab's choosing, asked only where it is public, on each redirect again: hosts stand inside."""
+
+    def __init__(self, client: httpx.Client, remote: Remote, source: Source, file: FileRef) -> None:
+        super().__init__(client, source.location, file, Address(_file_url(source, file)))
+        self._allow_private = remote.allow_private
+
+    @contextmanager
+    def open(self, start: int, stop: int) -> Iterator[Opened]:
+        with ExitStack() as stack:
+            try:
+                answer = stack.enter_context(self._asked({"Range": f"bytes={start}-{stop - 1}"}))
+            except AddressError as error:
+                raise WeightsMissingError(
+                    f"{self._file.path} cannot be had from {self.name}: {error}"
+                ) from error
+            except outside.FAILURES as error:
+                raise self._down(error) from error
+            headers = httpx.Headers(list(answer.headers.items()))
+            self._check(answer.status, headers)
+            yield Opened(_offset(answer.status, headers), self._delivered(answer.chunks))
+
+    def _asked(self, headers: Mapping[str, str]) -> AbstractContextManager[outside.Answer]:
+        return outside.opened(
+            self.address().url, may_be_private=lambda _: self._allow_private, headers=headers
+        )
+
+    def _delivered(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from chunks
+        except outside.FAILURES as error:
+            raise self._down(error) from error
+
+    def _down(self, error: Exception) -> SourceDownError:
+        return SourceDownError(f"{self.name} does not deliver {self._file.path}: {error!r}")
 
 
 class Hub(Web):
@@ -211,16 +251,16 @@ def check_size(name: str, file: FileRef, total_bytes: int) -> None:
         )
 
 
-def _offset(response: httpx.Response) -> int:
-    if response.status_code != httpx.codes.PARTIAL_CONTENT:
+def _offset(status: int, headers: httpx.Headers) -> int:
+    if status != httpx.codes.PARTIAL_CONTENT:
         return 0
-    begins = response.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
+    begins = headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
     return int(begins) if begins.isdecimal() else 0
 
 
-def _total_bytes(response: httpx.Response) -> int | None:
-    if response.status_code == httpx.codes.PARTIAL_CONTENT:
-        total = response.headers.get("content-range", "").rpartition("/")[2]
+def _total_bytes(status: int, headers: httpx.Headers) -> int | None:
+    if status == httpx.codes.PARTIAL_CONTENT:
+        total = headers.get("content-range", "").rpartition("/")[2]
         return int(total) if total.isdecimal() else None
     return None  # a whole answer that is too short or too long shows while it is read
 

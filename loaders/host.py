@@ -105,6 +105,7 @@ def _store(home: Path, settings: Settings, address: Address) -> Store:
         hub_token=settings.hub_token,
         router_url=address.url,
         host_key=address.key,
+        allow_private=settings.allow_private_inputs,
     )
     return Store(
         home,

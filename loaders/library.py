@@ -28,7 +28,9 @@ from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source
 from registry.errors import FolderError
 from registry.settings import Settings
 
-SUFFIXES = {"image/png": "png", "video/mp4": "mp4", "audio/wav": "wav"}
+SUFFIXES = {
+    "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4", "audio/wav": "wav",
+}  # fmt: skip
 HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
@@ -53,6 +55,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     outputs: tuple[Output, ...]
     answers: dict[str, Any]
+    how: dict[str, str]  # which way was chosen where there was a choice, and why
     load_seconds: float
     run_seconds: float
 
@@ -83,13 +86,17 @@ class Loader:
         home = self._settings.home / "loader"
         home.mkdir(parents=True, exist_ok=True)
         device = Device(self._settings.device)
-        remote = Remote(hub_endpoint=self._settings.hub_endpoint, hub_token=self._settings.hub_token)
+        remote = Remote(
+            hub_endpoint=self._settings.hub_endpoint,
+            hub_token=self._settings.hub_token,
+            allow_private=True,  # whoever calls this runs it
+        )
         self.engine = Engine(
             home,
             device=device,
             store=Store(home, remote=remote),
             budgets=host.budgets_for(device, home, self._settings),
-            retrieval=Retrieval(allow_private=True),  # whoever calls this runs it
+            retrieval=Retrieval(allow_private=True),
             compiler=Compiler(self._settings.compile, Artefacts(home / "compiled", device)),
             order=self._settings.eviction_order,
         )
@@ -210,6 +217,7 @@ def _result(finished: Finished) -> Result:
     return Result(
         outputs=outputs,
         answers=dict(finished.done.result),
+        how=dict(finished.done.how),
         load_seconds=timings.load,
         run_seconds=timings.run,
     )

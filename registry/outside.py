@@ -6,6 +6,7 @@ check. Sizes and seconds are the callers' to bound.
 """
 
 import contextlib
+import functools
 import ipaddress
 import socket
 import ssl
@@ -98,9 +99,15 @@ class _CheckedBackend(httpcore.SyncBackend):
         return super().connect_tcp(addresses[0], port, timeout, local_address, socket_options)
 
 
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Costs 30 ms to make: once for all, not for every range of a file."""
+    return ssl.create_default_context()
+
+
 def _pool(backend: _CheckedBackend) -> httpcore.ConnectionPool:
     return httpcore.ConnectionPool(
-        ssl_context=ssl.create_default_context(), max_connections=1, network_backend=backend, retries=0
+        ssl_context=_certificates(), max_connections=1, network_backend=backend, retries=0
     )
 
 

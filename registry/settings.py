@@ -60,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: int = 30  # requests, attempts and output files are kept; the ledger is kept for good
     allow_private_webhooks: bool = False  # whether webhooks may call addresses inside private networks
     allow_private_inputs: bool = (
-        False  # whether image_url and its like may name addresses inside private networks
+        False  # whether image_url, labs' sources and LoRAs may have addresses inside private networks
     )
     lora_bytes: int = (
         2 << 30

@@ -63,7 +63,10 @@ def place(hub: Hub, buckets: Buckets, peer: BlobServer) -> Callable[[str], Place
     )  # the router's door takes the key itself; bytes and ranges are the same
     return {
         "hub": (fetch.Remote(hub_endpoint=hub.endpoint), Source(kind="hub", location="lab/open")),
-        "url": (fetch.Remote(), Source(kind="url", location=f"{hub.endpoint}/cdn/lab/open/resolve/main")),
+        "url": (
+            fetch.Remote(allow_private=True),
+            Source(kind="url", location=f"{hub.endpoint}/cdn/lab/open/resolve/main"),
+        ),
         "bucket": (fetch.Remote(), Source(kind="url", location="s3://weights/models/a")),
         "router": (
             fetch.Remote(router_url=address, host_key=token),

@@ -48,7 +48,7 @@ def open_store(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Ite
     made = []
 
     def make(home: str = "home", token: str | None = None, **options: Any) -> Store:
-        remote = Remote(hub_endpoint=hub.endpoint, hub_token=token)
+        remote = Remote(hub_endpoint=hub.endpoint, hub_token=token, allow_private=True)
         made.append(Store(tmp_path / home, remote=remote, **({"terms": TERMS} | options)))
         return made[-1]
 
@@ -124,7 +124,7 @@ def test_a_server_without_ranges_is_read_in_one_stream(open_store: Callable[...,
         (Source(kind="hub", location="lab/open"), "config.json", errors.WeightsDamagedError, "2 bytes"),
         (Source(kind="path", location="/nowhere"), NAME, errors.WeightsMissingError, "no router"),
         (Source(kind="path", location="/nowhere"), "../x", errors.WeightsMissingError, "leads out"),
-        (Source(kind="url", location="not a url"), NAME, errors.SourceDownError, "not a url"),
+        (Source(kind="url", location="not a url"), NAME, errors.WeightsMissingError, "not a url"),
         (Source(kind="url", location="http://127.0.0.1:9"), NAME, errors.SourceDownError, "127.0.0.1:9"),
     ],
 )
