@@ -201,7 +201,7 @@ class Engine:
             self._plan_loras(job, ready)
             self._shelf.reserve(job.attempt, running.headroom(job, self._headroom))
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)
-            self._shelf.release(job.pinned)
+            self._shelf.release(job.let_go())
             self._fail(job, error)
             return
         job.ready_at = time.monotonic()
@@ -238,7 +238,7 @@ class Engine:
                     self._run(job)
             finally:
                 self._shelf.reserve(job.attempt, 0)
-                self._shelf.release(job.pinned)
+                self._shelf.release(job.let_go())
                 self._idle_since = time.monotonic()
 
     def _run(self, job: Job) -> None:

@@ -68,9 +68,18 @@ class Job:
 
     @property
     def pinned(self) -> list[Digest]:
-        """What the shelf keeps for this job until it ends."""
+        """What the shelf keeps for this job so far."""
+        return [item.digest for item in self.items[: len(self.payloads)]]
+
+    def let_go(self) -> list[Digest]:
+        """What the shelf kept for this job until now; the job itself holds no weight any more.
+
+        Objects of a run may live on until the garbage collector comes, and evicted weights would with them.
+        """
         booked = [self.lora.digest] if self.lora is not None and self.lora_booked else []
-        return [item.digest for item in self.items[: len(self.payloads)]] + booked
+        pinned = [item.digest for item in self.items[: len(self.payloads)]] + booked
+        self.payloads, self.lora, self.lora_booked = [], None, False
+        return pinned
 
     def check_cancelled(self) -> None:
         if self.cancelled.is_set():

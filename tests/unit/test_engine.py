@@ -1,5 +1,8 @@
 """The engine on tiny random pipelines: right weights, exact swaps, nothing left behind. No database, no network."""
 
+import gc
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from loaders import adapters, protocol
+from loaders import adapters, items, protocol
 from loaders.running import Finished
 from registry import folders
 from tests import architectures
@@ -68,6 +71,32 @@ def test_a_budget_for_one_model_changes_no_bits(bench: Callable[..., Bench], mod
         for name in ("base", "other"):
             assert roomy.picture(models[name]) == tight.picture(models[name])
     tight.engine.check_integrity()
+
+
+def test_what_leaves_the_device_leaves_memory_at_once(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    """Runs leave cycles behind; where those held weights, budgets were passed until the collector came."""
+    engine = bench()
+    gc.collect()
+    gc.disable()
+    try:
+        engine.picture(models["base"], {models["lora"]: 1.0})
+        engine.picture(models["sd15"])
+        shelf = engine.engine._shelf
+        arenas = [
+            weakref.ref(payload.arena)
+            for payload in shelf._payloads["device"].values()
+            if isinstance(payload, items.Bound)
+        ]
+        for _ in range(100):  # the run's last lines come after its report
+            shelf.evict_idle()
+            if not any(arena() for arena in arenas):
+                break
+            time.sleep(0.02)
+        assert (len(arenas) > 5, [arena() for arena in arenas if arena()]) == (True, [])
+    finally:
+        gc.enable()
 
 
 def test_a_lora_for_another_architecture_is_refused(
@@ -135,6 +164,27 @@ def test_a_cancelled_run_stops_and_the_next_is_exact(
     assert isinstance(outcome, protocol.Failed)
     assert outcome.kind == "cancelled"
     assert engine.picture(models["base"]) == expected
+
+
+def test_a_cancel_in_the_middle_of_a_step_lets_no_other_begin(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    engine = bench()
+    engine.picture(models["base"])
+    built = engine.engine._assembly.ready(models["base"], {}).built
+    steps: list[int] = []
+
+    def cancel_in_the_third(*call: Any) -> None:
+        steps.append(len(steps) + 1)
+        if steps[-1] == 3:
+            engine.engine.cancel(*engine.engine.running())
+
+    hook = built.slots["transformer"].module.register_forward_pre_hook(cancel_in_the_third)
+    engine.submit(models["base"], num_inference_steps=9)
+    outcome = engine.outcome()
+    hook.remove()
+    assert isinstance(outcome, protocol.Failed)
+    assert (outcome.kind, steps) == ("cancelled", [1, 2, 3])
 
 
 def test_an_argument_the_model_does_not_take_is_named(
