@@ -83,7 +83,7 @@ class Attempt:
             )
             for output in done.outputs
         )
-        return self.outcome(State.SUCCEEDED, done.timings, files=files, result=done.result)
+        return self.outcome(State.SUCCEEDED, done.timings, files=files, result=done.result, how=done.how)
 
     def fail(self, failure: Failure, timings: Timings = NO_TIMINGS) -> Outcome:
         state = State.CANCELLED if failure.kind == "cancelled" else State.FAILED

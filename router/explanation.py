@@ -22,6 +22,10 @@ MEANINGS = (
     "mover: loads of others that wait for these"
 )
 CANDIDATES_SHOWN = 5
+NAMES = {
+    "lora": "LoRAs", "compiled": "Compiled code", "step_cache": "Step cache", "attention": "Attention",
+    "decoding": "Decoding",
+}  # fmt: skip
 
 
 class Fate(Record, frozen=True, kw_only=True):
@@ -85,6 +89,7 @@ def _attempt(fate: Fate, row: AttemptRow) -> Iterator[RenderableType]:
     if row.partner_request_id is not None:
         yield Text(f"There it is request {row.partner_request_id}.")
     yield Text(ending(fate.status, row))
+    yield from (Text(line) for line in ways(fate.status, row))
     if row.decision is not None and not row.decision.candidates:
         yield from _times(happened(fate.status, row))
     elif row.decision is not None:
@@ -139,6 +144,14 @@ def ending(status: Status, row: AttemptRow) -> str:
     files = f" with {len(outcome.files)} file(s)" if outcome.files else ""
     failure = f": {outcome.failure.error}" if outcome.failure else ""
     return f"It {outcome.state}{files}{failure}."
+
+
+def ways(status: Status, row: AttemptRow) -> list[str]:
+    """What the host decided by itself: a line for each."""
+    outcome = status.outcome
+    if outcome is None or outcome.attempt != row.number or row.ended is not None:
+        return []
+    return [f"{NAMES.get(name, name)} there: {way}." for name, way in sorted(outcome.how.items())]
 
 
 def happened(status: Status, row: AttemptRow) -> Happened | None:

@@ -132,6 +132,7 @@ class Outcome(Record, frozen=True, kw_only=True):
     host_id: str | None = None
     attempt: int = 0
     reused: bool = False  # made by an earlier identical request
+    how: Mapping[str, str] = {}  # which way the host chose where it had a choice, and why
 
 
 class Status(Record, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from loaders.protocol import (
 )
 
 SPEEDS = Speeds(disk_to_memory=1e9, memory_to_device=1e10, network_to_disk=1e8)
+HOW = {"lora": "kept: the merged copies are held (kept 0.000 s)"}
 
 
 class FakeHost:
@@ -168,7 +169,7 @@ class FakeHost:
             width=64, height=64,
         )  # fmt: skip
         result = {"seed": assign.input.get("seed"), "has_nsfw_concepts": [False]}
-        done = Done(attempt=key, outputs=(output,), result=result, timings=Timings(run=0.01))
+        done = Done(attempt=key, outputs=(output,), result=result, timings=Timings(run=0.01), how=HOW)
         await self._report(key, OutputChunk(attempt=key, index=0, data=content), done)
 
     async def _report(self, key: AttemptKey, *reports: protocol.Message) -> None:

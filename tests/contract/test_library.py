@@ -70,6 +70,12 @@ def test_the_command_writes_the_picture_and_says_what_fails(root: Path, tmp_path
     done = runner.invoke(load, [str(root / "base"), "--out", str(tmp_path / "out"), *arguments])
     assert done.exit_code == 0, done.output
     assert [path.suffix for path in (tmp_path / "out").iterdir()] == [".png"]
+    bent = runner.invoke(
+        load,
+        [str(root / "base"), "--lora", f"{root / 'lora'}:0.5", "--out", str(tmp_path / "out"), *arguments],
+    )
+    assert bent.exit_code == 0, bent.output
+    assert "\nlora: kept: " in bent.output
     failed = runner.invoke(load, [str(root / "lora"), *arguments])
     assert failed.exit_code == 1
     assert "model_index.json" in failed.output

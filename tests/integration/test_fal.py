@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.fake_host import picture
+from tests.fake_host import HOW, picture
 from tests.live import CONTENTS, LORAS, Live, furnish, serving
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
@@ -182,6 +182,14 @@ async def test_model_errors_go_to_the_caller_and_are_not_repeated(live: Live) ->
         answer = await live.client.post("/fal/run/acme/toys", json=PROMPT)
         assert (answer.status_code, answer.json()["detail"]) == (500, "no file model.safetensors")
         assert len(host.assigned) == 1
+
+
+async def test_what_a_host_chose_is_kept_with_its_attempt(live: Live) -> None:
+    async with live.host().linked():
+        answer = await live.client.post("/fal/run/acme/toys", json=PROMPT)
+        where = f"/v1/requests/{answer.headers['x-fal-request-id']}?explain"
+        outcome = (await live.client.get(where)).json()["status"]["outcome"]
+    assert (outcome["attempt"], outcome["how"]) == (1, HOW)
 
 
 async def test_host_faults_are_tried_elsewhere_and_set_aside_after_three(live: Live) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from registry.catalog import Digest, OrganizationName, Slug
-from router.explanation import Fate, Happened, ending, happened, render, sentence
+from router.explanation import Fate, Happened, ending, happened, render, sentence, ways
 from router.pricing import Candidate
 from router.requests import Failure, Outcome, Request, RequestId, State, Status
 from router.rows import AttemptRow, Explanation
@@ -89,6 +89,15 @@ def test_sentence_names_the_next_best_and_what_made_it_dearer() -> None:
 )
 def test_ending(outcome: Outcome | None, row: AttemptRow, said: str) -> None:
     assert ending(status(outcome), row) == said
+
+
+def test_what_the_host_chose_is_said_of_the_attempt_that_counts() -> None:
+    chose = msgspec.structs.replace(DONE, how={"lora": "kept: the merged copies are held", "compiled": "on"})
+    said = ["Compiled code there: on.", "LoRAs there: kept: the merged copies are held."]
+    assert ways(status(chose), attempt(1)) == said
+    assert ways(status(chose), attempt(2)) == ways(status(chose), attempt(1, ended="host_lost")) == []
+    assert ways(status(None), attempt(1)) == []
+    assert all(line in shown(Fate(status=status(chose), attempts=(attempt(1),))) for line in said)
 
 
 def test_only_the_attempt_that_counts_has_real_seconds() -> None:
