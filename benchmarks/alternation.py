@@ -2,8 +2,8 @@
 
 The peers load with diffusers: anew for each request, and through Ray Serve's multiplexing with three models to a
 replica. Each runs in a process of its own and gets the same requests, two at a time; its memory is sampled all the
-while and counted from where it stood after a tiny model of the same architecture had run. One warm-up request each,
-then `ALTERNATION_REQUESTS`; the weights are in the page cache. Contenders take turns, medians of `ALTERNATION_ROUNDS`.
+while and counted from where it stood after a tiny model of the same architecture had run. Each variant and LoRA once to
+warm up (ours knows the digests then), then `ALTERNATION_REQUESTS`; weights are in the page cache. Contenders take turns, medians of `ALTERNATION_ROUNDS`.
 """
 
 import json
