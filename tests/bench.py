@@ -20,6 +20,7 @@ class Bench:
     """An engine with its reports in a queue."""
 
     def __init__(self, home: Path, device_bytes: int, compiler: Compiler | None = None) -> None:
+        self.home = home
         self.events: queue.Queue[Event] = queue.Queue()
         self.engine = Engine(
             home,

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from loaders import protocol
+from loaders import adapters, protocol
 from registry import folders
 from registry.catalog import Manifest
 from registry.errors import FolderError
@@ -61,6 +61,15 @@ def test_one_file_in_the_trainers_layout_gives_the_same_picture(
     assert bench.picture(packed) == bench.picture(plain)
 
 
+def assert_bent_alike(bench: Bench, packed: Manifest, plain: Manifest, base: Path) -> None:
+    """A LoRA changes packed weights as it changes the same weights stored plainly."""
+    file = architectures.write_lora(bench.home / "lora.safetensors", base, seed=5, rank=4)
+    uses = {adapters.describe(file, architecture=packed.architecture): 0.75}
+    bent = bench.picture(packed, uses)
+    assert bent == bench.picture(plain, uses)
+    assert bent != bench.picture(packed)
+
+
 def to_float8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}
 
@@ -76,6 +85,7 @@ def test_8_bit_floats_are_computed_with_in_16_bits(bench: Bench, tmp_path: Path)
     dtypes = {part.name: part.dtype for part in small.components}
     assert dtypes == {"text_encoder": "bfloat16", "unet": "float8_e4m3fn", "vae": "bfloat16"}
     assert bench.picture(small) == bench.picture(wide)
+    assert_bent_alike(bench, small, wide, half)
 
 
 def gguf(file: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -120,7 +130,9 @@ def with_gguf(flux: Path, target: Path) -> tuple[Path, Path]:
 def test_gguf_gives_the_picture_of_what_it_holds(bench: Bench, flux: Path, tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     quantized, plain = with_gguf(flux, tmp_path)
-    assert bench.picture(folders.read_pipeline(quantized)) == bench.picture(folders.read_pipeline(plain))
+    packed, wide = folders.read_pipeline(quantized), folders.read_pipeline(plain)
+    assert bench.picture(packed) == bench.picture(wide)
+    assert_bent_alike(bench, packed, wide, flux)
 
 
 @pytest.mark.parametrize(
