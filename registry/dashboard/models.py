@@ -83,9 +83,10 @@ def _shares(figures: Figures, weeks: Weeks, count: int) -> Panel:
     top = sorted(totals, key=lambda slug: (-totals[slug], slug))[:SHARED]
     rows = []
     for ago in reversed(range(count)):
-        everything = sum(weeks[slug].get(ago, 0) for slug in weeks) or 1
-        shares = [weeks[slug].get(ago, 0) / everything for slug in top]
-        rows.append((_week_end(figures, ago), *shares, max(0.0, 1 - sum(shares))))
+        everything = sum(weeks[slug].get(ago, 0) for slug in weeks)
+        calls = [weeks[slug].get(ago, 0) for slug in top]
+        parts = [*calls, everything - sum(calls)]
+        rows.append((_week_end(figures, ago), *(part / everything if everything else None for part in parts)))
     return Panel(
         id="shares",
         title="Share of traffic",

@@ -161,7 +161,7 @@ def _seconds(value: float) -> str:
 
 _FORMATS: Mapping[str, Callable[[float], str]] = {
     "count": lambda value: f"{round(value):,}",
-    "number": lambda value: f"{value:,.1f}",
+    "number": lambda value: f"{value:,.1f}" if abs(value) >= 1 or not value else f"{value:.3g}",
     "percent": lambda value: f"{100 * value:.0f} %",
     "share": lambda value: f"{100 * value:.1f} %",
     "days": lambda value: f"{value:.0f} d" if value >= 10 else f"{value:.1f} d",

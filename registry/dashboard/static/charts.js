@@ -18,7 +18,7 @@ const read = {
   seconds: (v) => (v >= 3600 ? `${trimmed(v / 3600)} h` : v >= 120 ? `${trimmed(v / 60)} min` : `${v < 10 ? trimmed(v) : v.toFixed(0)} s`),
   share: (v) => `${(100 * v).toFixed(v !== 0 && Math.abs(v) < 0.1 ? 1 : 0)} %`,
   money: (v) => v.toLocaleString("en", { maximumFractionDigits: v < 10 ? 2 : 0 }),
-  number: (v) => v.toLocaleString("en", { maximumFractionDigits: 1 }),
+  number: (v) => v.toLocaleString("en", Math.abs(v) < 1 ? { maximumSignificantDigits: 3 } : { maximumFractionDigits: 1 }),
   count: (v) => v.toLocaleString("en", { notation: v >= 10000 ? "compact" : "standard", maximumFractionDigits: 1 }),
 };
 read.percent = read.share;
@@ -27,7 +27,8 @@ const show = (kind) => (value) => (value == null ? "–" : (read[kind] ?? read.c
 const stacked = (columns) => {
   const [x, ...series] = columns;
   const sums = new Array(x.length).fill(0);
-  const piled = series.map((values) => values.map((value, at) => (sums[at] += value ?? 0)));
+  const empty = x.map((_, at) => series.every((values) => values[at] == null)); // a gap, not a zero
+  const piled = series.map((values) => values.map((value, at) => (empty[at] ? null : (sums[at] += value ?? 0))));
   return [x, ...piled];
 };
 
@@ -63,8 +64,6 @@ const named = (chart) => {
   ctx.restore();
 };
 
-const paths = (kind) => (kind === "ranks" ? uPlot.paths.spline() : kind === "survival" ? undefined : undefined);
-
 const series = (spec, column, at, palette) => {
   const colour = palette[(at - 1) % palette.length];
   const isEdge = spec.chart.band?.includes(column.name);
@@ -75,7 +74,7 @@ const series = (spec, column, at, palette) => {
     dash: spec.chart.dashed?.includes(column.name) ? [6, 4] : DASHES[Math.floor((at - 1) / palette.length)],
     fill: spec.chart.kind === "stack" ? `color-mix(in srgb, ${colour} 55%, ${css("--card")})` : undefined,
     points: { show: spec.chart.kind === "ranks" || spec.rows.length < 3, size: 7, fill: css("--card") },
-    paths: paths(spec.chart.kind),
+    paths: spec.chart.kind === "ranks" ? uPlot.paths.spline() : undefined,
     spanGaps: false,
     value: (chart, value, index, row) => {
       if (row == null) return "–";
@@ -105,7 +104,7 @@ const options = (spec, width) => {
       y: isRank ? { dir: -1, range: [0.5, highest + 0.5] } : { range: (chart, low, high) => [0, high > 0 ? high * 1.06 : 1] },
     },
     axes: [
-      axis({ grid: { show: false }, ...(isTime(spec.columns[0]) ? { values: DATES } : {}) }),
+      axis({ grid: { show: false }, ...(isTime(spec.columns[0]) ? { values: DATES } : { label: names[0], labelFont: "12px Inter, sans-serif", labelSize: 22, size: 32 }) }),
       axis({ size: 62, values: (chart, splits) => splits.map((value) => (isRank ? (Number.isInteger(value) && value > 0 ? value : "") : show(kind)(value))), incrs: isRank ? [1, 2, 5] : kind === "seconds" ? SECONDS : undefined }),
     ],
     series: [day, ...spec.columns.slice(1).map((column, at) => series(spec, column, at + 1, palette))],
