@@ -25,6 +25,7 @@ from router.hosts import (
 from router.numbers import NEVER, HostNumbers
 from router.residency import ABSENT, DEVICE, LEVEL, Bundle, Part, Residency
 
+NOTHING: frozenset[int] = frozenset()
 ARRIVAL_GRACE_SECONDS = 10.0  # that staged weights may take longer than expected
 
 
@@ -41,6 +42,7 @@ class Fleet(HostNumbers):
             int, None
         ] = {}  # hosts with a slot that placement has not looked at since it opened
         self._zones: Names[str] = Names()
+        self.zone_hosts: dict[float, int] = {}  # of linked hosts, a bit for each
         self.has_several_zones = False
         self.least_budget_bytes = 0.0  # of the linked hosts: what fits this fits them all
         self.residency_changes = 0  # grows with every change of what is where
@@ -103,7 +105,7 @@ class Fleet(HostNumbers):
         self.by_index[host.index] = None
         self.residency.add_host(host.index, host.hello.speeds)
         self.free_slots[host.index] = 0
-        self.device_free_at[host.index] = NEVER
+        self.expect_free(host.index, NEVER, 0.0)
         self.run_ends_at[host.index] = NEVER
         self.budget_bytes[host.index] = 0
         self.opened.pop(host.index, None)
@@ -114,7 +116,13 @@ class Fleet(HostNumbers):
         """After a host came or went."""
         budgets = [host.hello.budgets.get("device", 0) for host in self.hosts.values()]
         self.least_budget_bytes = float(min(budgets, default=0))
-        self.has_several_zones = len({host.hello.zone or "" for host in self.hosts.values()}) > 1
+        slownesses = set(self.arrays.slowness.tolist())
+        self.same_slowness = slownesses.pop() if len(slownesses) == 1 else 0.0
+        self.zone_hosts = {}
+        for host in self.hosts.values():
+            zone = self.zone[host.index]
+            self.zone_hosts[zone] = self.zone_hosts.get(zone, 0) | 1 << host.index
+        self.has_several_zones = len(self.zone_hosts) > 1
 
     def _assign(self, host: Host, event: Assigned, now: float) -> None:
         ready_at = self._load(host, event.bundles, event.evicts, now)
@@ -136,8 +144,9 @@ class Fleet(HostNumbers):
             bundle = residency.bundles[digest]
             parts = residency.bundle_parts[bundle]
             if not host.on_device.issuperset(parts):
-                there_at = max(now, float(self.mover_free_at[index])) + residency.seconds_at(bundle, index)
+                there_at = max(now, self.mover_free_at[index]) + residency.seconds_at(bundle, index)
                 self.mover_free_at[index] = there_at
+                self._expect_loads(index)
                 for part in parts:
                     if part not in host.on_device:
                         host.leaving.discard(part)
@@ -241,21 +250,28 @@ class Fleet(HostNumbers):
         """Bring the host's numbers up to date after a change to its attempts."""
         index, attempts = host.index, host.attempts
         free_at, ends_at, behind = now, NEVER, 0.0
+        host.pinned = NOTHING
         for attempt in attempts.values():
-            if attempt.started_at is not None:
-                ends_at, self.run_began_at[index] = attempt.ends_at, attempt.started_at
-            else:
+            if attempt.started_at is None:
                 behind += attempt.run_seconds
+            else:
+                ends_at, self.run_began_at[index] = attempt.ends_at, attempt.started_at
             free_at = expected_end(attempt, free_at, now)
-        self.run_ends_at[index], self.behind_seconds[index] = ends_at, behind
+            host.pinned = host.pinned | attempt.parts if host.pinned else attempt.parts
+        self.expect_end(index, ends_at)
+        self.behind_seconds[index] = behind
         slots = 0 if host.draining else max(0, host.hello.slots - len(attempts))
         if slots > self.free_slots[index] or (slots and not attempts):
             self.opened[index] = None
         self.free_slots[index] = slots
-        self.device_free_at[index] = NEVER if host.draining else free_at
-        host.pinned = frozenset().union(*[attempt.parts for attempt in attempts.values()])
+        self.expect_free(index, NEVER if host.draining else free_at, now)
+        self._expect_loads(index)
         part_bytes = self.residency.part_bytes
         self.pinned_bytes[index] = sum([part_bytes[part] for part in host.pinned])
+
+    def _expect_loads(self, index: int) -> None:
+        """After a change to when a host's device or its mover is free."""
+        self.loads_from[index] = (self.mover_free_at if self.overlaps[index] else self.device_free_at)[index]
 
     def check_integrity(self) -> None:
         """Arrays and matrices equal what the hosts' records say."""

@@ -5,15 +5,21 @@ a view of it may be kept only until the next growth.
 """
 
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Key = TypeVar("Key", bound=str)
 Floats = NDArray[np.float64]
+Cells: TypeAlias = "memoryview[float]"  # a row of floats, one by one
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+
+def cells(row: Floats) -> Cells:
+    """The same memory one by one: three times quicker than single numbers out of the array."""
+    return cast("Cells", row.data)
 
 
 class Names(Generic[Key]):

@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from registry.catalog import Digest
+from router.grid import Floats
 from router.hosts import Assigned, FleetEvent, Left, Staging
-from router.pricing import Candidate, Knobs, Priced, Prices, State, finish_on, planned_parts
+from router.pricing import Candidate, Knobs, Priced, Prices, State, planned_parts
 from router.requests import RequestId
-from router.waiting import LOW_TAG, NOWHERE, Work
+from router.waiting import FEW, LOW_TAG, NOWHERE, Work
 
 TRIES = 8  # candidates looked at closely for one host
 NEVER_TAG = 1e300
@@ -92,14 +93,14 @@ def choose(state: State, now: float) -> Decision | None:
     waiting = state.waiting
     while waiting.unplanned:
         row = waiting.unplanned.popleft()
-        if waiting.rows[row] is not None and waiting.plan_host.item(row) < 0:
+        if waiting.rows[row] is not None and waiting.plan_host[row] < 0:
             decision = _place(state, row, now)
             if decision:
                 return decision
     opened = state.fleet.opened
     while opened or _open_relieved(state, now):
         host = next(iter(opened))
-        if waiting.row_of and state.fleet.free_slots.item(host) > 0:
+        if waiting.row_of and state.fleet.free_slots[host] > 0:
             decision = _fill(state, host, now)
             if decision:
                 return decision  # the host stays in `opened` until it is full or finds nothing
@@ -111,9 +112,9 @@ def _open_relieved(state: State, now: float) -> bool:
     """What waits behind a plan that is gone would else stay on a free host until something happens there."""
     waiting, fleet = state.waiting, state.fleet
     for host in waiting.relieved:
-        rows = waiting.planned_on[host]
-        last = LOW_TAG if fleet.device_free_at.item(host) > now else NEVER_TAG
-        if fleet.free_slots.item(host) > 0 and any(waiting.tag.item(row) < last for row in rows):
+        rows = waiting.planned_on.get(host, ())
+        last = LOW_TAG if fleet.device_free_at[host] > now else NEVER_TAG
+        if fleet.free_slots[host] > 0 and any(waiting.tag[row] < last for row in rows):
             fleet.opened[host] = None
     waiting.relieved.clear()
     return bool(fleet.opened)
@@ -121,7 +122,7 @@ def _open_relieved(state: State, now: float) -> bool:
 
 def _place(state: State, row: int, now: float) -> Decision | None:
     """Plan one request on its cheapest host; a decision if that host can take it."""
-    prices = Prices(state, state.waiting.entry(row), state.waiting.tag.item(row), now)
+    prices = Prices(state, state.waiting.entry(row), state.waiting.tag[row], now)
     return _bind_or_plan(state, row, prices)
 
 
@@ -130,10 +131,10 @@ def _bind_or_plan(state: State, row: int, prices: Prices) -> Decision | None:
     best = prices.cheapest()
     if best is None:
         return None  # no host can run it: it is looked at again whenever one can take work
-    waiting, fleet, index = state.waiting, state.fleet, best.index
-    tag, low = waiting.tag.item(row), prices.entry.work.priority == "low"
-    free = fleet.free_slots.item(index) > 0 and not waiting.is_planned_ahead(tag, index)
-    if free and not (low and fleet.device_free_at.item(index) > prices.now):
+    waiting, fleet, index = state.waiting, state.fleet, best.host
+    tag, low = waiting.tag[row], prices.entry.work.priority == "low"
+    free = fleet.free_slots[index] > 0 and not waiting.is_planned_ahead(tag, index)
+    if free and not (low and fleet.device_free_at[index] > prices.now):
         return _decide(state, prices, tag, best, "the cheapest host, and it can take it")
     price = best.candidate
     waiting.plan(row, index, price.load + price.adapters + price.run, prices.now + best.total)
@@ -143,23 +144,26 @@ def _bind_or_plan(state: State, row: int, prices: Prices) -> Decision | None:
 def _fill(state: State, host: int, now: float) -> Decision | None:
     """The best waiting request for a host that can take one."""
     waiting, knobs = state.waiting, state.knobs
+    if not _may_gain(state, host, now):
+        return None
     free_at = state.fleet.free_at_on(host, now)
-    finish_at = finish_on(state, host, free_at, now)
+    finish_at = _finish_on(state, host, free_at, now)
+    pool = waiting.arrays
     # A plan made when its host was expected to be free earlier is worth what is known now.
-    planned_at = state.fleet.free_at(now).take(waiting.plan_host) + waiting.plan_seconds
-    gains = np.maximum(waiting.plan_finish, planned_at) > finish_at + knobs.steal_margin_seconds
+    planned_at = state.fleet.free_at(now).take(pool.plan_host) + pool.plan_seconds
+    gains = np.maximum(pool.plan_finish, planned_at) > finish_at + knobs.steal_margin_seconds
     mine = waiting.planned_on.get(host, {})
     for row in mine:
         gains[row] = True
     # Low priority never takes a staging slot.
-    gains &= waiting.tag < (LOW_TAG if free_at > now else NEVER_TAG)
+    gains &= pool.tag < (LOW_TAG if free_at > now else NEVER_TAG)
     rows = gains.nonzero()[0]
     if not len(rows):
         return None
     finish_at = finish_at[rows]
     # Short work first, but every second of virtual time that others came later counts against them.
-    tags = waiting.tag[rows]
-    stall = finish_at - free_at - waiting.run_seconds[rows] * state.fleet.slowness.item(host)
+    tags = pool.tag[rows]
+    stall = finish_at - free_at - pool.run_seconds[rows] * state.fleet.slowness[host]
     turn = finish_at + stall * knobs.stall * min(10, len(mine)) + knobs.order * (tags - tags.min())
     in_turn = rows[np.argsort(turn, kind="stable")].tolist()
     first = next(
@@ -173,12 +177,46 @@ def _fill(state: State, host: int, now: float) -> Decision | None:
     return None
 
 
+def _finish_on(state: State, host: int, free_at: float, now: float) -> Floats:
+    """When each waiting request would be done if this host took it next, by row of the pool."""
+    waiting, fleet = state.waiting, state.fleet
+    fetch = fleet.residency.seconds_on(waiting.arrays.bundles[0], host)
+    if waiting.adapted:
+        for adapter in waiting.arrays.bundles[1:]:
+            fetch = fetch + fleet.residency.seconds_on(adapter, host)
+    mover_free_at = max(now, fleet.mover_free_at[host]) if fleet.overlaps[host] else free_at
+    start_at = fetch + mover_free_at
+    if mover_free_at > free_at:
+        start_at[fetch == 0] = free_at  # what is there does not wait for the mover
+    finish_at: Floats = np.maximum(start_at, free_at, out=start_at)
+    finish_at += waiting.arrays.run_seconds * fleet.slowness[host]
+    return finish_at
+
+
+def _may_gain(state: State, host: int, now: float) -> bool:
+    """False where few requests wait, all with plans elsewhere that this host cannot better whatever its mover does."""
+    waiting, fleet = state.waiting, state.fleet
+    if len(waiting.row_of) > FEW or host in waiting.planned_on:
+        return True
+    free_at, slowness = fleet.free_at_on(host, now), fleet.slowness[host]
+    for row in waiting.row_of.values():
+        planned_on = waiting.plan_host[row]
+        if planned_on < 0:
+            return True
+        planned_at = fleet.free_at_on(planned_on, now) + waiting.plan_seconds[row]
+        load = fleet.residency.seconds_at(waiting.entry(row).bundles[0], host)
+        finish_at = max(free_at, now + load) + waiting.run_seconds[row] * slowness
+        if max(waiting.plan_finish[row], planned_at) > finish_at + state.knobs.steal_margin_seconds:
+            return True
+    return False
+
+
 def _try(state: State, row: int, host: int, now: float) -> Decision | None:
     """Price one request on all hosts; take it here if it was planned here or if here is cheapest."""
     waiting = state.waiting
-    mine = waiting.plan_host.item(row) == host
+    mine = waiting.plan_host[row] == host
     waiting.plan(row, NOWHERE, 0.0, np.inf)  # its own plan is not ahead of it
-    tag = waiting.tag.item(row)
+    tag = waiting.tag[row]
     prices = Prices(state, waiting.entry(row), tag, now, first_on=host)
     here = prices.on(host)
     if here is not None and mine:
@@ -197,18 +235,20 @@ def prefetch(state: State, now: float) -> Staging | None:
     waiting, fleet = state.waiting, state.fleet
     if not waiting.planned:
         return None
-    idle = (fleet.overlaps > 0) & (fleet.mover_free_at <= now)
-    rows = (waiting.plan_host >= 0).nonzero()[0]
-    rows = rows[idle[waiting.plan_host[rows]]]
+    numbers = fleet.arrays
+    idle = (numbers.overlaps > 0) & (numbers.mover_free_at <= now)
+    pool = waiting.arrays
+    rows = (pool.plan_host >= 0).nonzero()[0]
+    rows = rows[idle[pool.plan_host[rows]]]
     if not len(rows):
         return None
-    at = waiting.plan_host[rows]
-    needs = np.sum([fleet.residency.missing_bytes_on(column[rows], at) for column in waiting.bundles], axis=0)
-    fits = fleet.pinned_bytes[at] + needs <= fleet.budget_bytes[at]
+    at = pool.plan_host[rows]
+    needs = np.sum([fleet.residency.missing_bytes_on(column[rows], at) for column in pool.bundles], axis=0)
+    fits = numbers.pinned_bytes[at] + needs <= numbers.budget_bytes[at]
     rows, needs = rows[(needs > 0) & fits], needs[(needs > 0) & fits]
-    order = np.argsort(waiting.tag[rows], kind="stable")[:TRIES]
+    order = np.argsort(pool.tag[rows], kind="stable")[:TRIES]
     for row, bytes_ in zip(rows[order].tolist(), needs[order].tolist(), strict=True):
-        host, entry = waiting.plan_host.item(row), waiting.entry(row)
+        host, entry = waiting.plan_host[row], waiting.entry(row)
         victims, lost = state.valuation.evictions(fleet, host, bytes_, planned_parts(state, host))
         if state.knobs.regret * lost <= state.knobs.prefetch_regret_seconds:
             names = fleet.residency.parts.keys

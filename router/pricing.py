@@ -16,10 +16,12 @@ import numpy as np
 from router.demand import Demand, RunTimes
 from router.fairness import Fairness
 from router.fleet import Fleet
-from router.grid import Floats
+from router.grid import Floats, cells
 from router.numbers import NEVER
 from router.valuation import Valuation
 from router.waiting import Entry, Waiting
+
+READY_LOOKED_AT = 16  # hosts that could begin now, some of them late with what they run
 
 
 class Knobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,16 +83,18 @@ class Offer(NamedTuple):
 
     done_at: float  # with the mover's price
     host: int
+    free_at: float  # the device, with what is planned before it
+    start_at: float  # the run
+    fetch: float  # seconds of loading
 
 
-@dataclass(slots=True)
-class Priced:
+class Priced(NamedTuple):
     """An offer with its regret."""
 
-    index: int
+    total: float
+    host: int
     candidate: Candidate
     victims: tuple[int, ...]  # parts that would be evicted
-    total: float
 
 
 class Prices:
@@ -99,32 +103,72 @@ class Prices:
     def __init__(
         self, state: State, entry: Entry, tag: float, now: float, *, first_on: int | None = None
     ) -> None:
-        self.state, self.entry, self.now = state, entry, now
-        fleet, residency = state.fleet, state.fleet.residency
-        self._ahead = state.waiting.planned_ahead(tag, len(fleet.device_free_at))
-        if self._ahead is not None and first_on is not None:
-            self._ahead[first_on] = 0.0
-        self._load, *adapters = [residency.seconds(bundle) for bundle in entry.bundles]
-        self._fetch = self._load if not adapters else sum(adapters, self._load)
+        self.state, self.entry, self.now, self._tag = state, entry, now, tag
         scarcity, knobs = state.scarcity, state.knobs
         self._mover = knobs.mover * scarcity
         self._regret = knobs.regret * max(scarcity, knobs.least_scarcity)
+        self._ahead: Floats | None = None
         self._priced: dict[int, Priced] = {}
-        self.offers = self._nearest(first_on)
+        self.offers = (self._ready() if first_on is None else None) or self._nearest(first_on)
 
-    def _bounds(self) -> Floats:
-        """When it would be done, or earlier; exact where the mover is idle and the weights fit beside what runs."""
-        fleet, fetch = self.state.fleet, self._fetch
+    def _ready(self) -> list[Offer] | None:
+        """Where it could begin now, if that is enough: with equally fast hosts nothing is cheaper before regret.
+
+        None to have them all compared, as one of these has plans or memory that has to be looked at.
+        """
+        fleet, waiting, count = self.state.fleet, self.state.waiting, self.state.knobs.shortlist
+        hosts, total_bytes = fleet.free_by(self.now), 0
+        for bundle in self.entry.bundles:
+            hosts &= fleet.residency.holders(bundle)
+            total_bytes += fleet.residency.size_bytes(bundle)
+        if not hosts or not fleet.same_slowness or total_bytes > fleet.least_budget_bytes:
+            return None
+        if any(hosts >> host & 1 for host in waiting.planned_on):
+            return None
+        for name in self.entry.work.excluded_hosts:
+            if (host := fleet.names.get(name)) is not None:
+                hosts &= ~(1 << host)
+        now, found = self.now, []
+        done_at = now + self.entry.run_seconds * fleet.same_slowness
+        for _ in range(READY_LOOKED_AT):
+            first = hosts & -hosts
+            host = first.bit_length() - 1
+            if host < 0:
+                break
+            hosts ^= first
+            if fleet.free_at_on(host, now) == now:
+                found.append(Offer(done_at, host, now, now, 0.0))
+                if len(found) == count:
+                    return found
+        return None
+
+    def _fetches(self) -> Floats:
+        """Per host, the seconds of loading all that is missing. May be a view: do not write."""
+        residency = self.state.fleet.residency
+        version, *adapters = self.entry.bundles
+        fetch = residency.seconds(version)
+        for adapter in adapters:
+            fetch = fetch + residency.seconds(adapter)
+        return fetch
+
+    def _bounds(self, fetch: Floats) -> Floats:
+        """When it would be done, or earlier; exact where the weights fit beside what runs, or nothing runs."""
+        fleet = self.state.fleet
         free_at = fleet.free_at(self.now)
         if self._ahead is not None:
             free_at += self._ahead
-        bounds: Floats = fetch + self.now
+        bounds: Floats = np.minimum(fleet.arrays.loads_from, free_at)
+        np.maximum(bounds, self.now, out=bounds)
+        bounds += fetch
         np.maximum(bounds, free_at, out=bounds)
-        bounds += fetch * self._mover
-        bounds += fleet.slowness * self.entry.run_seconds
-        total_bytes = sum([fleet.residency.size_bytes(bundle) for bundle in self.entry.bundles])
+        np.copyto(bounds, free_at, where=fetch == 0)  # what is there does not wait for the mover
+        if self._mover:
+            bounds += fetch * self._mover
+        bounds += fleet.run_seconds(self.entry.run_seconds)
+        sizes = fleet.residency.size_bytes
+        total_bytes = sum([sizes(bundle) for bundle in self.entry.bundles])
         if total_bytes > fleet.least_budget_bytes:
-            bounds[fleet.budget_bytes < total_bytes] = NEVER
+            bounds[fleet.arrays.budget_bytes < total_bytes] = NEVER
         for name in self.entry.work.excluded_hosts:
             if (index := fleet.names.get(name)) is not None:
                 bounds[index] = NEVER
@@ -132,43 +176,41 @@ class Prices:
 
     def _nearest(self, include: int | None) -> list[Offer]:
         """The hosts that are cheapest before regret, cheapest first; `include` in any case, if it can run it."""
-        bounds, count = self._bounds(), self.state.knobs.shortlist
+        waiting, count, fetch = self.state.waiting, self.state.knobs.shortlist, self._fetches()
+        self._ahead = waiting.planned_ahead(self._tag, len(fetch))
+        if self._ahead is not None and include is not None:
+            self._ahead[include] = 0.0
+        bounds = self._bounds(fetch)
+        bound_of, fetch_of = cells(bounds), fetch.item
         extra = None
-        if include is not None and bounds.item(include) < NEVER / 2:
-            extra = Offer(self._done_at(include), include)
+        if include is not None and bound_of[include] < NEVER / 2:
+            extra = self._offer(include, fetch_of(include))
         found: list[Offer] = []
         for _ in range(len(bounds)):
             index = int(bounds.argmin())
-            bound = bounds.item(index)
+            bound = bound_of[index]
             if bound >= NEVER / 2 or (len(found) >= count and (bound, index) >= found[count - 1]):
                 break
-            bounds[index] = NEVER
-            done_at = self._done_at(index) if self._fetch.item(index) > 0 else bound
-            insort(found, Offer(done_at, index))
+            bound_of[index] = NEVER
+            insort(found, self._offer(index, fetch_of(index)))
         del found[count:]
         if extra is not None and extra not in found:
             found.append(extra)
         return found
 
-    def _times(self, index: int) -> tuple[float, float]:
-        """When the device is free, with what is planned before it, and when the run begins there."""
+    def _offer(self, host: int, fetch: float) -> Offer:
+        """The exact price on one host."""
         fleet, now = self.state.fleet, self.now
-        free_at = fleet.free_at_on(index, now)
+        free_at = start_at = fleet.free_at_on(host, now)
+        run = self.entry.run_seconds * fleet.slowness[host]
         if self._ahead is not None:
-            free_at += self._ahead.item(index)
-        fetch = self._fetch.item(index)
-        if fetch == 0:
-            return free_at, free_at
-        fits = fleet.pinned_bytes.item(index) + self._needs(index) <= fleet.budget_bytes.item(index)
-        beside = fits and fleet.overlaps.item(index)
-        fetch_from = max(fleet.mover_free_at.item(index), now) if beside else free_at
-        return free_at, max(free_at, fetch_from + fetch)
-
-    def _done_at(self, index: int) -> float:
-        _, start_at = self._times(index)
-        mover = self._mover * self._fetch.item(index)
-        run: float = self.entry.run_seconds * self.state.fleet.slowness.item(index)
-        return start_at + mover + run
+            free_at = start_at = free_at + self._ahead.item(host)
+        if not fetch:
+            return Offer(start_at + run, host, free_at, start_at, 0.0)
+        fits = fleet.pinned_bytes[host] + self._needs(host) <= fleet.budget_bytes[host]
+        fetch_from = max(fleet.mover_free_at[host], now) if fits and fleet.overlaps[host] else free_at
+        start_at = max(free_at, fetch_from + fetch)
+        return Offer(start_at + self._mover * fetch + run, host, free_at, start_at, fetch)
 
     def _needs(self, index: int) -> float:
         """Bytes that are missing there."""
@@ -185,15 +227,13 @@ class Prices:
         for offer in self.offers:
             if best is None or offer.done_at - self.now <= best.total:
                 priced = self._price(offer)
-                if best is None or (priced.total, priced.index) < (best.total, best.index):
+                if best is None or priced < best:
                     best = priced
         return best
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All offers with their regret, cheapest first."""
-        priced = [self._price(offer) for offer in self.offers]
-        priced.sort(key=_total)
-        return tuple([each.candidate for each in priced])
+        return tuple([priced.candidate for priced in sorted(map(self._price, self.offers))])
 
     @cached_property
     def _parts(self) -> set[int]:
@@ -205,53 +245,39 @@ class Prices:
         return self.state.valuation.only_zone(self.state.fleet, self.entry.bundles[0])
 
     def _price(self, offer: Offer) -> Priced:
-        index = offer.host
-        if (known := self._priced.get(index)) is not None:
+        host = offer.host
+        if (known := self._priced.get(host)) is not None:
             return known
-        state, fleet, knobs = self.state, self.state.fleet, self.state.knobs
-        free_at, start_at = self._times(index)
-        fetch = self._fetch.item(index)
-        victims: tuple[int, ...] = ()
-        regret = spread = 0.0
-        if fetch > 0:
-            keep = self._parts | planned_parts(state, index)
-            victims, lost = state.valuation.evictions(fleet, index, self._needs(index), keep)
-            regret = self._regret * lost
-            spread = knobs.spread_seconds * (fleet.zone.item(index) == self._only_zone)
-        own = self._load.item(index) / fetch if fetch > 0 else 1.0  # the version's share of what it waits for
+        now, fleet = self.now, self.state.fleet
+        wait, run = offer.free_at - now, self.entry.run_seconds * fleet.slowness[host]
+        if offer.fetch:
+            priced = self._price_with_load(offer, wait, run)
+        else:
+            name = fleet.names.keys[host]
+            candidate = Candidate(host_id=name, wait=wait, load=0.0, adapters=0.0, run=run, regret=0.0)
+            priced = Priced(offer.done_at - now, host, candidate, ())
+        self._priced[host] = priced
+        return priced
+
+    def _price_with_load(self, offer: Offer, wait: float, run: float) -> Priced:
+        state, fleet, host, fetch = self.state, self.state.fleet, offer.host, offer.fetch
+        keep = self._parts | planned_parts(state, host)
+        victims, lost = state.valuation.evictions(fleet, host, self._needs(host), keep)
+        regret = self._regret * lost
+        spread = state.knobs.spread_seconds * (fleet.zone[host] == self._only_zone)
+        load = fleet.residency.seconds_at(self.entry.bundles[0], host)
+        own, stall = load / fetch, offer.start_at - offer.free_at  # the version's share of what it waits for
         candidate = Candidate(
-            host_id=fleet.names.keys[index],
-            wait=free_at - self.now,
-            load=(start_at - free_at) * own,
-            adapters=(start_at - free_at) * (1 - own),
-            run=self.entry.run_seconds * fleet.slowness.item(index),
+            host_id=fleet.names.keys[host],
+            wait=wait,
+            load=stall * own,
+            adapters=stall * (1 - own),
+            run=run,
             regret=regret,
             spread=spread,
             mover=self._mover * fetch,
         )
-        total = offer.done_at - self.now + regret + spread
-        priced = self._priced[index] = Priced(index, candidate, victims, total)
-        return priced
-
-
-def _total(priced: Priced) -> tuple[float, int]:
-    return (priced.total, priced.index)
-
-
-def finish_on(state: State, host: int, free_at: float, now: float) -> Floats:
-    """When each waiting request would be done if this host took it next, by row of the pool."""
-    waiting, fleet = state.waiting, state.fleet
-    fetch = fleet.residency.seconds_on(waiting.bundles[0], host)
-    if waiting.adapted:
-        for adapter in waiting.bundles[1:]:
-            fetch = fetch + fleet.residency.seconds_on(adapter, host)
-    mover_free_at = max(now, fleet.mover_free_at.item(host)) if fleet.overlaps.item(host) else free_at
-    start_at = fetch + mover_free_at
-    if mover_free_at > free_at:
-        start_at[fetch == 0] = free_at  # what is there does not wait for the mover
-    finish_at: Floats = np.maximum(start_at, free_at, out=start_at)
-    finish_at += waiting.run_seconds * fleet.slowness.item(host)
-    return finish_at
+        return Priced(offer.done_at - self.now + regret + spread, host, candidate, victims)
 
 
 def planned_parts(state: State, host: int) -> set[int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from loaders.protocol import Speeds, Tier
 from registry.catalog import AdapterManifest, Digest, Manifest
-from router.grid import Floats, Grid, Ints, Names
+from router.grid import Flags, Floats, Grid, Ints, Names
 
 ABSENT, DISK, MEMORY, DEVICE = range(4)
 LEVEL: dict[Tier, int] = {"disk": DISK, "memory": MEMORY, "device": DEVICE}
@@ -67,7 +67,9 @@ class Residency:
         self.part_bytes: list[int] = []
         self.bundle_parts: list[tuple[int, ...]] = []
         self.bundles_of: list[list[int]] = []  # part -> bundles that hold it
+        self._bundle_arrays: dict[int, Ints] = {}  # of `bundles_of`, of parts that many share
         self._pairs: tuple[Ints, Ints] | None = None
+        self._holders: list[int] = []
         self.copies: list[int] = []  # part -> hosts that hold it on the device
         self._tier = Grid(2, np.int8)
         self._seconds = Grid(2)
@@ -91,6 +93,10 @@ class Residency:
         cells = self._seconds.cells
         column: Floats = cells.take(bundles * cells.shape[1] + host)  # much quicker than two index arrays
         return column
+
+    def holders(self, bundle: int) -> int:
+        """The hosts that have all of it on the device, a bit for each."""
+        return self._holders[bundle]
 
     def missing_bytes(self, bundle: int) -> Floats:
         row: Floats = self._bytes.cells[bundle, : self.hosts]
@@ -150,6 +156,7 @@ class Residency:
         for part in parts:
             self.bundles_of[part].append(index)
         self._sizes.append(bundle.size_bytes)
+        self._holders.append(0)
         self._grow()
         self._fixed.cells[index] = bundle.fixed_seconds
         self._refresh(index)
@@ -186,14 +193,12 @@ class Residency:
             return
         self._tier.cells[part, host] = tier
         price, size = self._seconds_per_byte.cells.item, self.part_bytes[part]
-        change, arrived = (
-            size * (price(tier, host) - price(before, host)),
-            (tier == DEVICE) - (before == DEVICE),
-        )
+        change = size * (price(tier, host) - price(before, host))
+        arrived = (tier == DEVICE) - (before == DEVICE)
         self.copies[part] += arrived
         bundles = self.bundles_of[part]
         if len(bundles) > FEW:
-            self._change_many(np.array(bundles), host, change, arrived, size)
+            self._change_many(part, host, change, arrived)
             return
         for bundle in bundles:  # nearly all parts belong to one bundle, and one cell is quicker than an array
             seconds = self._seconds.cells.item(bundle, host) + change
@@ -201,6 +206,8 @@ class Residency:
                 count = self._count.cells.item(bundle, host) - arrived
                 self._count.cells[bundle, host] = count
                 self._bytes.cells[bundle, host] -= arrived * size
+                if count == (arrived < 0):  # the last part came, or the first one went
+                    self._holders[bundle] ^= 1 << host
                 seconds = self._with_fixed(seconds, count, arrived, self._fixed.cells.item(bundle))
             self._seconds.cells[bundle, host] = seconds
 
@@ -211,18 +218,25 @@ class Residency:
             return seconds if count else 0.0
         return seconds + fixed if count == 1 else seconds
 
-    def _change_many(self, bundles: Ints, host: int, change: float, arrived: int, size: int) -> None:
+    def _change_many(self, part: int, host: int, change: float, arrived: int) -> None:
         """The same as a loop over `_with_fixed`."""
-        seconds = self._seconds.cells[bundles, host] + change
+        bundles = self._bundle_arrays.get(part)
+        if bundles is None or len(bundles) != len(self.bundles_of[part]):
+            bundles = self._bundle_arrays[part] = np.array(self.bundles_of[part])
+        at = bundles * self._seconds.cells.shape[1] + host  # much quicker than two index arrays
+        every_second = self._seconds.cells.reshape(-1)
+        seconds = every_second.take(at) + change
         if arrived:
-            self._bytes.cells[bundles, host] -= arrived * size
-            count = self._count.cells[bundles, host] - arrived
-            self._count.cells[bundles, host] = count
+            every_byte, every_count = self._bytes.cells.reshape(-1), self._count.cells.reshape(-1)
+            every_byte[at] = every_byte.take(at) - arrived * self.part_bytes[part]
+            every_count[at] = count = every_count.take(at) - arrived
+            for bundle in bundles[count == (arrived < 0)].tolist():
+                self._holders[bundle] ^= 1 << host
             if arrived > 0:
                 seconds[count == 0] = 0.0
             else:
-                seconds[count == 1] += self._fixed.cells[bundles][count == 1]
-        self._seconds.cells[bundles, host] = seconds
+                seconds += self._fixed.cells.take(bundles) * (count == 1)
+        every_second[at] = seconds
 
     def _grow(self) -> None:
         parts, bundles = len(self.parts), len(self.bundles)
@@ -244,6 +258,9 @@ class Residency:
         self._count.cells[:many, host] = count
         self._bytes.cells[:many, host] = np.bincount(owners, sizes * absent, many)
         self._seconds.cells[:many, host] = (seconds + self._fixed.cells[:many]) * (count > 0)
+        for bundle, missing in enumerate(count.tolist()):
+            if bool(missing) == bool(self._holders[bundle] >> host & 1):
+                self._holders[bundle] ^= 1 << host
 
     def _refresh(self, bundle: int) -> None:
         """One row of every matrix."""
@@ -251,6 +268,7 @@ class Residency:
         self._seconds.cells[bundle, : self.hosts] = seconds
         self._bytes.cells[bundle, : self.hosts] = missing
         self._count.cells[bundle, : self.hosts] = count
+        self._holders[bundle] = _bits(count == 0)
 
     def _from_scratch(self, bundle: int) -> tuple[Floats, Floats, Ints]:
         parts = np.array(self.bundle_parts[bundle], dtype=np.int64)
@@ -271,5 +289,11 @@ class Residency:
             assert np.allclose(self._seconds.cells[bundle, hosts], seconds, atol=1e-6)
             assert np.allclose(self._bytes.cells[bundle, hosts], missing, atol=1.0)
             assert np.array_equal(self._count.cells[bundle, hosts], count)
+            assert self._holders[bundle] == _bits(count == 0)
         held = (self._tier.cells[: len(self.parts), : self.hosts] == DEVICE).sum(axis=1)
         assert self.copies == held.tolist()
+
+
+def _bits(flags: Flags) -> int:
+    """One bit for each flag, the first one lowest."""
+    return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")

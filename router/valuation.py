@@ -85,7 +85,7 @@ class Valuation:
         What `keep` names or a launch wants goes last, what attempts on the host use never.
         """
         record = fleet.by_index[host]
-        missing = fleet.used_bytes.item(host) + needs_bytes - fleet.budget_bytes.item(host)
+        missing = fleet.used_bytes[host] + needs_bytes - fleet.budget_bytes[host]
         if missing <= 0 or record is None:
             return (), 0.0
         part_bytes, priced = fleet.residency.part_bytes, []
@@ -108,5 +108,8 @@ class Valuation:
         """The one failure domain in which all copies stand, though there are others."""
         if not fleet.has_several_zones:
             return None
-        zones = fleet.zone[fleet.residency.missing_bytes(bundle) == 0]
-        return zones.item(0) if len(zones) and zones.min() == zones.max() else None
+        holders = fleet.residency.holders(bundle)
+        if not holders:
+            return None
+        zone = fleet.zone[holders.bit_length() - 1]
+        return None if holders & ~fleet.zone_hosts[zone] else zone

@@ -15,11 +15,12 @@ import numpy as np
 
 from registry.catalog import Digest, OrganizationName
 from router.fairness import Fairness
-from router.grid import Floats, Grid, Ints
+from router.grid import Floats, Grid, Ints, cells
 from router.requests import Priority, RequestId
 
 LOW_TAG = 1e15  # added to the tag of low priority: behind everything else; virtual GPU seconds
 NOWHERE = -1
+FEW = 8  # rows, up to which Python's loops are quicker than numpy's calls
 SCANNED = 3  # bundles of a request, the version first, when one host is priced against the pool
 
 
@@ -42,6 +43,17 @@ class Entry(NamedTuple):
     work: Work
     bundles: tuple[int, ...]
     run_seconds: float  # on a host of speed 1
+
+
+class PoolArrays(NamedTuple):
+    """By row of the pool. A free row has an infinite tag and no plan."""
+
+    plan_seconds: Floats  # of the planned host's time
+    plan_finish: Floats
+    tag: Floats
+    run_seconds: Floats
+    plan_host: Ints
+    bundles: Ints  # per position in a request, the version first
 
 
 Line = tuple[OrganizationName, Priority]
@@ -78,32 +90,41 @@ class Waiting:
         return request_id in self.row_of or request_id in self._behind
 
     def _view(self) -> None:
-        """Bind the columns by name; needed after they grew. A free row has an infinite tag and no plan."""
+        """Bind the columns by name; needed after they grew."""
         rows = len(self.rows)
-        numbers, indexes = self._numbers.cells[:, :rows], self._indexes.cells[:, :rows]
-        self.plan_seconds: Floats = numbers[0]  # of the planned host's time
-        self.plan_finish: Floats = numbers[1]
-        self.tag: Floats = numbers[2]
-        self.run_seconds: Floats = numbers[3]
-        self.plan_host: Ints = indexes[0]
-        self.bundles: list[Ints] = list(indexes[1 : 1 + SCANNED])
+        numbers, indexes = self._numbers.cells[:4, :rows], self._indexes.cells[: 1 + SCANNED, :rows]
+        self.arrays = PoolArrays(numbers[0], numbers[1], numbers[2], numbers[3], indexes[0], indexes[1:])
+        # The same memory, row by row; see `numbers`.
+        self.plan_seconds, self.plan_finish, self.tag, self.run_seconds = map(cells, numbers)
+        self.plan_host: memoryview[int] = indexes[0].data
+        self._bundles: list[memoryview[int]] = [column.data for column in indexes[1:]]
 
     def planned_ahead(self, tag: float, hosts: int) -> Floats | None:
         """Seconds planned on each host for requests that go before this tag; None for none anywhere."""
         if not self.planned:
             return None
-        rows = ((self.tag < tag) & (self.plan_host >= 0)).nonzero()[0]
+        if self.planned <= FEW:
+            return self._few_planned_ahead(tag, hosts)
+        seconds, _, tags, _, planned, _ = self.arrays
+        rows = ((tags < tag) & (planned >= 0)).nonzero()[0]
         if not len(rows):
             return None
-        seconds: Floats = np.bincount(self.plan_host[rows], self.plan_seconds[rows], hosts).astype(
-            float, copy=False
-        )
-        return seconds
+        found: Floats = np.bincount(planned[rows], seconds[rows], hosts).astype(float, copy=False)
+        return found
+
+    def _few_planned_ahead(self, tag: float, hosts: int) -> Floats | None:
+        """The same row by row, in the same order, which is quicker than numpy's calls."""
+        planned = sorted([row for rows in self.planned_on.values() for row in rows if self.tag[row] < tag])
+        if not planned:
+            return None
+        found = np.zeros(hosts)
+        for row in planned:
+            found[self.plan_host[row]] += self.plan_seconds[row]
+        return found
 
     def is_planned_ahead(self, tag: float, host: int) -> bool:
         """Somebody who goes before this tag is planned there."""
-        rows = self.planned_on.get(host, {})
-        return any(self.tag.item(row) < tag for row in rows)
+        return any(self.tag[row] < tag for row in self.planned_on.get(host, ()))
 
     def entry(self, row: int) -> Entry:
         entry = self.rows[row]
@@ -154,10 +175,13 @@ class Waiting:
 
     def plan(self, row: int, host: int, seconds: float, finish_at: float) -> None:
         """Expect a request to run there: `seconds` of that host's time, done at `finish_at`."""
-        before = self.plan_host.item(row)
+        before = self.plan_host[row]
         if before >= 0:
             self.planned -= 1
-            del self.planned_on[before][row]
+            rows = self.planned_on[before]
+            del rows[row]
+            if not rows:
+                del self.planned_on[before]
             self.relieved[before] = None
         if host >= 0:
             self.planned += 1
@@ -187,7 +211,7 @@ class Waiting:
         self.run_seconds[row] = entry.run_seconds
         self.adapted += len(entry.bundles) > 1
         scanned = (*entry.bundles, 0, 0)  # 0 is the fleet's empty bundle
-        for column, bundle in zip(self.bundles, scanned, strict=False):
+        for column, bundle in zip(self._bundles, scanned, strict=False):
             column[row] = bundle
         self.unplanned.append(row)
 
@@ -219,7 +243,7 @@ class Waiting:
             assert self.entry(row).work.id == request_id
             assert request_id not in self._behind
         assert len(self.row_of) + len(self._free) == len(self.rows)
-        assert self.planned == int((self.plan_host >= 0).sum())
+        assert self.planned == int((self.arrays.plan_host >= 0).sum())
         planned = {(host, row) for host, rows in self.planned_on.items() for row in rows}
         assert planned == {(host, row) for row, host in enumerate(self.plan_host.tolist()) if host >= 0}
         assert sum(self._pooled.values()) == len(self.row_of)

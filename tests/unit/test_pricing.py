@@ -22,13 +22,13 @@ VERSIONS = {f"v{i}": {f"v{i}/own": 4 + 4 * (i % 3), f"shared{i % 3}": 4} for i i
 ADAPTERS = {f"lora{i}": {f"lora{i}": 1} for i in range(5)}
 
 
-def hello(rng: random.Random, number: int) -> Hello:
-    """Round numbers everywhere, so that many prices are equal."""
+def hello(rng: random.Random, number: int, *, alike: bool) -> Hello:
+    """Round numbers everywhere, so that many prices are equal. `alike` hosts are equally fast and hold much."""
     sizes = {part: size for parts in (VERSIONS | ADAPTERS).values() for part, size in parts.items()}
-    budget = rng.choice([8, 24, 24, 40])
+    budget = 90 if alike else rng.choice([8, 24, 24, 40])
     held, room = [], budget
     for part in rng.sample(sorted(sizes), len(sizes)):
-        if sizes[part] <= room and rng.random() < 0.3:
+        if sizes[part] <= room and rng.random() < (0.9 if alike else 0.3):
             room -= sizes[part]
             held.append(Held(digest=Digest(part), tier="device", size_bytes=sizes[part] * GB))
         if rng.random() < 0.8:
@@ -41,7 +41,7 @@ def hello(rng: random.Random, number: int) -> Hello:
         device="cpu",
         pool="local",
         zone=rng.choice(["a", "b"]),
-        speed=rng.choice([1.0, 1.0, 0.5]),
+        speed=1.0 if alike else rng.choice([1.0, 1.0, 0.5]),
         budgets={"device": budget * GB},
         speeds=Speeds(disk_to_memory=1 * GB, memory_to_device=4 * GB, network_to_disk=0.5 * GB),
         held=tuple(held),
@@ -54,8 +54,8 @@ def hello(rng: random.Random, number: int) -> Hello:
 class World:
     """A random fleet in the middle of its work."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng, self.now, self.count = random.Random(seed), 100.0, 0
+    def __init__(self, seed: int, *, alike: bool = False) -> None:
+        self.rng, self.now, self.count, self.alike = random.Random(seed), 100.0, 0, alike
         fleet = Fleet()
         for kind, all_of in (("version", VERSIONS), ("adapter", ADAPTERS)):
             for name, parts in all_of.items():
@@ -63,13 +63,13 @@ class World:
                 fleet.describe(Bundle(digest=Digest(name), parts=known, kind=kind))
         times = RunTimes({Digest(name): 4.0 for name in VERSIONS})
         self.state = State(fleet=fleet, waiting=Waiting(Fairness()), demand=Demand(0.0), run_times=times)
-        for number in range(self.rng.randint(3, 14)):
+        for number in range(30 if alike else self.rng.randint(3, 14)):
             self.join(number)
         for _ in range(self.rng.randint(5, 40)):
             self.step()
 
     def join(self, number: int) -> None:
-        said = hello(self.rng, number)
+        said = hello(self.rng, number, alike=self.alike)
         placement.fold(self.state, Joined(host_id=said.host_id, hello=said), self.now)
 
     def step(self) -> None:
@@ -87,6 +87,7 @@ class World:
     def work(self) -> Work:
         self.count += 1
         rng = self.rng
+        faulty = [f"h{number}" for number in range(30)] if self.alike else ["h0", "h1", "h99"]
         return Work(
             id=RequestId(f"r{self.count}"),
             organization=OrganizationName(rng.choice("xyz")),
@@ -94,7 +95,7 @@ class World:
             adapters=tuple(map(Digest, rng.sample(sorted(ADAPTERS), rng.choice([0, 0, 0, 1, 2, 3])))),
             units=rng.choice([1.0, 1.0, 2.0]),
             arrived_at=self.now,
-            excluded_hosts=frozenset(rng.sample(["h0", "h1", "h99"], rng.choice([0, 0, 1, 2]))),
+            excluded_hosts=frozenset(rng.sample(faulty, rng.choice([0, 0, 1, len(faulty) // 2]))),
         )
 
     def book(self, decision: placement.Decision) -> None:
@@ -209,23 +210,34 @@ def _with_regret(state, entry, now, base, index, terms):
     return (base - now + regret + spread, index, parts, victims)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_quick_prices_are_the_plain_ones(seed):
-    world = World(seed)
-    state, now = world.state, world.now
+def compare(world: World) -> int:
+    """Holds a few requests' prices against the plain ones; how many of them were priced on idle hosts alone."""
+    state, now, ready = world.state, world.now, 0
     for _ in range(6):
         work = world.work()
         bundles = tuple(state.fleet.residency.bundles[d] for d in (work.version, *work.adapters))
         entry, tag = Entry(work, bundles, 4.0 * work.units), world.rng.uniform(0, 60)
         hosts = [host.index for host in state.fleet.hosts.values()]
-        first_on = world.rng.choice([None, *hosts])
+        first_on = world.rng.choice([None, None, hosts[-1]] if world.alike else [None, *hosts])
         expected = plain(state, entry, tag, now, first_on)
         prices = Prices(state, entry, tag, now, first_on=first_on)
+        ready += first_on is None and prices._ready() is not None
         best, candidates = prices.cheapest(), prices.candidates()
         names = state.fleet.names.keys
         assert [names[index] for _, index, _, _ in expected] == [c.host_id for c in candidates]
         for (_, _, terms, _), c in zip(expected, candidates, strict=True):
             found = (c.wait, c.load, c.adapters, c.run, c.regret, c.spread, c.mover)
             assert found == pytest.approx(terms, abs=1e-6)
-        cheapest = None if best is None else (best.index, best.victims)
+        cheapest = None if best is None else (best.host, best.victims)
         assert cheapest == next(((index, victims) for _, index, _, victims in expected), None)
+    return ready
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_quick_prices_are_the_plain_ones(seed):
+    compare(World(seed))
+
+
+def test_prices_on_idle_hosts_alone_are_the_plain_ones():
+    """Hosts that are free, late, overdue without having begun, planned on, excluded: all among equally fast ones."""
+    assert sum(compare(World(seed, alike=True)) for seed in range(80)) > 40
