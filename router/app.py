@@ -38,6 +38,7 @@ from router.loras import Loras
 from router.observatory import Observatory
 from router.partners import connections
 from router.queue import Queue
+from router.repeats import Repeats
 from router.signatures import Signer
 from router.snapshot import Catalogue
 from router.storefront import pages
@@ -169,6 +170,7 @@ async def _open(
             dispatcher=dispatcher,
             limiter=Limiter(db, settings.key_requests_per_minute),
             loras=loras,
+            repeats=Repeats(db),
             longest_wait_seconds=settings.longest_wait_seconds,
             traces=traces,
         )

@@ -17,13 +17,14 @@ from loaders.protocol import AdapterUse
 from registry import feed, tracing
 from registry.catalog import Caller, Version
 from registry.tracing import NO_TRACES, Traces
-from router import ids, inputs, limits, queue, results
+from router import ids, inputs, limits, queue, repeats, results
 from router.board import Board
 from router.dispatcher import Dispatcher
 from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
 from router.limits import Limiter
 from router.loras import Loras
 from router.queue import Queue
+from router.repeats import Repeats
 from router.requests import Failure, Outcome, Priority, Request, RequestId, State, Status
 from router.rows import AttemptRow, Ending, Entry
 from router.snapshot import Catalogue, Resolved
@@ -47,6 +48,7 @@ class Core:
         dispatcher: Dispatcher,
         limiter: Limiter,
         loras: Loras,
+        repeats: Repeats,
         longest_wait_seconds: float | None = None,
         traces: Traces = NO_TRACES,
         entropy: Entropy = secrets.randbits,
@@ -57,6 +59,7 @@ class Core:
         self._dispatcher = dispatcher
         self._limiter = limiter
         self._loras = loras
+        self._repeats = repeats
         self._longest_wait_seconds = longest_wait_seconds
         self._traces = traces
         self._entropy = entropy
@@ -78,10 +81,16 @@ class Core:
         start_within_seconds: float | None = None,
         webhook_url: str | None = None,
         reuse: bool | None = None,
+        once: str | None = None,
     ) -> RequestId:
-        """Returns after the commit. Raises `UnknownSlugError`, `UnavailableError`, `InvalidInputError`,
-        `OverloadedError`, `QueueUnavailableError`.
+        """Returns after the commit. Who asks again with the same `once` gets the request that there is.
+
+        Raises `UnknownSlugError`, `UnavailableError`, `InvalidInputError`, `OverloadedError`, `RepeatedKeyError`,
+        `QueueUnavailableError`.
         """
+        again = None if once is None else repeats.repeat(caller.organization, once, slug, arguments)
+        if again is not None and (first := await self._repeats.first(again)) is not None:
+            return first
         span = self._traces.begin("submit", tracing.current.get())
         await self._limiter.admit(caller.key_id)
         resolved = self.resolve(caller, slug)
@@ -121,6 +130,8 @@ class Core:
                 seeded=arguments.get("seed") is not None,
             ),
         )
+        if again is not None:
+            request = msgspec.structs.replace(request, id=await self._repeats.claim(again, request.id))
         await self._enqueue(request)
         span.end(request_id=request.id, slug=request.slug, door=door)
         return request.id
@@ -158,6 +169,7 @@ class Core:
         priority: Priority = "normal",
         start_within_seconds: float | None = None,
         reuse: bool | None = None,
+        once: str | None = None,
     ) -> Status:
         """Submit and wait for the end, however long it takes."""
         request_id = await self.submit(
@@ -168,7 +180,10 @@ class Core:
             priority=priority,
             start_within_seconds=start_within_seconds,
             reuse=reuse,
+            once=once,
         )
+        if once is not None and (known := await self.status(caller, request_id)).state.is_final:
+            return known
         return await self._end(request_id)
 
     async def status(self, caller: Caller, request_id: str) -> Status:

@@ -10,6 +10,7 @@ RouterError
 ├── MalformedBodyError           not the JSON that was promised
 ├── UnknownRequestError          no such request, or somebody else's
 ├── AlreadyFinishedError         too late to cancel
+├── RepeatedKeyError             an Idempotency-Key came back with another input
 ├── UnknownFileError             nothing in the file store under this id
 ├── OverloadedError              come back after `retry_after_seconds`
 ├── QueueUnavailableError        the database does not answer; nothing was accepted
@@ -102,6 +103,13 @@ class AlreadyFinishedError(RouterError):
     def __init__(self, request_id: str) -> None:
         super().__init__(f"request {request_id} is already finished")
         self.request_id = request_id
+
+
+class RepeatedKeyError(RouterError):
+    """An Idempotency-Key names one request for a day; another request needs another key."""
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key came with another input before: a new request needs a new key")
 
 
 class UnknownFileError(RouterError):

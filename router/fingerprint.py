@@ -34,11 +34,6 @@ def fingerprint(
     )
 
 
-def idempotency_key(organization: OrganizationName, key: str, values: Mapping[str, Any]) -> Digest:
-    """A caller's own retry key, bound to what was asked: the same key with another input is another request."""
-    return digest_of({"organization": organization, "key": key, "input": canonical(values)})
-
-
 def canonical(value: Any) -> Any:
     """Whole floats become integers, tuples lists; order of keys is left to `digest_of`, which sorts."""
     if isinstance(value, Mapping):

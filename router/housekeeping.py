@@ -14,7 +14,7 @@ import structlog
 
 from registry import database, partitions
 from registry.database import Connection, Database
-from router import results, tables
+from router import repeats, results, tables
 from router.files import FileStore
 from router.loras import Loras
 
@@ -54,6 +54,7 @@ class Housekeeping:
             for query in ("drop_strays", "drop_stray_attempts", "drop_webhooks"):
                 await connection.execute(QUERIES[query], {"first": first})
             await results.drop_before(connection, oldest)
+            await repeats.forget_old(connection)
         await asyncio.to_thread(self._files.drop_before, oldest)
         await self._loras.keep_house(self._days)
 

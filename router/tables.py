@@ -1,5 +1,5 @@
 """The queue's tables, added to the one `MetaData`. `queue` alone writes requests and attempts, `webhooks` the webhooks,
-`limits` the quotas, `foresight` the memory, `results` the results. Pure.
+`limits` the quotas, `foresight` the memory, `results` the results, `repeats` the callers' own names. Pure.
 
 Requests and attempts are partitioned by ranges of the request's UUIDv7, a day each: old days are dropped whole, and an id names
 its partition. `taken` says that a dispatcher has the row in memory, so that others do not take it up.
@@ -117,4 +117,14 @@ results = Table(
     Column("key", Text, primary_key=True),
     Column("outcome", JSON, nullable=False),
     Column("used_at", DateTime(timezone=True), nullable=False, index=True),
+)
+
+repeats = Table(
+    "repeats",
+    metadata,
+    Column("organization", Text, primary_key=True),
+    Column("key", Text, primary_key=True),  # the caller's `Idempotency-Key`
+    Column("asked", Text, nullable=False),  # digest of slug and input
+    Column("request_id", Uuid, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()"), index=True),
 )

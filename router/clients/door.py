@@ -22,6 +22,8 @@ from router.signatures import Signer
 BODY_LIMIT_BYTES = 20 << 20  # pictures may come as data URIs; larger files are uploaded first
 AnyRequest = Request[Any, Any, Any]
 Headers = dict[str, str]
+ONCE = "idempotency-key"
+LONGEST_KEY = 200  # characters, as the admin API's
 Item = TypeVar("Item")
 
 
@@ -50,6 +52,14 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Home = Callable[[], House]  # the house exists once the app runs
+
+
+def once(request: AnyRequest) -> str | None:
+    """The caller's own name for what it asks, under which it may ask again. Raises `MalformedBodyError`."""
+    key = request.headers.get(ONCE)
+    if key is not None and len(key) > LONGEST_KEY:
+        raise MalformedBodyError(f"an Idempotency-Key has at most {LONGEST_KEY} characters")
+    return key or None
 
 
 async def read_object(request: AnyRequest) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from litestar.response import Stream
 
 from registry.catalog import Caller, Slug
 from router.clients import fal_shapes
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, read_object, with_heartbeat
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object, with_heartbeat
 from router.errors import AlreadyFinishedError, UnknownRequestError, UnknownSlugError
 from router.requests import State, Status
 
@@ -76,7 +76,13 @@ async def _run(house: House, request: AnyRequest, path: str) -> Response[Any]:
     arguments = await read_object(request)
     start_within = fal_shapes.start_within_seconds(request.headers)
     status = await house.core.run(
-        caller, slug, arguments, door="fal", start_within_seconds=start_within, reuse=_reuse(request)
+        caller,
+        slug,
+        arguments,
+        door="fal",
+        start_within_seconds=start_within,
+        reuse=_reuse(request),
+        once=once(request),
     )
     return _warned(house, caller, slug, _answer(house, request, status))
 
@@ -101,6 +107,7 @@ async def _submit(house: House, request: AnyRequest, path: str) -> Response[Any]
         start_within_seconds=fal_shapes.start_within_seconds(request.headers),
         webhook_url=request.query_params.get("fal_webhook"),
         reuse=_reuse(request),
+        once=once(request),
     )
     status = await house.core.status(caller, request_id)
     body = {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}

@@ -149,6 +149,7 @@ STATUS: Mapping[type[errors.RouterError], int] = {
     errors.UnavailableError: 422,
     errors.InvalidInputError: 422,
     errors.MalformedBodyError: 422,
+    errors.RepeatedKeyError: 422,
     errors.BodyTooLargeError: 413,
     errors.OverloadedError: 429,
     errors.QueueUnavailableError: 503,

@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 
 from router import errors, limits
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, read_object
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, once, read_object
 from router.errors import MalformedBodyError
 
 PREFIX = "/hf/models"
@@ -20,6 +20,7 @@ CODES: Mapping[type[errors.RouterError], int] = {
     errors.UnavailableError: 422,
     errors.InvalidInputError: 422,
     errors.MalformedBodyError: 400,
+    errors.RepeatedKeyError: 422,
     errors.BodyTooLargeError: 413,
     errors.OverloadedError: 429,
     errors.QueueUnavailableError: 503,
@@ -47,7 +48,9 @@ def router(home: Home) -> Router:
 
 async def _infer(house: House, request: AnyRequest, slug: str) -> Response[Any]:
     caller = house.caller(request)
-    status = await house.core.run(caller, slug, arguments(await read_object(request)), door="huggingface")
+    status = await house.core.run(
+        caller, slug, arguments(await read_object(request)), door="huggingface", once=once(request)
+    )
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
     if outcome.failure is not None:

@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from registry.catalog import Variant
 from router import errors, limits
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, read_object
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, once, read_object
 from router.errors import InvalidInputError, Issue, UnknownSlugError
 from router.requests import StoredFile
 
@@ -31,6 +31,7 @@ CODES: Mapping[type[errors.RouterError], tuple[int, str, str | None]] = {
     errors.UnavailableError: (404, "invalid_request_error", "model_not_available"),
     errors.InvalidInputError: (400, "invalid_request_error", "invalid_value"),
     errors.MalformedBodyError: (400, "invalid_request_error", None),
+    errors.RepeatedKeyError: (422, "invalid_request_error", "idempotency_key_reused"),
     errors.BodyTooLargeError: (413, "invalid_request_error", None),
     errors.OverloadedError: (429, "rate_limit_error", "rate_limit_exceeded"),
     errors.QueueUnavailableError: (503, "server_error", None),
@@ -71,7 +72,9 @@ def router(home: Home) -> Router:
 async def _generate(house: House, request: AnyRequest) -> Response[Any]:
     caller = house.caller(request)
     body = await read_object(request)
-    status = await house.core.run(caller, str(body.get("model", "")), arguments(body), door="openai")
+    status = await house.core.run(
+        caller, str(body.get("model", "")), arguments(body), door="openai", once=once(request)
+    )
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
     headers: Headers = {"x-request-id": status.request.id}

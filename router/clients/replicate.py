@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from registry.catalog import Caller, Digest, Slug, Variant
 from router.clients import replicate_shapes as shapes
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, read_object
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object
 from router.errors import InvalidInputError, Issue, UnknownSlugError
 
 PREFIX = "/replicate/v1"
@@ -79,7 +79,7 @@ async def _create(
     arguments = body.get("input") or {}
     if not isinstance(arguments, Mapping):
         raise InvalidInputError([Issue(location=("input",), message="must be an object", kind="type_error")])
-    request_id = await house.core.submit(caller, slug, arguments, door="replicate")
+    request_id = await house.core.submit(caller, slug, arguments, door="replicate", once=once(request))
     hold = _hold_seconds(request.headers.get("prefer"))
     status = (
         await house.core.wait(caller, request_id, hold)

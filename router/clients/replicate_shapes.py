@@ -110,6 +110,7 @@ CODES: Mapping[type[errors.RouterError], tuple[int, str]] = {
     errors.UnavailableError: (422, "Model not available"),
     errors.InvalidInputError: (422, "Input validation failed"),
     errors.MalformedBodyError: (400, "Malformed request"),
+    errors.RepeatedKeyError: (422, "Idempotency-Key reused"),
     errors.BodyTooLargeError: (413, "Request too large"),
     errors.OverloadedError: (429, "Too many requests"),
     errors.QueueUnavailableError: (503, "Unavailable"),

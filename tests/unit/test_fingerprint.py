@@ -4,7 +4,8 @@ import pytest
 
 from loaders.protocol import AdapterUse
 from registry.catalog import Digest, OrganizationName
-from router.fingerprint import fingerprint, idempotency_key
+from router.fingerprint import fingerprint
+from router.repeats import repeat
 
 VERSION, LORA = Digest("sha256:version"), Digest("sha256:lora")
 INPUT = {
@@ -49,11 +50,15 @@ def test_without_a_seed_every_request_is_new():
     assert fingerprint(VERSION, [], {"prompt": "a red circle"}, ACME) is None
 
 
-def test_a_retry_key_is_bound_to_caller_and_input():
-    keys = {
-        idempotency_key(ACME, "k", INPUT),
-        idempotency_key(OrganizationName("rival"), "k", INPUT),
-        idempotency_key(ACME, "k", INPUT | {"seed": 8}),
-    }
-    assert len(keys) == 3
-    assert idempotency_key(ACME, "k", dict(reversed(INPUT.items()))) in keys
+def test_a_repeat_is_told_by_what_it_asks():
+    asked = [
+        repeat(ACME, "k", slug, values).asked
+        for slug, values in [
+            ("acme/toys", INPUT),
+            ("acme/toys", dict(reversed(INPUT.items()))),
+            ("acme/toys", INPUT | {"seed": 8}),
+            ("acme/toys/late", INPUT),
+        ]
+    ]
+    assert asked[0] == asked[1]
+    assert len(set(asked)) == 3
