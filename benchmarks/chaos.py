@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import os
 import random
+import secrets
 import shutil
 import tempfile
 import time
@@ -87,7 +88,8 @@ class Client:
 
     async def picture(self, call: Call) -> tuple[str, bytes | None, str]:
         """The request's id, its picture's bytes, and what went wrong."""
-        made = await self.call("POST", f"/fal/queue/{call.slug}", json=call.arguments)
+        once = {"idempotency-key": secrets.token_hex(16)}  # so that a second try is the same request
+        made = await self.call("POST", f"/fal/queue/{call.slug}", json=call.arguments, headers=once)
         if made.status_code != 200:
             return "", None, f"{made.status_code} {made.text[:150]}"
         request_id = made.json()["request_id"]
