@@ -27,6 +27,7 @@ IDLE_SECONDS = 1800.0  # that weights stay unused before they are offered for ev
 TAIL_WANTED = 0.02  # probability that a part is wanted within the horizon, below which it is tail
 POPULAR_LOAD = 0.05  # of a GPU: less demand than this waits for its first caller
 ASSUMED_STAGING_SECONDS = 600.0  # while no host is linked that could say
+LOOKED_AT = 64  # hosts, of those that could take a copy
 STAGING_MARGIN = 2.0  # times what the slowest host needs
 NOTHING_EXPECTED: Mapping[Digest, float] = {}
 
@@ -201,32 +202,52 @@ def _stage(
     fleet, bundle = state.fleet, state.fleet.residency.bundles.get(version)
     if bundle is None:
         return []
-    hosts = [host for host in fleet.hosts.values() if not host.draining]
-    having = [host for host in hosts if _has(fleet, bundle, host)]
-    zones = {float(fleet.zone[host.index]) for host in having}
+    having = _holders(fleet, bundle)
+    if len(having) >= copies:
+        return []
+    zones = {fleet.zone.item(index) for index in having}
     priced = []
-    for host in hosts:
-        asked = memory.staged.get((host.hello.host_id, version), -math.inf)
-        idle = host.index not in busy and fleet.mover_free_at[host.index] <= now
-        if host in having or not idle or now - asked < CHURN_SECONDS:
-            continue
-        needs = float(fleet.residency.missing_bytes(bundle)[host.index])
-        if not _fits(state, bundle, host):
-            continue
+    for host in _roomiest(state, memory, busy | having, version, bundle, now):
+        needs = fleet.residency.missing_bytes_at(bundle, host.index)
         keep = set(fleet.residency.bundle_parts[bundle])
         victims, lost = state.valuation.evictions(fleet, host.index, needs, keep)
-        again = state.knobs.spread_seconds * (float(fleet.zone[host.index]) in zones)
-        seconds = float(fleet.residency.seconds(bundle)[host.index])
+        again = state.knobs.spread_seconds * (fleet.zone.item(host.index) in zones)
+        seconds = fleet.residency.seconds_at(bundle, host.index)
         if lost <= regret_limit:
             priced.append((seconds + lost + again, host.hello.host_id, host.index, victims))
     orders: list[Order] = []
-    for _, host_id, index, victims in sorted(priced)[: max(0, copies - len(having))]:
+    for _, host_id, index, victims in sorted(priced)[: copies - len(having)]:
         evicts = tuple(fleet.residency.parts.keys[part] for part in victims)
         busy.add(index)
         memory.staged[host_id, version] = now
         staging = Staging(host_id=host_id, bundles=(version,), evicts=evicts)
         orders.append(Stage(staging=staging, pin_until=until, reason=reason))
     return orders
+
+
+def _holders(fleet: Fleet, bundle: int) -> set[int]:
+    """Hosts that have it, or have it on its way, and will be there."""
+    found = (fleet.residency.missing_bytes(bundle) == 0).nonzero()[0].tolist()
+    return {index for index in found if (host := fleet.by_index[index]) is not None and not host.draining}
+
+
+def _roomiest(
+    state: State, memory: Memory, apart: set[int], version: Digest, bundle: int, now: float
+) -> list[Host]:
+    """Hosts whose mover idles and that could take it: those that have to let go least, a few of a large fleet."""
+    fleet = state.fleet
+    short = fleet.used_bytes + fleet.residency.missing_bytes(bundle) - fleet.budget_bytes
+    idle = (fleet.mover_free_at <= now).nonzero()[0]
+    found: list[Host] = []
+    for index in idle[np.argsort(np.maximum(short[idle], 0.0), kind="stable")].tolist():
+        host = fleet.by_index[index]
+        if host is None or host.draining or index in apart or not _fits(state, bundle, host):
+            continue
+        if now - memory.staged.get((host.hello.host_id, version), -math.inf) >= CHURN_SECONDS:
+            found.append(host)
+        if len(found) == LOOKED_AT:
+            break
+    return found
 
 
 def _has(fleet: Fleet, bundle: int, host: Host) -> bool:

@@ -1,19 +1,21 @@
 """What it costs to let weights go: the expected seconds of loading them again.
 
-Pure. A part is worth (probability that it is wanted before it would have left anyway) x (seconds to load it),
-discounted when the fleet holds more copies than demand asks for. Rates are read from `demand` every few seconds.
+Pure. A copy of a part is worth (probability that it is wanted, while all other copies are busy, before it would have
+left anyway) x (seconds to load it). Rates are read from `demand` every few seconds.
 """
+
+import math
 
 import numpy as np
 
-from router.demand import FAST, SLOW, TARGET_LOAD, Demand
+from router.demand import FAST, SLOW, Demand
 from router.fleet import Fleet
 from router.grid import Ints
 from router.hosts import Host
 from router.residency import ABSENT, DEVICE, Residency
 
 HORIZON_SECONDS = 600.0  # for which an unused part would have stayed on the device
-SPARE_SHARE = 0.5  # of its worth that a copy keeps which demand does not ask for
+LEAST_BUSY, MOST_BUSY = 0.2, 0.95  # chance that a host with a copy is busy when the copy is wanted
 REFRESH_SECONDS = 5.0
 DEARER = 100  # times, to let go what is wanted on this host or by a launch
 BELOW = (1 << DEVICE) - 1  # the bits of the tiers that a part falls back to
@@ -26,9 +28,11 @@ class Valuation:
         self._at = -np.inf
         self._known = 0
         self._bundles: Ints = np.zeros(0, dtype=np.int64)
+        self._is_version: list[bool] = []  # by demand's index
         # Lists, because placement reads a few entries at a time.
         self._wanted: list[float] = []  # probability that a part is wanted within the horizon
-        self._copies: list[float] = []  # that demand asks for
+        self._rates: list[float] = []  # requests a second
+        self._busy = LEAST_BUSY
         self._fixed: list[float] = []  # seconds that loading it costs whatever its size
         self.kept: frozenset[int] = frozenset()  # parts that a launch wants warm, asked for or not
 
@@ -39,16 +43,18 @@ class Valuation:
         self._at, self._known = now, len(residency.parts)
         by_digest = self._rows(residency, demand)
         rates = np.zeros(len(residency.bundles))
-        busy = np.zeros(len(residency.bundles))
         if len(by_digest):
             fast, slow = demand.request_rates(now, FAST), demand.request_rates(now, SLOW)
             np.add.at(rates, by_digest, (fast + slow) / 2)
-            np.add.at(busy, by_digest, np.maximum(demand.busy_rates(now, FAST), demand.busy_rates(now, SLOW)))
+            wanted = demand.busy_rates(now, FAST)[
+                self._is_version
+            ].sum()  # a run is counted for its adapters too
+            speeds = sum(host.hello.speed for host in fleet.hosts.values())
+            self._busy = min(MOST_BUSY, max(LEAST_BUSY, float(wanted) / max(speeds, 1e-9)))
         parts, owners = residency.pairs()
         part_rates = np.bincount(parts, weights=rates[owners], minlength=self._known)
-        part_busy = np.bincount(parts, weights=busy[owners], minlength=self._known)
+        self._rates = part_rates.tolist()
         self._wanted = (-np.expm1(-part_rates * HORIZON_SECONDS)).tolist()
-        self._copies = np.maximum(1.0, np.ceil(part_busy / TARGET_LOAD)).tolist()
         fixed = np.zeros(self._known)
         fixed[parts] = residency.fixed_seconds()[owners]
         self._fixed = fixed.tolist()
@@ -59,6 +65,7 @@ class Valuation:
         if fresh:
             known = [residency.bundles.get(digest) or 0 for digest in fresh]
             self._bundles = np.append(self._bundles, np.array(known, dtype=np.int64))
+            self._is_version += [residency.described[bundle].kind == "version" for bundle in known]
         return self._bundles
 
     def wanted(self, part: int) -> float:
@@ -74,8 +81,8 @@ class Valuation:
         seconds += self._fixed[part]
         if part in self.kept:
             return seconds
-        spare = fleet.residency.copies[part] > self._copies[part]
-        return (SPARE_SHARE if spare else 1.0) * self._wanted[part] * seconds
+        rate = self._rates[part] * self._busy ** max(0, fleet.residency.copies[part] - 1)
+        return -math.expm1(-rate * HORIZON_SECONDS) * seconds
 
     def evictions(
         self, fleet: Fleet, host: int, needs_bytes: float, keep: set[int]

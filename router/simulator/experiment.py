@@ -32,7 +32,7 @@ class Contender:
 
 
 def _marquee(workload: Workload, seed: int) -> Policy:
-    return Marquee(workload.bundles, workload.prior_seconds)
+    return Marquee(workload.bundles, workload.prior_seconds, launches=workload.launches)
 
 
 def _peer(kind: type) -> Callable[[Workload, int], Policy]:

@@ -1,20 +1,22 @@
 """Marquee's own router in the simulation: the production placement code behind the policy seam. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from loaders.protocol import AttemptKey, Done, FromHost, Hello
 from registry.catalog import Digest, OrganizationName
-from router import placement
+from router import placement, prewarm
 from router.demand import Demand, RunTimes
 from router.fairness import Fairness
 from router.fleet import Fleet
-from router.hosts import Assigned, Joined, Left, Reported
+from router.hosts import Assigned, Joined, Left, Reported, Staging
 from router.pricing import Knobs, State
 from router.requests import RequestId
 from router.residency import Bundle
 from router.simulator.engine import Send, StageOrder
 from router.simulator.workload import Job
 from router.waiting import Waiting, Work
+
+LOOK_SECONDS = 3.0
 
 
 class Marquee:
@@ -29,6 +31,7 @@ class Marquee:
         bundles: Iterable[Bundle],
         priors: Mapping[Digest, float],
         knobs: Knobs | None = None,
+        launches: Sequence[prewarm.Launch] = (),
     ) -> None:
         self.state = State(
             fleet=Fleet(),
@@ -41,6 +44,8 @@ class Marquee:
             self.state.fleet.describe(bundle)
         self._jobs: dict[str, Job] = {}
         self._placed: dict[str, placement.Decision] = {}
+        self._memory, self._launches = prewarm.Memory(), launches
+        self._look_at = LOOK_SECONDS
         self.decisions = 0
 
     def joined(self, hello: Hello, now: float) -> None:
@@ -68,7 +73,7 @@ class Marquee:
             placement.finished(self.state, decision.run_seconds, decision.work, host, message.timings.run)
 
     def act(self, now: float) -> Sequence[Send | StageOrder]:
-        orders: list[Send | StageOrder] = []
+        orders: list[Send | StageOrder] = list(self._look(now)) if now >= self._look_at else []
         while decision := placement.choose(self.state, now):
             self.decisions += 1
             assigned = Assigned(
@@ -82,9 +87,20 @@ class Marquee:
             self._placed[decision.request_id] = decision
             orders.append(Send(self._jobs.pop(decision.request_id), decision.host_id, decision.evicts))
         while staging := placement.prefetch(self.state, now):
-            placement.fold(self.state, staging, now)
-            orders.append(StageOrder(staging.bundles, staging.host_id, staging.evicts))
+            orders.append(self._stage(staging, now))
         return orders
 
+    def _look(self, now: float) -> Iterator[StageOrder]:
+        """What the dispatcher's `foresight` does every few seconds; offers of the cold tail are left out."""
+        self._look_at = now + LOOK_SECONDS
+        self.state.fleet.give_up_overdue(now)
+        for order in prewarm.plan(self.state, self._memory, self._launches, now):
+            if isinstance(order, prewarm.Stage):
+                yield self._stage(order.staging, now)
+
+    def _stage(self, staging: Staging, now: float) -> StageOrder:
+        placement.fold(self.state, staging, now)
+        return StageOrder(staging.bundles, staging.host_id, staging.evicts)
+
     def wake_at(self, now: float) -> float | None:
-        return None
+        return self._look_at

@@ -27,6 +27,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     stalled: float  # share of GPU time that waited for weights
     loading: float  # share of time the movers were busy
     fairness: float  # largest customer's mean slowdown over the mean of all customers
+    worst: float  # that largest mean slowdown
     unfinished: int
 
 
@@ -36,6 +37,7 @@ def measure(run: Run) -> Figures:
     slowdown = latency / np.array([job.run_seconds for job in done])
     gpu_seconds = len(run.machines) * run.ended_at
     tallies = [machine.tally for machine in run.machines]
+    by_customer = _by_customer(done, slowdown)
     per_thousand = 1000 / len(done)
     p50, p95, p99 = np.percentile(latency, [50, 95, 99])
     return Figures(
@@ -48,7 +50,8 @@ def measure(run: Run) -> Figures:
         lora_loads=sum(tally.lora_loads for tally in tallies) * per_thousand,
         stalled=sum(tally.stalled_seconds for tally in tallies) / gpu_seconds,
         loading=sum(tally.load_seconds for tally in tallies) / gpu_seconds,
-        fairness=_fairness(done, slowdown),
+        fairness=max(by_customer) / float(np.mean(by_customer)) if by_customer else math.nan,
+        worst=max(by_customer, default=math.nan),
         unfinished=len(run.jobs) - len(done),
     )
 
@@ -57,12 +60,12 @@ def latencies(run: Run, jobs: Sequence[Job]) -> Floats:
     return np.array([run.finished_at[job.number] - job.arrives_at for job in jobs])
 
 
-def _fairness(jobs: Sequence[Job], slowdown: Floats) -> float:
-    by_customer: dict[str, list[float]] = {}
+def _by_customer(jobs: Sequence[Job], slowdown: Floats) -> list[float]:
+    """Mean slowdown of each customer with enough requests to say something."""
+    found: dict[str, list[float]] = {}
     for job, value in zip(jobs, slowdown.tolist(), strict=True):
-        by_customer.setdefault(job.customer, []).append(value)
-    means = [float(np.mean(v)) for v in by_customer.values() if len(v) >= FAIR_LEAST_REQUESTS]
-    return max(means) / (sum(means) / len(means)) if means else math.nan
+        found.setdefault(job.customer, []).append(value)
+    return [float(np.mean(values)) for values in found.values() if len(values) >= FAIR_LEAST_REQUESTS]
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

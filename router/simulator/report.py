@@ -19,7 +19,8 @@ COLUMNS = (
     ("base_loads", "base loads /1k", 1.0),
     ("lora_loads", "LoRA loads /1k", 1.0),
     ("stalled", "GPU time waiting for weights %", 100.0),
-    ("fairness", "max / mean slowdown", 1.0),
+    ("worst", "worst customer's slowdown", 1.0),
+    ("fairness", "over the mean one", 1.0),
 )
 
 

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import yaml
 
-from registry.catalog import Digest
+from registry.catalog import Digest, Slug
+from router import prewarm
 from router.residency import Bundle, Part
 from router.simulator import synthetic, traces
 from router.simulator.engine import HostPlan, Outage
@@ -20,6 +21,7 @@ from router.simulator.machine import HostType
 from router.simulator.synthetic import Market
 from router.simulator.workload import GB, Job, Workload, arrival_rate
 
+STAGING_SECONDS = 60.0  # before a launch opens
 VIDEO = Digest("long-video")
 VIDEO_SECONDS = 900.0
 VIDEO_SIGMA, VIDEO_NOISE = (
@@ -42,6 +44,7 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_seconds: float
     share: float
     size_gb: float = 12.0
+    prewarm_replicas: int = 0  # that its window asks for; the peers know no such thing
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,7 +112,14 @@ def _with_launch(made: Workload, launch: Launch, name: Digest, rng: np.random.Ge
     ]
     bundle = _bundle(name, launch.size_gb)
     prior = {**made.prior_seconds, name: made.mean_run_seconds}
-    return Workload(made.name, [*made.bundles, bundle], jobs, prior)
+    planned = prewarm.Launch(
+        slug=Slug(name),
+        version=name,
+        replicas=launch.prewarm_replicas,
+        stage_at=launch.at_seconds - STAGING_SECONDS,
+        opens_at=launch.at_seconds,
+    )
+    return Workload(made.name, [*made.bundles, bundle], jobs, prior, [*made.launches, planned])
 
 
 def _with_videos(made: Workload, share: float, rng: np.random.Generator) -> Workload:
@@ -129,7 +139,8 @@ def _with_videos(made: Workload, share: float, rng: np.random.Generator) -> Work
     for job in jobs:
         job.arrives_at *= stretch
     prior = {**made.prior_seconds, VIDEO: VIDEO_SECONDS}
-    return Workload(f"{made.name}, long videos", [*made.bundles, _bundle(VIDEO, 28.6)], jobs, prior)
+    bundles = [*made.bundles, _bundle(VIDEO, 28.6)]
+    return Workload(f"{made.name}, long videos", bundles, jobs, prior, made.launches)
 
 
 def _bundle(name: Digest, size_gb: float) -> Bundle:

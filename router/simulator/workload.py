@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from registry.catalog import Digest
+from router.prewarm import Launch
 from router.residency import Bundle
 
 GB = 1_000_000_000
@@ -33,6 +34,7 @@ class Workload:
     bundles: Sequence[Bundle]
     jobs: Sequence[Job]
     prior_seconds: dict[Digest, float]
+    launches: Sequence[Launch] = ()  # that the catalogue says should be warm when they open
 
     @property
     def mean_run_seconds(self) -> float:

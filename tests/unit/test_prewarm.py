@@ -1,5 +1,6 @@
 """What is staged and dropped ahead of any request: launches, what is popular, the cold tail; each order given once."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +16,7 @@ from router.hosts import Joined, Reported
 from router.placement import State
 from router.prewarm import Drop, Launch, Memory, Stage
 from router.residency import Bundle, Part
+from router.valuation import HORIZON_SECONDS, MOST_BUSY
 from router.waiting import Waiting
 from tests.live import manifest
 
@@ -114,6 +116,22 @@ def test_popular_models_get_the_copies_that_their_demand_fills() -> None:
     state = state_with({"a": ("old",), "b": (), "c": ()})
     want(state, "old", 10, 45.0)  # 450 busy seconds in five minutes: two copies and a half
     assert sorted(carry_out(state, Memory(), ())) == ["b", "c"]
+
+
+def test_a_copy_is_worth_less_the_more_hosts_could_stand_in_for_it() -> None:
+    worths = {}
+    for holders in (1, 2, 3):
+        models = {name: ("old",) if number < holders else () for number, name in enumerate("abcd")}
+        state = state_with(models)
+        want(state, "old", 4, 300.0)  # 4 busy hosts' worth of four: as busy as it is counted
+        state.valuation.refresh(state.fleet, state.demand, NOW)
+        part = state.fleet.residency.parts[Digest("old")]
+        worths[holders] = state.valuation.worth(state.fleet, state.fleet.hosts["a"], part)
+    rate = float(state.demand.request_rates(NOW, 0)[0] + state.demand.request_rates(NOW, 1)[0]) / 2
+    seconds = state.fleet.residency.seconds_at(state.fleet.residency.bundles[Digest("old")], 3)
+    wanted = [1 - math.exp(-rate * MOST_BUSY**others * HORIZON_SECONDS) for others in (0, 1, 2)]
+    assert worths == {n + 1: pytest.approx(share * seconds) for n, share in enumerate(wanted)}
+    assert worths[1] > worths[2] > worths[3]
 
 
 def test_little_demand_waits_for_its_caller() -> None:
