@@ -27,6 +27,7 @@ IDLE_SECONDS = 1800.0  # that weights stay unused before they are offered for ev
 TAIL_WANTED = 0.02  # probability that a part is wanted within the horizon, below which it is tail
 POPULAR_LOAD = 0.05  # of a GPU: less demand than this waits for its first caller
 ASSUMED_STAGING_SECONDS = 600.0  # while no host is linked that could say
+OCCUPIED_SECONDS = 60.0
 LOOKED_AT = 64  # hosts, of those that could take a copy
 STAGING_MARGIN = 2.0  # times what the slowest host needs
 NOTHING_EXPECTED: Mapping[Digest, float] = {}
@@ -202,18 +203,20 @@ def _stage(
     fleet, bundle = state.fleet, state.fleet.residency.bundles.get(version)
     if bundle is None:
         return []
-    having = _holders(fleet, bundle)
+    occupied: set[int] = set() if until else _occupied(fleet, now)
+    having = _holders(fleet, bundle) - occupied
     if len(having) >= copies:
         return []
-    zones = {fleet.zone.item(index) for index in having}
+    saved = state.valuation.of_another(fleet, bundle)
+    zones = {fleet.zone[index] for index in having}
     priced = []
-    for host in _roomiest(state, memory, busy | having, version, bundle, now):
+    for host in _roomiest(state, memory, busy | having | occupied, version, bundle, now):
         needs = fleet.residency.missing_bytes_at(bundle, host.index)
         keep = set(fleet.residency.bundle_parts[bundle])
         victims, lost = state.valuation.evictions(fleet, host.index, needs, keep)
-        again = state.knobs.spread_seconds * (fleet.zone.item(host.index) in zones)
+        again = state.knobs.spread_seconds * (fleet.zone[host.index] in zones)
         seconds = fleet.residency.seconds_at(bundle, host.index)
-        if lost <= regret_limit:
+        if lost <= (regret_limit if until else min(regret_limit, saved * seconds)):
             priced.append((seconds + lost + again, host.hello.host_id, host.index, victims))
     orders: list[Order] = []
     for _, host_id, index, victims in sorted(priced)[: copies - len(having)]:
@@ -231,13 +234,19 @@ def _holders(fleet: Fleet, bundle: int) -> set[int]:
     return {index for index in found if (host := fleet.by_index[index]) is not None and not host.draining}
 
 
+def _occupied(fleet: Fleet, now: float) -> set[int]:
+    """Hosts whose device is not free for long, so that a copy there helps nobody: a long video runs."""
+    return set((fleet.free_at(now) > now + OCCUPIED_SECONDS).nonzero()[0].tolist())
+
+
 def _roomiest(
     state: State, memory: Memory, apart: set[int], version: Digest, bundle: int, now: float
 ) -> list[Host]:
     """Hosts whose mover idles and that could take it: those that have to let go least, a few of a large fleet."""
     fleet = state.fleet
-    short = fleet.used_bytes + fleet.residency.missing_bytes(bundle) - fleet.budget_bytes
-    idle = (fleet.mover_free_at <= now).nonzero()[0]
+    numbers = fleet.arrays
+    short = numbers.used_bytes + fleet.residency.missing_bytes(bundle) - numbers.budget_bytes
+    idle = (numbers.mover_free_at <= now).nonzero()[0]
     found: list[Host] = []
     for index in idle[np.argsort(np.maximum(short[idle], 0.0), kind="stable")].tolist():
         host = fleet.by_index[index]

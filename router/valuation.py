@@ -84,6 +84,15 @@ class Valuation:
         rate = self._rates[part] * self._busy ** max(0, fleet.residency.copies[part] - 1)
         return -math.expm1(-rate * HORIZON_SECONDS) * seconds
 
+    def of_another(self, fleet: Fleet, bundle: int) -> float:
+        """Probability that one more copy of all of it is wanted within the horizon, because all others are busy."""
+        parts = [part for part in fleet.residency.bundle_parts[bundle] if part < self._known]
+        if not parts:
+            return 0.0
+        rate = min(self._rates[part] for part in parts)  # what is shared is wanted by others too
+        copies = min(fleet.residency.copies[part] for part in parts)
+        return -math.expm1(-rate * self._busy**copies * HORIZON_SECONDS)
+
     def evictions(
         self, fleet: Fleet, host: int, needs_bytes: float, keep: set[int]
     ) -> tuple[tuple[int, ...], float]:

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from loaders.protocol import Held, Hello, Residency, Speeds
+from loaders.protocol import AttemptKey, Held, Hello, Residency, Speeds
 from registry.catalog import Digest, Release, Share, Slug, Version, Window
 from router import placement, prewarm
 from router.demand import Demand, RunTimes
 from router.fairness import Fairness
 from router.fleet import Fleet
-from router.hosts import Joined, Reported
+from router.hosts import Assigned, Joined, Reported
 from router.placement import State
 from router.prewarm import Drop, Launch, Memory, Stage
 from router.residency import Bundle, Part
@@ -116,6 +116,18 @@ def test_popular_models_get_the_copies_that_their_demand_fills() -> None:
     state = state_with({"a": ("old",), "b": (), "c": ()})
     want(state, "old", 10, 45.0)  # 450 busy seconds in five minutes: two copies and a half
     assert sorted(carry_out(state, Memory(), ())) == ["b", "c"]
+
+
+def test_a_host_that_runs_a_long_video_neither_counts_as_a_copy_nor_gets_one() -> None:
+    state = state_with({"a": ("old",), "b": (), "c": ()})
+    want(state, "old", 5, 60.0)  # one copy and a half: two
+    for host in ("a", "b"):
+        assigned = Assigned(
+            host_id=host, attempt=AttemptKey(host, 1), bundles=(Digest("rare"),), run_seconds=900.0
+        )
+        placement.fold(state, assigned, NOW)
+    assert carry_out(state, Memory(), ()) == ["c"]
+    assert carry_out(state, Memory(), (launch(2, version="old"),)) == [], "for a launch a's copy counts"
 
 
 def test_a_copy_is_worth_less_the_more_hosts_could_stand_in_for_it() -> None:
