@@ -76,6 +76,7 @@ async def _fold(connection: Connection) -> int:
     else:
         count = await _add(connection, "usage_records", OLDER, bounds)
         count += await _add(connection, "usage_records", RECENT, bounds | {"low": bounds["recent_below"]})
+    await connection.execute(QUERIES["mend_months"])
     recent_from, _ = partitions.bounds(dt.datetime.now(dt.UTC).date() - RECENT_DAYS)
     await connection.execute(QUERIES["advance"], {"high": bounds["high"], "recent_from": recent_from})
     return count

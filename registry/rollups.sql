@@ -83,6 +83,13 @@ WITH fresh AS MATERIALIZED (
 )
 SELECT count(*) AS rows FROM fresh
 
+-- name: mend_months
+-- A gateway of the release that knew no `organization_months` folds past it; `customer_months` says what is missing.
+INSERT INTO organization_months AS o
+SELECT month, organization, sum(requests), sum(amount) FROM customer_months GROUP BY 1, 2
+ON CONFLICT (month, organization) DO UPDATE SET requests = excluded.requests, amount = excluded.amount
+WHERE (o.requests, o.amount) IS DISTINCT FROM (excluded.requests, excluded.amount)
+
 -- name: advance
 -- Remembers that the whole ledger is folded, and from which id on rows will be recent until the next time.
 INSERT INTO rollup_state (folded_below, recent_below, recent_from) VALUES (%(high)s, %(high)s, %(recent_from)s)

@@ -88,6 +88,16 @@ async def test_a_transaction_still_open_is_neither_counted_nor_forgotten(db: Dat
     assert await rollups.fold(db) == 20
 
 
+async def test_what_the_former_release_folded_past_the_newest_table_comes_in(db: Database) -> None:
+    await write(db, ledger(9, 40))
+    await rollups.fold(db)
+    async with db.transaction() as connection:
+        await connection.execute("DELETE FROM organization_months WHERE organization = 'acme'")
+        await connection.execute("UPDATE organization_months SET requests = requests - 1")
+    await rollups.fold(db)
+    assert await rollups.differences(db) == dict.fromkeys(rollups.TABLES, 0)
+
+
 async def test_folding_twice_at_once_counts_once(db: Database) -> None:
     await write(db, ledger(3, 50))
     assert sorted(await asyncio.gather(rollups.fold(db), rollups.fold(db))) == [0, 50]
