@@ -15,7 +15,6 @@ from typing import Any
 import prometheus_client
 import structlog
 from litestar import Request, Response, get
-from litestar.datastructures import MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.middleware import ASGIMiddleware
@@ -93,6 +92,14 @@ class Metrics:
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
         )
+        self._seconds_of: dict[tuple[str, str, int], prometheus_client.Histogram] = {}
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        labels = (method, route, status)
+        child = self._seconds_of.get(labels)
+        if child is None:
+            child = self._seconds_of[labels] = self.http_seconds.labels(method, route, str(status))
+        child.observe(seconds)
 
     def text(self) -> bytes:
         return prometheus_client.generate_latest(self.registry)
@@ -220,11 +227,11 @@ def plumbing(metrics: Metrics, traces: Traces = NO_TRACES) -> dict[str, Any]:
     async def finish(message: Message, scope: Scope) -> None:
         if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
             return
-        MutableScopeHeaders.from_message(message)[REQUEST_ID_HEADER] = request_id(scope)
+        told = (REQUEST_ID_HEADER.encode(), request_id(scope).encode())
+        message["headers"] = [*message.get("headers", ()), told]
         route = scope.get("path_template") or "unmatched"
         if (started_at := scope["state"].get("started_at")) is not None:
-            labels = (scope["method"], route, str(message["status"]))
-            metrics.http_seconds.labels(*labels).observe(time.perf_counter() - started_at)
+            metrics.answered(scope["method"], route, message["status"], time.perf_counter() - started_at)
 
     @get("/metrics", include_in_schema=False, media_type="text/plain; version=0.0.4; charset=utf-8")
     async def read_metrics() -> bytes:

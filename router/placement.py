@@ -13,7 +13,8 @@ import numpy as np
 from registry.catalog import Digest
 from router.grid import Floats
 from router.hosts import Assigned, FleetEvent, Left, Staging
-from router.pricing import Candidate, Knobs, Priced, Prices, State, planned_parts
+from router.knobs import Knobs
+from router.pricing import Candidate, Priced, Prices, State, planned_parts
 from router.requests import RequestId
 from router.waiting import FEW, LOW_TAG, NOWHERE, Work
 

@@ -17,26 +17,13 @@ from router.demand import Demand, RunTimes
 from router.fairness import Fairness
 from router.fleet import Fleet
 from router.grid import Floats, cells
+from router.knobs import Knobs
 from router.numbers import NEVER
 from router.valuation import Valuation
 from router.waiting import Entry, Waiting
 
+FEW = 8  # hosts, up to which each is priced by itself: quicker than numpy's calls
 READY_LOOKED_AT = 16  # hosts that could begin now, some of them late with what they run
-
-
-class Knobs(msgspec.Struct, frozen=True, kw_only=True):
-    """Weights of the price's terms; the simulator tunes them."""
-
-    regret: float = 2.0  # of a second of expected reloading, where others wait
-    order: float = 0.1  # seconds that a second of virtual time (fair order) is worth
-    steal_margin_seconds: float = 0.5  # that a host must gain before it takes what is planned elsewhere
-    spread_seconds: float = 0.5  # price of a second copy in the same failure domain
-    mover: float = 0.6  # of a second of loading, hidden or not, where others wait for movers and devices
-    scarce: float = 1.0  # planned requests per host, from which on these two have their whole price
-    least_scarcity: float = 0.1  # of it that regret has on an idle fleet
-    stall: float = 1.0
-    prefetch_regret_seconds: float = 2.0  # that fetching ahead for a plan may cost
-    shortlist: int = 4  # hosts whose eviction regret is worked out
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,11 +104,10 @@ class Prices:
         None to have them all compared, as one of these has plans or memory that has to be looked at.
         """
         fleet, waiting, count = self.state.fleet, self.state.waiting, self.state.knobs.shortlist
-        hosts, total_bytes = fleet.free_by(self.now), 0
+        hosts = fleet.free_by(self.now)
         for bundle in self.entry.bundles:
             hosts &= fleet.residency.holders(bundle)
-            total_bytes += fleet.residency.size_bytes(bundle)
-        if not hosts or not fleet.same_slowness or total_bytes > fleet.least_budget_bytes:
+        if not hosts or not fleet.same_slowness or self._total_bytes() > fleet.least_budget_bytes:
             return None
         if any(hosts >> host & 1 for host in waiting.planned_on):
             return None
@@ -165,9 +151,7 @@ class Prices:
         if self._mover:
             bounds += fetch * self._mover
         bounds += fleet.run_seconds(self.entry.run_seconds)
-        sizes = fleet.residency.size_bytes
-        total_bytes = sum([sizes(bundle) for bundle in self.entry.bundles])
-        if total_bytes > fleet.least_budget_bytes:
+        if (total_bytes := self._total_bytes()) > fleet.least_budget_bytes:
             bounds[fleet.arrays.budget_bytes < total_bytes] = NEVER
         for name in self.entry.work.excluded_hosts:
             if (index := fleet.names.get(name)) is not None:
@@ -176,10 +160,13 @@ class Prices:
 
     def _nearest(self, include: int | None) -> list[Offer]:
         """The hosts that are cheapest before regret, cheapest first; `include` in any case, if it can run it."""
-        waiting, count, fetch = self.state.waiting, self.state.knobs.shortlist, self._fetches()
-        self._ahead = waiting.planned_ahead(self._tag, len(fetch))
+        fleet = self.state.fleet
+        self._ahead = self.state.waiting.planned_ahead(self._tag, len(fleet.by_index))
         if self._ahead is not None and include is not None:
             self._ahead[include] = 0.0
+        if len(fleet.hosts) <= FEW:
+            return self._all(include)
+        count, fetch = self.state.knobs.shortlist, self._fetches()
         bounds = self._bounds(fetch)
         bound_of, fetch_of = cells(bounds), fetch.item
         extra = None
@@ -197,6 +184,26 @@ class Prices:
         if extra is not None and extra not in found:
             found.append(extra)
         return found
+
+    def _all(self, include: int | None) -> list[Offer]:
+        """The same without bounds."""
+        fleet, work, bundles = self.state.fleet, self.entry.work, self.entry.bundles
+        seconds, total_bytes = fleet.residency.seconds_at, self._total_bytes()
+        found: list[Offer] = []
+        for name, host in fleet.hosts.items():
+            if total_bytes <= fleet.budget_bytes[host.index] and name not in work.excluded_hosts:
+                fetch = sum([seconds(bundle, host.index) for bundle in bundles])
+                insort(found, self._offer(host.index, fetch))
+        count = self.state.knobs.shortlist
+        return [
+            offer
+            for place, offer in enumerate(found)
+            if offer.done_at < NEVER / 2 and (place < count or offer.host == include)
+        ]
+
+    def _total_bytes(self) -> int:
+        sizes = self.state.fleet.residency.size_bytes
+        return sum([sizes(bundle) for bundle in self.entry.bundles])
 
     def _offer(self, host: int, fetch: float) -> Offer:
         """The exact price on one host."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
+from litestar import types as asgi
 from litestar.exceptions import ClientException
 
 from registry.catalog import Caller, Scope
@@ -49,6 +50,21 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     def data_uri(self, file: StoredFile) -> str:
         content = self.files.find(file.id).path.read_bytes()
         return f"data:{file.content_type};base64,{base64.b64encode(content).decode()}"
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """A JSON answer as it goes out, with nothing to look up or convert: the framework's own costs a tenth of a run."""
+
+    content: Any
+    status_code: int = 200
+    headers: Headers = msgspec.field(default_factory=dict)
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        body = msgspec.json.encode(self.content)
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **self.headers}
+        encoded = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": encoded})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 Home = Callable[[], House]  # the house exists once the app runs

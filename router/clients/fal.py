@@ -8,13 +8,23 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from litestar import Response, Router, get, post, put
+from litestar import Router, get, post, put
 from litestar.params import FromPath
 from litestar.response import Stream
+from litestar.types import ASGIApp
 
 from registry.catalog import Caller, Slug
 from router.clients import fal_shapes
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object, with_heartbeat
+from router.clients.door import (
+    BODY_LIMIT_BYTES,
+    Answer,
+    AnyRequest,
+    Home,
+    House,
+    once,
+    read_object,
+    with_heartbeat,
+)
 from router.errors import AlreadyFinishedError, UnknownRequestError, UnknownSlugError
 from router.requests import State, Status
 
@@ -28,15 +38,15 @@ def router(home: Home) -> Router:
     """`home` is asked on each call."""
 
     @post("/run/{slug:path}", status_code=200)
-    async def run(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+    async def run(request: AnyRequest, slug: FromPath[str]) -> ASGIApp:
         return await _run(home(), request, slug)
 
     @post("/queue/{slug:path}", status_code=200)
-    async def submit(request: AnyRequest, slug: FromPath[str]) -> Response[Any]:
+    async def submit(request: AnyRequest, slug: FromPath[str]) -> ASGIApp:
         return await _submit(home(), request, slug)
 
     @get("/queue/{path:path}")
-    async def read(request: AnyRequest, path: FromPath[str]) -> Response[Any] | Stream:
+    async def read(request: AnyRequest, path: FromPath[str]) -> ASGIApp:
         job, action = _job(path)
         house = home()
         caller = house.caller(request)
@@ -44,14 +54,15 @@ def router(home: Home) -> Router:
             case "status":
                 return await _status(house, request, caller, job)
             case "status/stream":
-                return await _stream(house, request, caller, job)
+                stream = await _stream(house, request, caller, job)
+                return stream.to_asgi_response(app=None, request=request)
             case "" | "response":
                 return await _result(house, request, caller, job)
             case _:
                 raise UnknownRequestError(job)
 
     @put("/queue/{path:path}")
-    async def cancel(request: AnyRequest, path: FromPath[str]) -> Response[Any]:
+    async def cancel(request: AnyRequest, path: FromPath[str]) -> ASGIApp:
         job, action = _job(path)
         if action != "cancel":
             raise UnknownRequestError(job)
@@ -70,7 +81,7 @@ def router(home: Home) -> Router:
     )
 
 
-async def _run(house: House, request: AnyRequest, path: str) -> Response[Any]:
+async def _run(house: House, request: AnyRequest, path: str) -> Answer:
     caller = house.caller(request)
     slug = _slug(house, path)
     arguments = await read_object(request)
@@ -87,14 +98,14 @@ async def _run(house: House, request: AnyRequest, path: str) -> Response[Any]:
     return _warned(house, caller, slug, _answer(house, request, status))
 
 
-def _warned(house: House, caller: Caller, slug: str, response: Response[Any]) -> Response[Any]:
+def _warned(house: House, caller: Caller, slug: str, answer: Answer) -> Answer:
     """A variant that will end says so with every answer."""
     catalogue = house.core.catalogue
-    response.headers.update(catalogue.now.farewell(Slug(slug), caller, catalogue.clock()))
-    return response
+    answer.headers.update(catalogue.now.farewell(Slug(slug), caller, catalogue.clock()))
+    return answer
 
 
-async def _submit(house: House, request: AnyRequest, path: str) -> Response[Any]:
+async def _submit(house: House, request: AnyRequest, path: str) -> Answer:
     caller = house.caller(request)
     slug = _slug(house, path)
     arguments = await read_object(request)
@@ -112,14 +123,14 @@ async def _submit(house: House, request: AnyRequest, path: str) -> Response[Any]
     status = await house.core.status(caller, request_id)
     body = {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}
     content = body | {"gateway_request_id": request_id} | _urls(house, request, status)
-    return _warned(house, caller, slug, Response(content, headers={REQUEST_ID: request_id}))
+    return _warned(house, caller, slug, Answer(content=content, headers={REQUEST_ID: request_id}))
 
 
-async def _status(house: House, request: AnyRequest, caller: Caller, job: str) -> Response[Any]:
+async def _status(house: House, request: AnyRequest, caller: Caller, job: str) -> Answer:
     status = await house.core.status(caller, job)
     content = fal_shapes.status(status, with_logs=_wants_logs(request)) | _urls(house, request, status)
     code = 200 if status.state.is_final else 202
-    return Response(content, status_code=code, headers={REQUEST_ID: status.request.id})
+    return Answer(content=content, status_code=code, headers={REQUEST_ID: status.request.id})
 
 
 async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -> Stream:
@@ -141,32 +152,32 @@ async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -
     return Stream(events(), media_type="text/event-stream", headers=headers)
 
 
-async def _result(house: House, request: AnyRequest, caller: Caller, job: str) -> Response[Any]:
+async def _result(house: House, request: AnyRequest, caller: Caller, job: str) -> Answer:
     status = await house.core.status(caller, job)
     if not status.state.is_final:
-        return Response({"detail": "Request is still in progress"}, status_code=400)
+        return Answer(content={"detail": "Request is still in progress"}, status_code=400)
     return _answer(house, request, status)
 
 
-async def _cancel(house: House, caller: Caller, job: str) -> Response[Any]:
+async def _cancel(house: House, caller: Caller, job: str) -> Answer:
     try:
         before = await house.core.cancel(caller, job)
     except UnknownRequestError:
-        return Response({"status": "NOT_FOUND"}, status_code=404)
+        return Answer(content={"status": "NOT_FOUND"}, status_code=404)
     except AlreadyFinishedError:
-        return Response({"status": "ALREADY_COMPLETED"}, status_code=400)
+        return Answer(content={"status": "ALREADY_COMPLETED"}, status_code=400)
     if before is State.QUEUED:
-        return Response({"status": "OK"}, status_code=200)
-    return Response({"status": "CANCELLATION_REQUESTED"}, status_code=202)
+        return Answer(content={"status": "OK"}, status_code=200)
+    return Answer(content={"status": "CANCELLATION_REQUESTED"}, status_code=202)
 
 
-def _answer(house: House, request: AnyRequest, status: Status) -> Response[Any]:
+def _answer(house: House, request: AnyRequest, status: Status) -> Answer:
     """A final status as the model's own answer."""
     outcome, request_id = status.outcome, status.request.id
     assert outcome is not None, "a final request has an outcome"
     if outcome.failure is not None:
         code, content, headers = fal_shapes.failure(outcome.failure)
-        return Response(content, status_code=code, headers={REQUEST_ID: request_id} | headers)
+        return Answer(content=content, status_code=code, headers={REQUEST_ID: request_id} | headers)
     if status.request.input.get("sync_mode"):
         content = fal_shapes.output(status, house.data_uri)
     else:
@@ -175,7 +186,7 @@ def _answer(house: House, request: AnyRequest, status: Status) -> Response[Any]:
     headers = {REQUEST_ID: request_id, "x-fal-billable-units": str(len(outcome.files))}
     if outcome.reused:
         headers[CACHE] = "hit"
-    return Response(content, headers=headers)
+    return Answer(content=content, headers=headers)
 
 
 def _reuse(request: AnyRequest) -> bool | None:

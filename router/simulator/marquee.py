@@ -9,7 +9,8 @@ from router.demand import Demand, RunTimes
 from router.fairness import Fairness
 from router.fleet import Fleet
 from router.hosts import Assigned, Joined, Left, Reported, Staging
-from router.pricing import Knobs, State
+from router.knobs import Knobs
+from router.pricing import State
 from router.requests import RequestId
 from router.residency import Bundle
 from router.simulator.engine import Send, StageOrder
