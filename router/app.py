@@ -25,7 +25,7 @@ from registry.web import company, opening, signin
 from router import downloads, fates, links, telemetry
 from router.board import Board
 from router.browsing import Browser
-from router.clients import fal, fal_shapes, huggingface, openai, replicate
+from router.clients import fal, fal_shapes, huggingface, openai, replicate, uploads
 from router.clients.door import House
 from router.core import Core
 from router.dispatcher import Dispatcher
@@ -95,6 +95,7 @@ def create_app(settings: Settings) -> Litestar:
         huggingface.router(lambda: gateway().house),
         fates.router(lambda: gateway().house),
         downloads.router(lambda: gateway().house),
+        uploads.router(lambda: gateway().house),
         links.router(lambda: gateway().seat),
         signin.router(lambda: gateway().front.door),
         company.router(lambda: gateway().front.door),
@@ -152,7 +153,7 @@ async def _open(
         office = api.Office(db, place)
         stack.push_async_callback(office.close)
         queue = Queue(db, origin)
-        loras = Loras(db, catalogue, place, settings.lora_bytes)
+        loras = Loras(db, catalogue, place, files, settings.lora_bytes)
         housekeeping = Housekeeping(db, files, loras, settings.retention_days)
         await housekeeping.once()
         signer = Signer.at(settings.home / "webhook.key")

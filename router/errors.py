@@ -12,6 +12,7 @@ RouterError
 ├── AlreadyFinishedError         too late to cancel
 ├── RepeatedKeyError             an Idempotency-Key came back with another input
 ├── UnknownFileError             nothing in the file store under this id
+├── NoRoomError                  an upload that the disk does not take
 ├── OverloadedError              come back after `retry_after_seconds`
 ├── QueueUnavailableError        the database does not answer; nothing was accepted
 ├── StoppingError                this gateway stops; the request goes on without it
@@ -118,6 +119,10 @@ class UnknownFileError(RouterError):
     def __init__(self, file_id: str) -> None:
         super().__init__(f"no file {file_id}")
         self.file_id = file_id
+
+
+class NoRoomError(RouterError):
+    """The disk does not take an upload; nothing of it is kept. Try again when the operator has made room."""
 
 
 class OverloadedError(RouterError):

@@ -4,6 +4,7 @@ An id says its day and its media type, so serving a file asks no database, and a
 folder. Files never change once they have an id. It refuses to be a CDN: one machine's disk, streamed.
 """
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -29,7 +30,9 @@ SUFFIXES = {
     "application/json": "json",
     "application/zip": "zip",
     "text/plain": "txt",
+    "application/x-safetensors": "safetensors",
 }
+WEIGHTS = "application/x-safetensors"
 MEDIA_TYPES = {suffix: media_type for media_type, suffix in SUFFIXES.items()}
 OPAQUE = "application/octet-stream"  # whatever a browser should not interpret, HTML and SVG among them
 
@@ -69,7 +72,7 @@ class FileStore:
 
     def find(self, file_id: str) -> Stored:
         """Raises `UnknownFileError`."""
-        path = self._path(file_id)
+        path = self.path(file_id)
         try:
             size_bytes = path.stat().st_size
         except OSError as error:
@@ -85,7 +88,7 @@ class FileStore:
         if file_id.startswith(today):
             return file_id
         fresh_id = f"{today}-{secrets.token_hex(16)}{found.path.suffix}"
-        path = self._path(fresh_id)
+        path = self.path(fresh_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.hardlink_to(found.path)
         return fresh_id
@@ -104,11 +107,12 @@ class FileStore:
         """A fresh id and where its file shall lie."""
         suffix = SUFFIXES.get(media_type.partition(";")[0].strip().lower(), "bin")
         file_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%d}-{secrets.token_hex(16)}.{suffix}"
-        path = self._path(file_id)
+        path = self.path(file_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         return file_id, path
 
-    def _path(self, file_id: str) -> Path:
+    def path(self, file_id: str) -> Path:
+        """Where it lies, or will. Raises `UnknownFileError`."""
         match = ID.fullmatch(file_id)
         if match is None:
             raise UnknownFileError(file_id)
@@ -143,13 +147,19 @@ class Draft:
         self._file.close()
         return self._path
 
-    def keep(self, media_type: str, now: float) -> str:
+    def keep(self, media_type: str, now: float, file_id: str | None = None) -> str:
+        """Under a fresh id, or under one that `place` gave; what lies there already stays."""
         self.close()
-        file_id, path = self._store.place(media_type, now)
-        self._path.replace(path)
+        if file_id is None:
+            file_id, path = self._store.place(media_type, now)
+            self._path.replace(path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                self._store.path(file_id).hardlink_to(self._path)
         return file_id
 
     def discard(self) -> None:
+        """What was not kept goes."""
         if self._file is not None:
             self._file.close()
             self._path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ so that nobody reads a private repository through us.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
@@ -26,6 +27,8 @@ from registry.catalog import AdapterManifest, Caller, FileRef, Source, Version
 from registry.database import Database
 from registry.errors import AddressError, CatalogError, MisfitError, WeightsError
 from registry.reading import Place
+from router.errors import UnknownFileError
+from router.files import FileStore, Stored
 from router.snapshot import Catalogue
 
 FRESH = timedelta(hours=1)  # then the address is read again: it may lead to something else
@@ -47,10 +50,13 @@ log = structlog.get_logger("marquee.loras")
 class Loras:
     """`max_bytes` 0: customers bring none."""
 
-    def __init__(self, db: Database, catalogue: Catalogue, place: Place, max_bytes: int) -> None:
+    def __init__(
+        self, db: Database, catalogue: Catalogue, place: Place, files: FileStore, max_bytes: int
+    ) -> None:
         self._db = db
         self._catalogue = catalogue
         self._max_bytes = max_bytes
+        self._files = files
         self.folder = place.home.resolve() / "loras"
         anonymous = hub.Endpoint(url=place.endpoint.url)
         self._place = msgspec.structs.replace(place, endpoint=anonymous)
@@ -181,12 +187,22 @@ class Loras:
         name = unquote(urlsplit(wish.path).path.rpartition("/")[2])
         if Path(name).suffix not in {SUFFIX, ""}:
             raise AddressError(f"{name} is no {SUFFIX} file")
+        if (upload := self._upload(wish.path)) is not None:
+            with upload.path.open("rb") as file:
+                return self._write(part, iter(lambda: file.read(CHUNK_BYTES), b""))
         with outside.opened(wish.path, may_be_private=lambda _: self._place.allow_private) as answer:
             if answer.status != 200:
                 raise AddressError(f"the file cannot be fetched: its server answers {answer.status}")
             declared = answer.headers.get(b"content-length", b"")
             self._check_size(int(declared) if declared.isdigit() else 0)
             return self._write(part, answer.chunks)
+
+    def _upload(self, address: str) -> Stored | None:
+        """A file of our own store, whatever name the caller knows us by; its id cannot be guessed."""
+        folder, _, file_id = urlsplit(address).path.rpartition("/")
+        with contextlib.suppress(UnknownFileError):
+            return self._files.find(file_id) if folder == "/files" else None
+        return None
 
     def _write(self, part: Path, chunks: Iterator[bytes]) -> str:
         deadline = time.monotonic() + FETCH_SECONDS

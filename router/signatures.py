@@ -1,4 +1,4 @@
-"""Signs webhooks with Ed25519 as fal does, and publishes the public key. IO: one small file; the rest is pure.
+"""Signs webhooks with Ed25519 as fal does, and addresses for uploads; publishes the public key. IO: one small file; the rest is pure.
 
 Gateways behind one balancer share a home, and so the key.
 """
@@ -9,9 +9,11 @@ import os
 import secrets
 from pathlib import Path
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_BYTES = 32
+SEAL = b"marquee seal\n"  # no webhook begins with it: an id does
 
 
 class Signer:
@@ -46,6 +48,19 @@ class Signer:
             "x-fal-webhook-timestamp": str(timestamp),
             "x-fal-webhook-signature": self._key.sign(signed).hex(),
         }
+
+    def seal(self, text: str) -> str:
+        """A token that `opened` gives back, for addresses that shall work without a key."""
+        return f"{text}.{self._key.sign(SEAL + text.encode()).hex()}"
+
+    def opened(self, token: str) -> str | None:
+        """The text of a token of ours; None for any other."""
+        text, _, signature = token.rpartition(".")
+        try:
+            self._key.public_key().verify(bytes.fromhex(signature), SEAL + text.encode())
+        except (InvalidSignature, ValueError):
+            return None
+        return text
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:

@@ -14,7 +14,7 @@ from litestar.response import Stream
 from litestar.types import ASGIApp
 
 from registry.catalog import Caller, Slug
-from router.clients import fal_shapes
+from router.clients import fal_shapes, fal_storage
 from router.clients.door import (
     BODY_LIMIT_BYTES,
     Answer,
@@ -25,10 +25,10 @@ from router.clients.door import (
     read_object,
     with_heartbeat,
 )
+from router.clients.fal_storage import PREFIX
 from router.errors import AlreadyFinishedError, UnknownRequestError, UnknownSlugError
 from router.requests import State, Status
 
-PREFIX = "/fal"
 HEARTBEAT_SECONDS = 15.0
 REQUEST_ID = "x-fal-request-id"
 CACHE = "x-marquee-cache"  # in: 1 or 0, use an earlier result or never; out: `hit`
@@ -74,7 +74,7 @@ def router(home: Home) -> Router:
 
     return Router(
         PREFIX,
-        route_handlers=[run, submit, read, cancel, webhook_keys],
+        route_handlers=[run, submit, read, cancel, webhook_keys, *fal_storage.routes(home)],
         exception_handlers=fal_shapes.HANDLERS,
         request_max_body_size=BODY_LIMIT_BYTES,
         include_in_schema=False,

@@ -151,6 +151,7 @@ STATUS: Mapping[type[errors.RouterError], int] = {
     errors.MalformedBodyError: 422,
     errors.RepeatedKeyError: 422,
     errors.BodyTooLargeError: 413,
+    errors.NoRoomError: 507,
     errors.OverloadedError: 429,
     errors.QueueUnavailableError: 503,
     errors.StoppingError: 503,

@@ -4,16 +4,18 @@ Every model needs a two-segment name there, so a deep slug answers to `owner/res
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from litestar import Response, Router, get, post
+from litestar.datastructures import UploadFile
 from litestar.params import FromPath
 
 from registry.catalog import Caller, Digest, Slug, Variant
 from router.clients import replicate_shapes as shapes
+from router.clients import uploads
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object
-from router.errors import InvalidInputError, Issue, UnknownSlugError
+from router.errors import BodyTooLargeError, InvalidInputError, Issue, MalformedBodyError, UnknownSlugError
 
 PREFIX = "/replicate/v1"
 LONGEST_HOLD_SECONDS = 60.0
@@ -62,9 +64,13 @@ def router(home: Home) -> Router:
         name = home().caller(request).organization
         return {"type": "organization", "username": name, "name": name, "github_url": None}
 
+    @post("/files", status_code=201, request_max_body_size=None)
+    async def upload(request: AnyRequest) -> dict[str, Any]:
+        return await _upload(home(), request)
+
     return Router(
         PREFIX,
-        route_handlers=[create, create_by_version, prediction, cancel, models, model, account],
+        route_handlers=[create, create_by_version, prediction, cancel, models, model, account, upload],
         exception_handlers=shapes.HANDLERS,
         request_max_body_size=BODY_LIMIT_BYTES,
         include_in_schema=False,
@@ -97,6 +103,24 @@ async def _cancel(house: House, request: AnyRequest, prediction_id: str) -> Resp
         await house.core.cancel(caller, prediction_id)
         status = await house.core.status(caller, prediction_id)
     return Response(shapes.prediction(status, house.origin(request)))
+
+
+async def _upload(house: House, request: AnyRequest) -> dict[str, Any]:
+    """Whatever their clients find as an open file among inputs comes here first. Raises `MalformedBodyError`."""
+    house.caller(request)
+    if int(request.headers.get("content-length", 0)) > uploads.LIMIT_BYTES:
+        raise BodyTooLargeError(uploads.LIMIT_BYTES)
+    content = (await request.form()).get("content")
+    if not isinstance(content, UploadFile):
+        raise MalformedBodyError("the file belongs into the form's field `content`")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while chunk := await content.read(uploads.CHUNK_BYTES):
+            yield chunk
+
+    kind = uploads.kind(content.content_type, content.filename)
+    stored = await uploads.keep(house, request, chunks(), kind)
+    return shapes.file(stored, content.filename, house.core.catalogue.clock())
 
 
 def _hold_seconds(prefer: str | None) -> float:

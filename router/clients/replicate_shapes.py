@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from registry.catalog import Digest, Slug, Variant, Version
 from router import errors, limits
 from router.clients.door import AnyRequest, Headers
+from router.clients.uploads import Uploaded
 from router.requests import Outcome, State, Status
 
 STATUS: Mapping[State, str] = {
@@ -112,6 +113,7 @@ CODES: Mapping[type[errors.RouterError], tuple[int, str]] = {
     errors.MalformedBodyError: (400, "Malformed request"),
     errors.RepeatedKeyError: (422, "Idempotency-Key reused"),
     errors.BodyTooLargeError: (413, "Request too large"),
+    errors.NoRoomError: (507, "No room"),
     errors.OverloadedError: (429, "Too many requests"),
     errors.QueueUnavailableError: (503, "Unavailable"),
     errors.StoppingError: (503, "Unavailable"),
@@ -135,6 +137,22 @@ def _http(_: AnyRequest, error: Exception) -> Response[Any]:
 def _unexpected(_: AnyRequest, error: Exception) -> Response[Any]:
     log.error("unexpected error", exc_info=error)
     return _problem(500, "Internal error", "Something went wrong here", {})
+
+
+def file(stored: Uploaded, name: str, now: datetime) -> dict[str, Any]:
+    """A file that an input may name by `urls.get`."""
+    return {
+        "id": stored.id,
+        "name": name,
+        "content_type": stored.content_type,
+        "size": stored.size_bytes,
+        "etag": stored.sha256,
+        "checksums": {"sha256": stored.sha256},
+        "metadata": {},
+        "created_at": now.isoformat(),
+        "expires_at": None,  # with the retention's days
+        "urls": {"get": stored.url},
+    }
 
 
 def _problem(code: int, title: str, detail: str, headers: Headers) -> Response[Any]:

@@ -172,6 +172,18 @@ async def test_a_customers_own_by_address_is_fetched_once_and_its_own(live: Live
         assert len(again) == 2 * first, "a stranger's address is the stranger's own to fetch"
 
 
+async def test_a_customers_own_by_upload(live: Live) -> None:
+    content = _other(0.75)
+    sent = await live.client.post("/v1/files", content=content, headers={"x-file-name": "own.safetensors"})
+    elsewhere = sent.json()["url"].replace("127.0.0.1", "marquee.example")  # by whatever name they know us
+    async with live.host("host-upload").linked() as host:
+        answer = await _call(live, elsewhere)
+        assert answer.status_code == 200, answer.text
+        (use,) = host.assigned[0].adapters
+    blob = await live.visit(live.host_key).get(f"/blobs/{hashlib.sha256(content).hexdigest()}")
+    assert (blob.content, use.digest[:7]) == (content, "sha256:")
+
+
 async def test_a_customers_own_by_repository(live: Live, hub: Hub) -> None:
     _address(hub, "someone/repo", {"a.safetensors": _other(0.25), "b.safetensors": _other(0.125)})
     unsaid = await _call(live, "someone/repo")

@@ -12,11 +12,12 @@ from loaders.retrieval import Retrieval
 from registry.outside import is_public
 
 PICTURE = b"\x89PNG and the rest"
+UPLOADED = f"20261126-{'0' * 32}.png"
 
 
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        if self.path == "/files/picture":
+        if self.path in {"/files/picture", f"/files/{UPLOADED}"}:
             self._answer(200, PICTURE)
         elif self.path == "/files/large":
             self._answer(200, b"x" * 5000, declared=False)
@@ -141,3 +142,10 @@ def test_data_uris_hold_their_bytes(uri: str, data: bytes) -> None:
 def test_damaged_and_large_data_uris_are_refused(uri: str) -> None:
     with pytest.raises(InputError):
         Retrieval(max_bytes=1000).get(uri, "image_url")
+
+
+def test_a_file_of_the_router_is_found_by_whatever_name_the_caller_knew_it(origin: str) -> None:
+    retrieval = Retrieval(trusted=[f"{origin}/files/"])
+    assert retrieval.get(f"http://marquee.example/files/{UPLOADED}", "image_url") == PICTURE
+    with pytest.raises(InputError, match="private"):  # no file of ours: asked there, where it may not be
+        retrieval.get(f"http://127.0.0.2:9/files/{UPLOADED.replace('0' * 32, '1' * 32)}", "image_url")
