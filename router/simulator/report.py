@@ -76,7 +76,7 @@ def check_plots() -> None:
 
 
 def plots(plan: Scenario, results: Sequence[Result], folder: Path) -> list[Path]:
-    """Four PNGs; needs the extra `sim`."""
+    """How many requests took how long, and a PNG of bars for each figure beyond latency; needs the extra `sim`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -89,26 +89,40 @@ def plots(plan: Scenario, results: Sequence[Result], folder: Path) -> list[Path]
         run = result.last_run
         done = [job for job in run.jobs if job.number in run.finished_at]
         values = np.sort(latencies(run, done))
-        axes.plot(values, 1 - np.arange(len(values)) / len(values), label=result.contender.name)
+        axes.plot(values, 1 - np.arange(len(values)) / len(values), **_style(result))
     axes.set(xscale="log", yscale="log", xlabel="latency, s", ylabel="share of requests that took longer")
-    axes.legend(fontsize=7)
+    axes.set_title(plan.name, fontsize=10)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     paths = [folder / f"{stem}-latency.png"]
     figure.savefig(paths[0], dpi=120, bbox_inches="tight")
     plt.close(figure)
     for name, title, scale in COLUMNS[4:]:
         paths.append(folder / f"{stem}-{name.replace('_', '-')}.png")
-        _bars(results, name, title, scale, paths[-1])
+        _bars(plan.name, results, name, title, scale, paths[-1])
     return paths
 
 
-def _bars(results: Sequence[Result], name: str, title: str, scale: float, path: Path) -> None:
+def _style(result: Result) -> dict[str, object]:
+    """We stand out; what no peer has (bounds, our hosts) is dashed."""
+    name = result.contender.name
+    if name == "marquee":
+        return {"label": name, "color": "black", "linewidth": 2.5, "zorder": 3}
+    return {"label": name, "linestyle": "-" if result.contender.is_peer else "--"}
+
+
+def _bars(plan: str, results: Sequence[Result], name: str, title: str, scale: float, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4))
     found = [summarise(result.figures)[name] for result in results]
     names = [result.contender.name for result in results]
-    axes.barh(names, [each.mean * scale for each in found], xerr=[each.half * scale for each in found])
+    bars = axes.barh(names, [each.mean * scale for each in found], xerr=[each.half * scale for each in found])
+    for bar, each in zip(bars, results, strict=True):
+        bar.set_color(
+            "black" if each.contender.name == "marquee" else "C0" if each.contender.is_peer else "0.7"
+        )
     axes.invert_yaxis()
     axes.set_xlabel(title)
+    axes.set_title(plan, fontsize=10)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)

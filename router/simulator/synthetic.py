@@ -157,6 +157,7 @@ class _Picker:
         self._weights_at, self._weights = -1.0, np.zeros(0)
         members = [np.array([i for i, kind in enumerate(owner) if kind == k]) for k in range(len(families))]
         self.members = members
+        self.family_sets = [frozenset(each.tolist()) for each in members]
         shares = np.array([family.share for family in families])
         self.shares = np.cumsum(shares / shares.sum())
 
@@ -194,8 +195,9 @@ class _Picker:
         if (last := self.last.get(customer)) is not None and rng.random() < market.stickiness:
             return last
         weights = self._weights_on(day)
-        members = self.members[int(np.searchsorted(self.shares, rng.random()))]
-        known = [v for v in self.sets.setdefault(customer, []) if v in set(members.tolist())]
+        kind = int(np.searchsorted(self.shares, rng.random()))
+        members, family = self.members[kind], self.family_sets[kind]
+        known = [v for v in self.sets.setdefault(customer, []) if v in family]
         if known and len(self.sets[customer]) >= market.models_per_customer:
             chances = weights[known]
             variant = int(rng.choice(known, p=chances / chances.sum()))

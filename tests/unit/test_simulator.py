@@ -174,3 +174,14 @@ def test_plots_that_cannot_be_drawn_are_refused_before_anything_is_simulated(
         1,
         "Error: plots need matplotlib: pip install 'marquee[sim]', or leave --plots away\n",
     )
+
+
+def test_every_figure_gets_its_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plan = scenario.parse(SMALL, requests=40, policies=["marquee", "random", "free loads"])
+    drawn = report.plots(plan, experiment.play(plan, tmp_path, lambda line: None), tmp_path / "plots")
+    assert [path.name for path in drawn] == [
+        f"small-{name}.png"
+        for name in ("latency", "base-loads", "lora-loads", "stalled", "worst", "fairness")
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
