@@ -28,7 +28,7 @@ TAIL_WANTED = 0.02  # probability that a part is wanted within the horizon, belo
 POPULAR_LOAD = 0.05  # of a GPU: less demand than this waits for its first caller
 ASSUMED_STAGING_SECONDS = 600.0  # while no host is linked that could say
 OCCUPIED_SECONDS = 60.0
-LOOKED_AT = 64  # hosts, of those that could take a copy
+SPARE_LOOKS = 8  # hosts priced for a copy beyond twice as many as copies are missing
 STAGING_MARGIN = 2.0  # times what the slowest host needs
 NOTHING_EXPECTED: Mapping[Digest, float] = {}
 
@@ -210,7 +210,8 @@ def _stage(
     saved = state.valuation.of_another(fleet, bundle)
     zones = {fleet.zone[index] for index in having}
     priced = []
-    for host in _roomiest(state, memory, busy | having | occupied, version, bundle, now):
+    apart, count = busy | having | occupied, SPARE_LOOKS + 2 * (copies - len(having))
+    for host in _roomiest(state, memory, apart, (version, bundle, count), now):
         needs = fleet.residency.missing_bytes_at(bundle, host.index)
         keep = set(fleet.residency.bundle_parts[bundle])
         victims, lost = state.valuation.evictions(fleet, host.index, needs, keep)
@@ -240,10 +241,10 @@ def _occupied(fleet: Fleet, now: float) -> set[int]:
 
 
 def _roomiest(
-    state: State, memory: Memory, apart: set[int], version: Digest, bundle: int, now: float
+    state: State, memory: Memory, apart: set[int], wanted: tuple[Digest, int, int], now: float
 ) -> list[Host]:
-    """Hosts whose mover idles and that could take it: those that have to let go least, a few of a large fleet."""
-    fleet = state.fleet
+    """So many hosts whose mover idles and that could take a version: those that have to let go least."""
+    fleet, (version, bundle, count) = state.fleet, wanted
     numbers = fleet.arrays
     short = numbers.used_bytes + fleet.residency.missing_bytes(bundle) - numbers.budget_bytes
     idle = (numbers.mover_free_at <= now).nonzero()[0]
@@ -254,7 +255,7 @@ def _roomiest(
             continue
         if now - memory.staged.get((host.hello.host_id, version), -math.inf) >= CHURN_SECONDS:
             found.append(host)
-        if len(found) == LOOKED_AT:
+        if len(found) == count:
             break
     return found
 
