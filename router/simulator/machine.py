@@ -27,7 +27,7 @@ from loaders.protocol import (
 from loaders.tiers import Move, Want, plan
 from registry.catalog import Digest
 from router.residency import Bundle
-from router.simulator.workload import GB, Job
+from router.simulator.workload import GB, Job, last_that_fit
 
 PROGRESS_STEPS, PROGRESS_FROM_SECONDS = 10, 10.0  # a real host reports every denoising step
 NEAR: tuple[Tier, ...] = ("device", "memory", "disk")
@@ -44,7 +44,7 @@ class HostType:
     device_gb_per_second: float = 52.0
     network_gb_per_second: float = 1.0
     speed: float = 1.0
-    on_disk: bool = True  # every weight lies on the disk from the start
+    on_disk: bool = True  # the disk is full of weights from the start, the newest ones
 
     @property
     def speeds(self) -> Speeds:
@@ -120,9 +120,9 @@ class Machine:
 
     def hello(self, bundles: Mapping[Digest, Bundle]) -> Hello:
         if self.kind.on_disk:
-            for bundle in bundles.values():
-                for part in bundle.parts:
-                    self.caches["disk"].add(part.digest, part.size_bytes)
+            disk = self.caches["disk"]
+            for part in last_that_fit(bundles.values(), disk.budget_bytes):
+                disk.add(part.digest, part.size_bytes)
         held = [
             Held(digest=digest, tier=tier, size_bytes=cache.size_of(digest))
             for tier, cache in self.caches.items()

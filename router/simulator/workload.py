@@ -1,13 +1,13 @@
 """What a simulation is fed: jobs in order of arrival, and the weights they name. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from registry.catalog import Digest
 from router.prewarm import Launch
-from router.residency import Bundle
+from router.residency import Bundle, Part
 
 GB = 1_000_000_000
 
@@ -44,3 +44,17 @@ class Workload:
 def arrival_rate(mean_run_seconds: float, load: float, capacity: float) -> float:
     """Requests per second that keep `capacity` (the sum of host speeds) busy for the share `load`."""
     return load * capacity / mean_run_seconds
+
+
+def last_that_fit(bundles: Collection[Bundle], budget_bytes: int) -> list[Part]:
+    """What a disk still holds that got one bundle after the other, oldest first."""
+    newest_first = {
+        part.digest: part for bundle in reversed(list(bundles)) for part in reversed(bundle.parts)
+    }
+    left, found = budget_bytes, []
+    for part in newest_first.values():
+        left -= part.size_bytes
+        if left < 0:
+            break
+        found.append(part)
+    return found[::-1]

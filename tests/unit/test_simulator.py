@@ -18,7 +18,7 @@ from router.simulator.errors import ScenarioError, TraceMissingError
 from router.simulator.machine import HostType
 from router.simulator.marquee import Marquee
 from router.simulator.peers import PEERS, Ect
-from router.simulator.workload import GB, Job, Workload
+from router.simulator.workload import GB, Job, Workload, last_that_fit
 
 KIND = HostType(device_gb=10, disk_gb_per_second=1.0, device_gb_per_second=1e9)
 SMALL = """
@@ -174,6 +174,13 @@ def test_plots_that_cannot_be_drawn_are_refused_before_anything_is_simulated(
         1,
         "Error: plots need matplotlib: pip install 'marquee[sim]', or leave --plots away\n",
     )
+
+
+def test_a_disk_begins_with_the_newest_weights_that_fit_and_keeps_what_they_share():
+    shared = Part(Digest("text"), 2)
+    bundles = [Bundle(digest=Digest(n), parts=(Part(Digest(n), 3), shared)) for n in ("old", "mid", "new")]
+    assert [part.digest for part in last_that_fit(bundles, 8)] == ["mid", "new", "text"]
+    assert [part.digest for part in last_that_fit(bundles, 7)] == ["new", "text"]
 
 
 def test_every_figure_gets_its_plot(tmp_path: Path) -> None:
