@@ -4,6 +4,7 @@ SIGTERM or SIGINT: no new connections, streams and waiting calls end, what hosts
 """
 
 import asyncio
+import gc
 import os
 import sys
 from types import FrameType
@@ -52,11 +53,19 @@ def configure(settings: Settings) -> uvicorn.Config:
     )
 
 
+def spare_collections() -> None:
+    """Modules and handlers live for ever, and a run leaves hardly any cycles: looking for some cost a tenth of its time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 def main() -> int:
     try:
         settings = Settings.from_environment(os.environ)
         edge.configure_logging(settings.log_level)
         server = Server(configure(settings))
+        spare_collections()
         server.run()
     except RegistryError as error:
         print(f"marquee: {error}", file=sys.stderr)  # noqa: T201  the one line a person reads

@@ -38,8 +38,8 @@ def router(home: Home) -> Router:
     """`home` is asked on each call."""
 
     @post("/run/{slug:path}", status_code=200)
-    async def run(request: AnyRequest, slug: FromPath[str]) -> ASGIApp:
-        return await _run(home(), request, slug)
+    async def run(request: AnyRequest) -> ASGIApp:
+        return await _run(home(), request, str(request.path_params["slug"]))
 
     @post("/queue/{slug:path}", status_code=200)
     async def submit(request: AnyRequest, slug: FromPath[str]) -> ASGIApp:
