@@ -1,9 +1,15 @@
-"""Optimizations on tiny models, each beside the plain run of the same process: compiled blocks from nothing and from
-what an earlier process left, and the step cache. Prints gains per architecture and how far the outputs are apart.
+"""Optimizations on tiny models, each beside the plain run: compiled blocks from nothing and from what an earlier
+process left (by the C++ backend, with another cache folder), what `auto` makes of them, and the step cache.
+
+Compiling takes minutes on few cores. With `OPTIMIZED_FOLDER` models and compiled code stay, so that it is done once,
+on a busy machine or not, and later calls measure the rest in less than a minute for each of `OPTIMIZED_FAMILIES`.
 """
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,7 +24,7 @@ CHILD = "import sys; from benchmarks.optimized import child; child(*sys.argv[1:]
 
 
 def child(home, folder, family, mode, step_cache):
-    """One process: an engine with a compile mode. Prints seconds of the first and of a later run, and the output."""
+    """One process: an engine with a compile mode. Prints seconds of the first and of later runs, and what was said."""
     from loaders.artefacts import Artefacts
     from loaders.compiling import Compiler
     from loaders.device import Device
@@ -34,62 +40,111 @@ def child(home, folder, family, mode, step_cache):
         values["step_cache"] = float(step_cache)
     manifest = folders.read_pipeline(Path(folder))
     began = time.perf_counter()
-    finished = bench.run(manifest, **values)
+    bench.run(manifest, **values)
     first = time.perf_counter() - began
-    seconds = [bench.run(manifest, **values).done.timings.run for _ in range(ROUNDS)]
-    (Path(home) / "output").write_bytes(finished.outputs[0])
-    again = bench.run(manifest, **values).outputs[0] == finished.outputs[0]
+    runs = [bench.run(manifest, **values) for _ in range(ROUNDS)]
+    (Path(home) / "output").write_bytes(runs[0].outputs[0])
     bench.engine.close()
-    print(json.dumps({"first": first, "run": statistics.median(seconds), "again": again}))
-
-
-def run(root, folder, family, mode, *, step_cache="off", home=None):
-    home = home or Path(tempfile.mkdtemp(dir=root))
-    # Torch keeps compiled code of its own in a folder; each home has another, so that only artefacts are shared.
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.mkdtemp(dir=root)))}
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(home), str(folder), family, mode, step_cache],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+    print(
+        json.dumps(
+            {
+                "first": first,
+                "run": statistics.median(run.done.timings.run for run in runs),
+                "same": len({run.outputs for run in runs}) == 1,
+                "said": runs[-1].done.how.get("compiled", "plain"),
+            }
+        )
     )
-    found = json.loads(done.stdout.splitlines()[-1])
-    return {**found, "output": (home / "output").read_bytes(), "home": home}
+
+
+def watched_compiler(folder):
+    """A C++ compiler that writes down what it was asked to make. Its path; beside it `log`."""
+    compiler = folder / "c++"
+    real = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {folder}/log\nexec {real} "$@"\n')
+    compiler.chmod(0o755)
+    (folder / "log").touch()
+    return compiler
+
+
+def run(folder, family, mode, *, home=None, step_cache="off"):
+    """One process with a cache folder and a compiler of its own, so that only the home's artefacts are shared."""
+    with tempfile.TemporaryDirectory() as temporary:
+        own = Path(temporary)
+        home = home or own / "home"
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(own / "cache"),
+            "CXX": str(watched_compiler(own)),
+        }
+        command = [sys.executable, "-c", CHILD, str(home), str(folder), family, mode, step_cache]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        made = sum(".main.so" in line for line in (own / "log").read_text().splitlines())
+        found = json.loads(done.stdout.splitlines()[-1])
+        return {**found, "output": (home / "output").read_bytes(), "libraries": made}
 
 
 def apart(one, other):
     """The largest difference of two pictures in 255ths; for clips only whether they are the same bytes."""
-    import io
-
     import numpy as np
     from PIL import Image
 
     if one == other:
-        return "the same bits"
+        return "same bits"
     if not one.startswith(b"\x89PNG"):
         return "other bits"
     pictures = [np.asarray(Image.open(io.BytesIO(data))).astype(int) for data in (one, other)]
-    return f"apart by {np.abs(pictures[0] - pictures[1]).max()} of 255"
+    return f"{np.abs(pictures[0] - pictures[1]).max()}/255"
+
+
+def compiled_once(root, folder, family):
+    """The home with compiled code, made where it is missing; what making it took."""
+    home, note = root / f"{family}-compiled", root / f"{family}.json"
+    if not note.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        cold = run(folder, family, "on", home=home)
+        note.write_text(json.dumps({name: cold[name] for name in ("first", "libraries")}))
+    return home, json.loads(note.read_text())
+
+
+def measure(root, family):
+    """A line of the table."""
+    from tests import architectures
+
+    folder = root / family
+    if not folder.exists():
+        architectures.write(folder, family, seed=1)
+    home, cold = compiled_once(root, folder, family)
+    if os.environ.get("OPTIMIZED_ONLY_COMPILE"):
+        return f"compiled in {cold['first']:.0f} s"
+    plain = run(folder, family, "off")
+    warm = run(folder, family, "on", home=home)
+    chosen = run(folder, family, "auto", home=home)
+    cached = run(folder, family, "off", step_cache="0.1")
+    assert all(one["same"] for one in (plain, warm, chosen, cached))
+    return (
+        f"plain {plain['run'] * 1e3:5.0f} ms | compiled {plain['run'] / warm['run']:5.2f} x, "
+        f"{apart(plain['output'], warm['output'])} | first run: plain {plain['first']:.1f} s, "
+        f"from nothing {cold['first']:.0f} s ({cold['libraries']} libraries), "
+        f"from artefacts {warm['first']:.1f} s ({warm['libraries']} libraries) | auto: {chosen['said']}, "
+        f"{plain['run'] / chosen['run']:4.2f} x | "
+        f"step cache 0.1 {plain['run'] / cached['run']:5.2f} x, {apart(plain['output'], cached['output'])}"
+    )
+
+
+@contextlib.contextmanager
+def kept():
+    if folder := os.environ.get("OPTIMIZED_FOLDER"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def main():
-    from tests import architectures
-
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
+    with kept() as root:
         for family in FAMILIES:
-            folder = architectures.write(root / family, family, seed=1)
-            plain = run(root, folder, family, "off")
-            cold = run(root, folder, family, "on")
-            warm = run(root, folder, family, "on", home=cold["home"])
-            cached = run(root, folder, family, "off", step_cache="0.1")
-            print(
-                f"   {family:<12} plain {plain['run'] * 1e3:6.0f} ms; compiled {plain['run'] / cold['run']:5.2f} x, "
-                f"{apart(plain['output'], cold['output'])}; first run {plain['first']:.1f} s, "
-                f"compiling {cold['first']:.1f} s, from artefacts {warm['first']:.1f} s, "
-                f"{apart(cold['output'], warm['output'])}; "
-                f"step cache 0.1 {plain['run'] / cached['run']:5.2f} x, {apart(plain['output'], cached['output'])}",
-                flush=True,
-            )
-            assert all(one["again"] for one in (plain, cold, warm, cached))
+            print(f"   {family:<12} {measure(root, family)}", flush=True)

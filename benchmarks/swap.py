@@ -159,56 +159,69 @@ def diffusers_lora(folder, files):
     return slow, swapped, median_of(lambda: output(hot))
 
 
-def main():
-    import diffusers
-
+def prepared(root):
+    """Ours, warm: two variants and two LoRAs. Their folders and files besides."""
     from loaders import adapters
     from registry import folders
     from tests import architectures
 
-    warnings.simplefilter("ignore")
-    diffusers.utils.logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        paths = [make(root / f"variant{seed}", seed) for seed in (1, 2)]
-        manifests = [folders.read_pipeline(path) for path in paths]
-        files = [
-            architectures.write_lora(root / f"{n}.safetensors", paths[0], seed=n, rank=16) for n in (1, 2)
-        ]
-        described = [adapters.describe(file, architecture=manifests[0].architecture) for file in files]
-        ours = Ours(root / "home", manifests, described)
-        for which in (0, 1):
-            ours.bind(which)
-            ours.bind(0, ours.adapters[which])
-            ours.unbind(which)
-        same = exact(ours)
-        switch = median_of(ours.switch)
-        anew = median_of(lambda: ours.lora(cached=False))
-        held = median_of(ours.lora)
-        streamed = median_of(lambda: ours.lora(way="streamed"))
-        bare = ours.run_seconds()
-        with_kept, with_streamed = (ours.run_seconds(ours.adapters[0], way) for way in ("kept", "streamed"))
-        reload = median_of(
+    paths = [make(root / f"variant{seed}", seed) for seed in (1, 2)]
+    manifests = [folders.read_pipeline(path) for path in paths]
+    files = [architectures.write_lora(root / f"{n}.safetensors", paths[0], seed=n, rank=16) for n in (1, 2)]
+    described = [adapters.describe(file, architecture=manifests[0].architecture) for file in files]
+    ours = Ours(root / "home", manifests, described)
+    for which in (0, 1):
+        ours.bind(which)
+        ours.bind(0, ours.adapters[which])
+        ours.unbind(which)
+    return ours, paths, files
+
+
+def swaps(ours, paths):
+    """Seconds of each swap of ours, by what it is, and of loading the variant anew."""
+    import diffusers
+
+    return {
+        "variant": median_of(ours.switch),
+        "merged anew": median_of(lambda: ours.lora(cached=False)),
+        "merged copy still held": median_of(ours.lora),
+        "run-time buffers filled": median_of(lambda: ours.lora(way="streamed")),
+        "reload": median_of(
             lambda: diffusers.DiffusionPipeline.from_pretrained(paths[1], local_files_only=True)
-        )
-        load_unload, hotswap, with_peft = diffusers_lora(paths[0], files)
-    megabytes = manifests[0].size_bytes / 1e6
+        ),
+    }
+
+
+def tell(ours, swapped, load_unload, hotswap):
+    manifest = ours.ready[0].manifest
     slots = len(ours.ready[0].built.slots["transformer"].slots)
-    print(f"   {megabytes:.0f} MB, {slots} tensors, medians of {ROUNDS}")
+    print(f"   {manifest.size_bytes / 1e6:.0f} MB, {slots} tensors, medians of {ROUNDS}")
+    switch, reload = swapped.pop("variant"), swapped.pop("reload")
     print(f"   variant switch, in memory            {switch * 1e3:8.1f} ms")
     print(f"   diffusers from_pretrained            {reload * 1e3:8.1f} ms  {reload / switch:6.0f} x ours")
-    for name, seconds in (
-        ("merged anew", anew),
-        ("merged copy still held", held),
-        ("run-time buffers filled", streamed),
-    ):
+    for name, seconds in swapped.items():
         print(
             f"   LoRA swap, {name:<25} {seconds * 1e3:8.1f} ms; diffusers load + unload {load_unload / seconds:6.1f} x,"
             f" its hotswap {hotswap / seconds:6.1f} x"
         )
     print(f"   diffusers load + unload {load_unload * 1e3:.1f} ms, hotswap {hotswap * 1e3:.1f} ms")
+
+
+def main():
+    import diffusers
+
+    warnings.simplefilter("ignore")
+    diffusers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as temporary:
+        ours, paths, files = prepared(Path(temporary))
+        same = exact(ours)
+        swapped = swaps(ours, paths)
+        bare = ours.run_seconds()
+        kept, streamed = (ours.run_seconds(ours.adapters[0], way) for way in ("kept", "streamed"))
+        load_unload, hotswap, peft = diffusers_lora(paths[0], files)
+    tell(ours, swapped, load_unload, hotswap)
     print(
-        f"   a run of one step: base {bare * 1e3:.0f} ms, merged copy {with_kept / bare:.2f} x, "
-        f"buffers {with_streamed / bare:.2f} x, PEFT {with_peft / bare:.2f} x"
+        f"   a run of one step: base {bare * 1e3:.0f} ms, merged copy {kept / bare:.2f} x, "
+        f"buffers {streamed / bare:.2f} x, PEFT {peft / bare:.2f} x"
     )
     print(f"   base, LoRAs both ways, other variant, base: {'the same bits' if same else 'DIFFERENT'}")

@@ -32,10 +32,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     seconds: Mapping[str, float] = {}  # of one run, by way
 
+    @property
+    def is_found_out(self) -> bool:
+        """Measured, or refused by the compiler; not only asked for by some host's settings."""
+        return bool(self.seconds) or not self.is_compiled
+
 
 class Parcel(msgspec.Struct, frozen=True):
     verdict: Verdict
     code: bytes  # torch's, empty where nothing was compiled
+    libraries: Mapping[str, bytes] = {}  # of a CPU, which torch's own would make again (`kernels`)
 
 
 class Artefacts:

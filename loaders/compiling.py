@@ -1,13 +1,14 @@
 """Whether an architecture's blocks run compiled: off, on, or found out by its first request and remembered.
 
 Touches torch's caches through `artefacts`. Called on the device thread. The first request in `auto` is run as it is,
-then compiled, then once more against the clock; it gets the result of the way that is kept, so that it has the bytes
-which all later ones have. A verdict that is on disk, or that a host of the pool has, is taken over with its code.
+then compiled, then once more either way against the clock (the very first run of a process is slow in any case); it
+gets the result of the way that is kept, so that it has the bytes which all later ones have. A verdict that is on disk, or that a host of the pool has, is taken over with its code.
 """
 
 from collections.abc import Callable
 from typing import TypeVar
 
+from loaders import kernels
 from loaders.artefacts import Artefacts, Parcel, Verdict
 from loaders.pipelines.blocks import Blocks
 from loaders.pipelines.built import Built
@@ -61,8 +62,9 @@ class Compiler:
 
         parcel = self.artefacts.load(architecture)
         if parcel is not None and parcel.code:
+            kernels.install(parcel.libraries)
             torch.compiler.load_cache_artifacts(parcel.code)
-        verdict = None if parcel is None else parcel.verdict
+        verdict = parcel.verdict if parcel is not None and parcel.verdict.is_found_out else None
         if self._mode == "on":
             verdict = Verdict(is_compiled=True, reason="asked for by the settings")
         if verdict is not None:
@@ -75,12 +77,13 @@ class Compiler:
             with blocks.compiled():
                 attempt()
                 fast = attempt()
+            settled = attempt()
         except Exception as error:
             if not _is_of_compiler(error):
                 raise  # a cancel, a full device: nothing was found out
             verdict, made = Verdict(is_compiled=False, reason=f"{type(error).__name__} in compiling"), plain
         else:
-            verdict = judge(plain[1], fast[1])
+            verdict = judge(min(plain[1], settled[1]), fast[1])
             made = fast if verdict.is_compiled else plain
         self._verdicts[architecture] = verdict
         self._save(architecture)
@@ -96,7 +99,8 @@ class Compiler:
         self._saved[architecture] = graphs
         verdict = self._verdicts[architecture]
         found = torch.compiler.save_cache_artifacts() if verdict.is_compiled else None
-        self.artefacts.save(architecture, Parcel(verdict, b"" if found is None else found[0]))
+        parcel = Parcel(verdict, b"") if found is None else Parcel(verdict, found[0], kernels.used())
+        self.artefacts.save(architecture, parcel)
 
 
 def judge(plain_seconds: float, compiled_seconds: float) -> Verdict:

@@ -55,7 +55,11 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
+    tokens: list[tuple[str, str]] = field(default_factory=list)  # path and credentials, where any were sent
     endpoint: str = ""
+    cdn: str = (
+        ""  # where large files are; another origin than the endpoint's, as on the Hub, where a test says so
+    )
     ranges: bool = True  # without: answers every range with the whole file, as some plain servers do
 
     def start(self) -> "Hub":
@@ -67,7 +71,7 @@ class Hub:
         Handler.hub = hub
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.endpoint = self.cdn = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -104,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self, *, send_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        if credentials := self.headers.get("Authorization"):
+            self.hub.tokens.append((path, credentials))
         if path.startswith("/cdn/"):
             return self.file(path.removeprefix("/cdn"), send_body=send_body)
         if info := INFO.fullmatch(path):
@@ -168,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not is_lfs(data):
             return self.file(path, send_body=send_body)
         headers = self.identity(repository, data) | {
-            "Location": f"{self.hub.endpoint}/cdn{path}", "X-Linked-Size": str(len(data)),
+            "Location": f"{self.hub.cdn}/cdn{path}", "X-Linked-Size": str(len(data)),
             "X-Linked-Etag": f'"{sha256(data)}"',
         }  # fmt: skip
         return self.send(302, b"", headers)

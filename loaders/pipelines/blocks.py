@@ -26,6 +26,8 @@ class Blocks:
         import torch
 
         if not self._code:
+            # What else a C++ compiler is asked at each start: can it make code for this CPU, and the headers once for all.
+            torch._inductor.config.cpp.vec_isa_ok = True  # noqa: SLF001
             torch._dynamo.config.recompile_limit = GRAPHS  # noqa: SLF001  the documented place of this switch
             torch._dynamo.config.accumulated_recompile_limit = GRAPHS * 8  # noqa: SLF001
             for block in self.found:

@@ -1,5 +1,9 @@
 """Compiled blocks: weights and LoRAs swap under them, the verdict is kept, and only one's own pool's code is believed."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from loaders import deltas
+from loaders import deltas, kernels
 from loaders.artefacts import Artefacts, Parcel, Verdict
 from loaders.compiling import Compiler, judge
 from loaders.device import Device
@@ -125,8 +129,8 @@ def test_off_compiles_nothing(tmp_path: Path, denoiser: Denoiser) -> None:
 
 def test_the_first_request_finds_out_and_the_verdict_stays(tmp_path: Path, denoiser: Denoiser) -> None:
     host = Host(tmp_path, denoiser)
-    assert [host.run(2.0, 9.0, 1.0), host.run(1.0)] == ["compiled", "compiled"]
-    assert host.ways == ["plain", "compiled", "compiled", "compiled"]
+    assert [host.run(9.0, 9.0, 1.0, 2.0), host.run(1.0)] == ["compiled", "compiled"]
+    assert host.ways == ["plain", "compiled", "compiled", "plain", "compiled"]
     assert host.compiler.said(ARCHITECTURE) == {"compiled": "compiled runs were 2.00 times as fast"}
     assert denoiser.layers[0]._compiled_call_impl is None
     restarted = Host(tmp_path, denoiser)
@@ -135,9 +139,15 @@ def test_the_first_request_finds_out_and_the_verdict_stays(tmp_path: Path, denoi
 
 def test_what_does_not_pay_stays_off(tmp_path: Path, denoiser: Denoiser) -> None:
     host = Host(tmp_path, denoiser)
-    assert [host.run(1.0, 9.0, 0.99), host.run(1.0)] == ["plain", "plain"]
+    assert [host.run(9.0, 9.0, 0.99, 1.0), host.run(1.0)] == ["plain", "plain"]
     assert Host(tmp_path, denoiser).run(1.0) == "plain"
     assert Host(tmp_path, denoiser, "on").run(1.0) == "compiled"
+
+
+def test_code_that_was_only_asked_for_is_no_verdict(tmp_path: Path, denoiser: Denoiser) -> None:
+    assert Host(tmp_path, denoiser, "on").run(1.0) == "compiled"
+    host = Host(tmp_path, denoiser, "auto")
+    assert (host.run(1.0, 9.0, 2.0, 1.0), len(host.ways)) == ("plain", 4)
 
 
 def test_a_failure_that_is_not_the_compilers_finds_nothing_out(tmp_path: Path, denoiser: Denoiser) -> None:
@@ -145,7 +155,7 @@ def test_a_failure_that_is_not_the_compilers_finds_nothing_out(tmp_path: Path, d
     with pytest.raises(IndexError):  # the second run fails
         host.run(1.0)
     assert denoiser.layers[0]._compiled_call_impl is None
-    assert host.run(2.0, 9.0, 1.0) == "compiled"
+    assert host.run(2.0, 9.0, 1.0, 2.0) == "compiled"
 
 
 def test_a_verdict_says_what_was_measured() -> None:
@@ -180,3 +190,51 @@ def test_a_host_takes_compiled_code_of_its_own_pool_and_of_nobody_else(
     assert path is not None
     path.write_bytes(path.read_bytes()[:-1])
     assert parcels("ours").load(ARCHITECTURE) is None
+
+
+PROCESS = """
+import json, sys
+from pathlib import Path
+import torch
+from loaders.compiling import Compiler
+from tests.unit.test_compiling import ARCHITECTURE, Denoiser, Host
+
+torch.manual_seed(0)
+host = Host(Path(sys.argv[1]), Denoiser().eval().requires_grad_(requires_grad=False), "on")
+host.compiler = Compiler("on", host.artefacts)
+value = host.compiler.run(
+    ARCHITECTURE, host.built, lambda: (host.built.slots["denoiser"].module(torch.ones(2, 16)), 1.0)
+)[0]
+print(json.dumps(value.tolist()))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_second_process_runs_the_firsts_code_and_compiles_none(tmp_path: Path) -> None:
+    """By the real backend; each process with a cache folder of its own, and a compiler that writes down its work."""
+    compiler = tmp_path / "c++"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> "$MADE"\nexec {shutil.which("g++")} "$@"\n')
+    compiler.chmod(0o755)
+
+    def process(name: str) -> tuple[str, int]:
+        environment = {
+            **os.environ, "CXX": str(compiler), "MADE": str(tmp_path / f"{name}.log"),
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name), "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0", "PYTHONPATH": str(Path(__file__).parents[2]),
+        }  # fmt: skip
+        command = [sys.executable, "-c", PROCESS, str(tmp_path / "artefacts")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        log = (tmp_path / f"{name}.log").read_text().splitlines()
+        return done.stdout.splitlines()[-1], sum(".main.so" in line for line in log)
+
+    first, made = process("first")
+    assert made > 0
+    assert process("second") == (first, 0)
+
+
+def test_libraries_are_written_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    kernels.install({"../out.so": b"x", f"{tmp_path}/out.so": b"x", "ab/in.so": b"x", "ab/in.py": b"x"})
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["cache/ab/in.so"]
+    kernels.install({"ab/in.so": b"y"})
+    assert (tmp_path / "cache/ab/in.so").read_bytes() == b"x"

@@ -1,10 +1,11 @@
-"""The disk tier against a local Hub with faults, a disk without room, and files that change. Loopback only."""
+"""The disk tier against a local Hub: each of its answers, as it passes or stays. Loopback only.
 
-import errno
-import hashlib
-import os
+Another digest (ETag) or size, ranges and servers without them, redirects and where a token goes, 401, 403, 404, 416,
+429, 503, a connection cut in the middle, no server at all: resumed, verified, or named.
+"""
+
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +13,26 @@ import pytest
 
 from loaders import errors
 from loaders.download import Terms
-from loaders.fetch import Remote
-from loaders.store import Store
-from registry.catalog import FileRef, Source
-from tests.hub import Fault, Hub, Repository
-
-WEIGHTS = os.urandom(1 << 20)
-OTHER = os.urandom(1 << 20)
-NAME = "unet/model.safetensors"
-TERMS = Terms(block_bytes=1 << 16, segment_bytes=1 << 18, connections=3, attempts=3, backoff_seconds=0.01)
-OPEN = Source(kind="hub", location="lab/open")
-
-
-def ref(data: bytes, path: str = NAME) -> FileRef:
-    return FileRef(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+from registry.catalog import Source
+from tests.hub import Fault, Hub
+from tests.stores import NAME, OPEN, TERMS, WEIGHTS, Stores, local_hub, ref
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    files = {NAME: WEIGHTS, "other.safetensors": OTHER, "config.json": b"{}", "empty.txt": b""}
-    server = Hub(
-        {
-            "lab/open": Repository(files),
-            "lab/gated": Repository(files, gated=True, token="hf_in"),
-            "lab/private": Repository(files, token="hf_in"),
-        }
-    ).start()
-    yield server
-    server.stop()
+    with local_hub() as server:
+        yield server
 
 
 @pytest.fixture
-def open_store(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Store]]:
+def open_store(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-    made = []
-
-    def make(home: str = "home", token: str | None = None, **options: Any) -> Store:
-        remote = Remote(hub_endpoint=hub.endpoint, hub_token=token, allow_private=True)
-        made.append(Store(tmp_path / home, remote=remote, **({"terms": TERMS} | options)))
-        return made[-1]
-
-    yield make
-    for store in made:
-        store.close()
+    stores = Stores(tmp_path, hub)
+    yield stores
+    stores.close()
 
 
-def test_a_blob_is_fetched_once_in_ranges(open_store: Callable[..., Store], hub: Hub, tmp_path: Path) -> None:
+def test_a_blob_is_fetched_once_in_ranges(open_store: Stores, hub: Hub, tmp_path: Path) -> None:
     store = open_store()
     assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
     asked = [range_ for method, path, range_ in hub.requests if method == "GET" and path.endswith(NAME)]
@@ -69,7 +44,7 @@ def test_a_blob_is_fetched_once_in_ranges(open_store: Callable[..., Store], hub:
     assert list((tmp_path / "home/partial").iterdir()) == []
 
 
-def test_small_and_empty_files_arrive_too(open_store: Callable[..., Store]) -> None:
+def test_small_and_empty_files_arrive_too(open_store: Stores) -> None:
     store = open_store()
     assert store.ensure(ref(b"{}", "config.json"), OPEN).read_bytes() == b"{}"
     assert store.ensure(ref(b"", "empty.txt"), OPEN).read_bytes() == b""
@@ -85,17 +60,17 @@ def test_small_and_empty_files_arrive_too(open_store: Callable[..., Store]) -> N
         (Fault("status", status=503), "overloaded: tried again"),
         (Fault("status", status=429), "too many requests: tried again when it says"),
         (Fault("status", status=403), "a signed address that expired is asked for again"),
+        (Fault("status", status=404), "a redirect to where the file is not any more: asked for again"),
         (Fault("status", status=503, on_head=True), "overloaded when asked where the file is"),
+        (Fault("status", status=429, on_head=True), "too many such questions"),
     ],
 )
-def test_a_fault_that_passes_costs_a_retry(
-    open_store: Callable[..., Store], hub: Hub, fault: Fault, why: str
-) -> None:
+def test_a_fault_that_passes_costs_a_retry(open_store: Stores, hub: Hub, fault: Fault, why: str) -> None:
     hub.fail(NAME, fault)
     assert open_store().ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS, why
 
 
-def test_a_server_without_ranges_is_read_in_one_stream(open_store: Callable[..., Store], hub: Hub) -> None:
+def test_a_server_without_ranges_is_read_in_one_stream(open_store: Stores, hub: Hub) -> None:
     hub.ranges = False
     hub.fail(NAME, Fault("cut", after_bytes=700_000))
     assert open_store().ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
@@ -129,7 +104,7 @@ def test_a_server_without_ranges_is_read_in_one_stream(open_store: Callable[...,
     ],
 )
 def test_what_cannot_be_had_is_named_and_leaves_nothing(
-    open_store: Callable[..., Store], source: Source, path: str, error: type[Exception], says: str
+    open_store: Stores, source: Source, path: str, error: type[Exception], says: str
 ) -> None:
     store = open_store()
     file = ref(WEIGHTS, path)
@@ -145,12 +120,18 @@ def test_what_cannot_be_had_is_named_and_leaves_nothing(
         (Fault("status", status=500, times=99), errors.SourceDownError),
         (Fault("truncate", after_bytes=10, times=99), errors.SourceDownError),
         (Fault("cut", after_bytes=0, times=99), errors.SourceDownError),
+        (Fault("status", status=416, times=99), errors.WeightsDamagedError),
+        (Fault("status", status=429, times=99), errors.SourceDownError),
+        (Fault("status", status=403, times=99), errors.SourceDownError),
+        (Fault("status", status=404, times=99), errors.SourceDownError),
+        (Fault("status", status=503, on_head=True, times=99), errors.SourceDownError),
+        (Fault("status", status=404, on_head=True, times=99), errors.SourceDownError),
         (Fault("status", status=403, on_head=True, times=99), errors.WeightsGatedError),
         (Fault("status", status=401, on_head=True, times=99), errors.WeightsGatedError),
     ],
 )
 def test_a_fault_that_stays_is_named(
-    open_store: Callable[..., Store], hub: Hub, fault: Fault, error: type[Exception]
+    open_store: Stores, hub: Hub, fault: Fault, error: type[Exception]
 ) -> None:
     hub.fail(NAME, fault)
     store = open_store()
@@ -161,9 +142,7 @@ def test_a_fault_that_stays_is_named(
     assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
 
 
-def test_a_hub_that_is_down_is_named_and_what_came_is_kept(
-    open_store: Callable[..., Store], hub: Hub
-) -> None:
+def test_a_hub_that_is_down_is_named_and_what_came_is_kept(open_store: Stores, hub: Hub) -> None:
     hub.fail(NAME, Fault("cut", after_bytes=200_000))
     hub.fail(NAME, Fault("status", status=503, times=99))
     store = open_store(terms=Terms(**(vars_of(TERMS) | {"connections": 1})))
@@ -180,20 +159,33 @@ def vars_of(terms: Terms) -> dict[str, Any]:
     return {name: getattr(terms, name) for name in terms.__struct_fields__}
 
 
+def test_a_hub_that_is_not_there_is_named(open_store: Stores, hub: Hub) -> None:
+    hub.stop()
+    with pytest.raises(errors.SourceDownError, match="cannot be reached for lab/open"):
+        open_store().ensure(ref(WEIGHTS), OPEN)
+
+
+def test_a_token_does_not_follow_a_redirect_to_another_origin(open_store: Stores, hub: Hub) -> None:
+    hub.cdn = hub.endpoint.replace("127.0.0.1", "localhost")
+    gated = Source(kind="hub", location="lab/gated")
+    assert open_store(token="hf_in").ensure(ref(WEIGHTS), gated).read_bytes() == WEIGHTS
+    assert {(path.startswith("/cdn/"), sent) for path, sent in hub.tokens} == {(False, "Bearer hf_in")}
+
+
 @pytest.mark.parametrize("repository", ["lab/gated", "lab/private"])
-def test_a_token_opens_what_strangers_may_not_read(open_store: Callable[..., Store], repository: str) -> None:
+def test_a_token_opens_what_strangers_may_not_read(open_store: Stores, repository: str) -> None:
     source = Source(kind="hub", location=repository)
     assert open_store(token="hf_in").ensure(ref(WEIGHTS), source).read_bytes() == WEIGHTS
 
 
-def test_an_address_may_be_a_folder_or_the_file(open_store: Callable[..., Store], hub: Hub) -> None:
+def test_an_address_may_be_a_folder_or_the_file(open_store: Stores, hub: Hub) -> None:
     folder = f"{hub.endpoint}/cdn/lab/open/resolve/main"
     for home, location in (("a", folder), ("b", f"{folder}/{NAME}?signed=yes")):
         source = Source(kind="url", location=location)
         assert open_store(home).ensure(ref(WEIGHTS), source).read_bytes() == WEIGHTS
 
 
-def test_threads_that_want_one_blob_fetch_it_once(open_store: Callable[..., Store], hub: Hub) -> None:
+def test_threads_that_want_one_blob_fetch_it_once(open_store: Stores, hub: Hub) -> None:
     store = open_store()
     threads = [threading.Thread(target=store.ensure, args=(ref(WEIGHTS), OPEN)) for _ in range(5)]
     for thread in threads:
@@ -201,138 +193,3 @@ def test_threads_that_want_one_blob_fetch_it_once(open_store: Callable[..., Stor
     for thread in threads:
         thread.join()
     assert hub.gets(NAME) == 4  # one per segment
-
-
-def test_a_local_file_is_adopted_and_a_change_is_seen(
-    open_store: Callable[..., Store], tmp_path: Path
-) -> None:
-    store, source = open_store(), Source(kind="path", location=str(tmp_path))
-    path = tmp_path / NAME
-    path.parent.mkdir()
-    path.write_bytes(WEIGHTS)
-    assert store.ensure(ref(WEIGHTS), source) == path
-    assert store.used_bytes() == 0
-    path.write_bytes(OTHER)
-    assert store.locate(ref(WEIGHTS).sha256) is None
-    with pytest.raises(errors.WeightsDamagedError):
-        store.ensure(ref(WEIGHTS), source)
-    path.write_bytes(WEIGHTS[:-1])
-    with pytest.raises(errors.WeightsDamagedError, match="announced"):
-        store.ensure(ref(WEIGHTS), source)
-
-
-@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(OTHER), lambda path: path.unlink()])
-def test_a_blob_that_was_harmed_is_fetched_again(
-    open_store: Callable[..., Store], harm: Callable[[Path], Any]
-) -> None:
-    store = open_store()
-    harm(store.ensure(ref(WEIGHTS), OPEN))
-    assert store.locate(ref(WEIGHTS).sha256) is None
-    assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
-
-
-def test_a_blob_without_its_note_is_verified_and_kept(
-    open_store: Callable[..., Store], hub: Hub, tmp_path: Path
-) -> None:
-    store = open_store()
-    store.ensure(ref(WEIGHTS), OPEN)
-    (tmp_path / "home/verified" / ref(WEIGHTS).sha256).unlink()
-    gets = hub.gets(NAME)
-    assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
-    assert hub.gets(NAME) == gets
-
-
-def test_the_longest_unwanted_blob_makes_room_and_what_is_held_stays(
-    open_store: Callable[..., Store], hub: Hub
-) -> None:
-    third = os.urandom(1 << 20)
-    hub.repositories["lab/open"] = Repository({NAME: WEIGHTS, "other.safetensors": OTHER, "third": third})
-    store = open_store(budget_bytes=2 << 20)
-    first, second = ref(WEIGHTS), ref(OTHER, "other.safetensors")
-    store.ensure(first, OPEN)
-    store.ensure(second, OPEN)
-    with pytest.raises(errors.DiskFullError, match="in use"):
-        store.ensure(ref(third, "third"), OPEN)
-    store.release(first.sha256)
-    store.release(second.sha256)
-    store.ensure(first, OPEN)  # wanted again: now `second` is the older one
-    store.ensure(ref(third, "third"), OPEN)
-    assert [store.locate(file.sha256) is not None for file in (first, second)] == [True, False]
-    assert store.used_bytes() == 2 << 20
-
-
-def test_another_process_keeps_what_it_holds(open_store: Callable[..., Store]) -> None:
-    ours, theirs = open_store(), open_store()  # two stores of one home lock each other as processes do
-    path = theirs.ensure(ref(WEIGHTS), OPEN)
-    ours.ensure(ref(WEIGHTS), OPEN)
-    ours.drop(ref(WEIGHTS).sha256)
-    assert path.exists()
-    theirs.drop(ref(WEIGHTS).sha256)
-    assert not path.exists()
-
-
-def test_a_full_disk_is_named_before_anything_is_asked_for(
-    open_store: Callable[..., Store], hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def full(descriptor: int, start: int, size_bytes: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    store = open_store()
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(errors.DiskFullError, match=NAME):
-        store.ensure(ref(WEIGHTS), OPEN)
-    assert hub.gets(NAME) == 0
-    assert list((tmp_path / "home/partial").iterdir()) == []
-    monkeypatch.undo()
-    assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
-
-
-def test_a_disk_that_fills_up_on_the_way_is_named_and_keeps_nothing(
-    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    write, written = os.pwrite, [0]
-
-    def filling(descriptor: int, data: Any, position: int) -> int:
-        written[0] += len(data)
-        if written[0] > 300_000:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data, position)
-
-    store = open_store()
-    monkeypatch.setattr(os, "pwrite", filling)
-    with pytest.raises(errors.DiskFullError, match=NAME):
-        store.ensure(ref(WEIGHTS), OPEN)
-    assert list((tmp_path / "home/partial").iterdir()) == []
-    monkeypatch.undo()
-    assert store.ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
-
-
-def test_a_full_disk_makes_room_from_what_nobody_holds(
-    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No budget is set: the disk itself is the limit, as when something else filled it."""
-    store = open_store()
-    first = ref(WEIGHTS)
-    store.ensure(first, OPEN)
-    store.release(first.sha256)
-
-    def full_until_evicted(descriptor: int, start: int, size_bytes: int) -> None:
-        if store.locate(first.sha256) is not None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full_until_evicted)
-    assert store.ensure(ref(OTHER, "other.safetensors"), OPEN).read_bytes() == OTHER
-    assert store.locate(first.sha256) is None
-
-
-def test_a_disk_that_fails_is_named(
-    open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(descriptor: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    store = open_store()
-    monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(errors.DiskFailedError, match="Input/output error"):
-        store.ensure(ref(WEIGHTS), OPEN)
-    assert store.locate(ref(WEIGHTS).sha256) is None
