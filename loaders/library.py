@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -23,15 +24,14 @@ from loaders.protocol import AdapterUse, AttemptKey
 from loaders.retrieval import Retrieval
 from loaders.running import Finished
 from loaders.store import Store
-from registry import folders, manifest
+from registry import folders, hub, manifest, site
 from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source
-from registry.errors import FolderError
+from registry.errors import AddressError, FolderError, HubError
 from registry.settings import Settings
 
 SUFFIXES = {
     "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4", "audio/wav": "wav",
 }  # fmt: skip
-HUB_PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,8 +139,9 @@ class Loader:
             return adapters.describe(path, architecture=base.architecture)
         entry = next((a for a in self._catalog().adapters if a.slug == Slug(str(lora))), None)
         if entry is not None:
-            file = self._folder_of(entry.source) / (entry.weight_name or folders.ADAPTER_FILE)
-            return adapters.describe(file, architecture=base.architecture)
+            tree, source = self._tree(entry.source)
+            name = _file_of(tree, source, entry.weight_name)
+            return folders.adapter_of(tree, source, name, entry.base, base.architecture)
         raise InputError(f"there is no LoRA {lora}", "loras")
 
     def close(self) -> None:
@@ -166,46 +167,58 @@ class Loader:
 
     def _resolve(self, name: str) -> Manifest:
         try:
-            if Path(name).is_dir():
-                return folders.read_pipeline(Path(name))
-            variant = next((v for v in self._catalog().variants if v.slug == Slug(name)), None)
-            if variant is not None and variant.source is not None:
-                return folders.read_pipeline(self._folder_of(variant.source))
-            return folders.read_pipeline(self._download(Source(kind="hub", location=name)))
-        except FolderError as error:
+            tree, source = self._tree(self._source(name))
+            return folders.read_tree(tree, source)
+        except (FolderError, AddressError) as error:
             raise WeightsMissingError(f"{name}: {error}") from error
+
+    def _source(self, name: str) -> Source:
+        """A folder before a slug before a repository."""
+        if Path(name).is_dir():
+            return Source(kind="path", location=str(Path(name).resolve()))
+        variant = next((v for v in self._catalog().variants if v.slug == Slug(name)), None)
+        if variant is not None and variant.source is not None:
+            return variant.source
+        return Source(kind="hub", location=name)
 
     def _catalog(self) -> Catalog:
         if self._catalog_file is None or not self._catalog_file.is_file():
             return Catalog()
         return manifest.parse(self._catalog_file.read_text())
 
-    def _folder_of(self, source: Source) -> Path:
-        if source.kind == "path":
-            assert self._catalog_file is not None, "sources come from the catalogue file"
-            return self._catalog_file.resolve().parent / source.location / (source.subfolder or "")
-        return self._download(source)
+    def _tree(self, source: Source) -> tuple[folders.Tree, Source]:
+        """Its files, read from where they are, and the source as the store will find it. Weights stay there."""
+        if source.kind == "url":
+            return site.Site(source, allow_private=True), source
+        if source.kind == "hub":
+            return self._repository(source)
+        folder = Path(source.location, source.subfolder or "")
+        if self._catalog_file is not None:
+            folder = self._catalog_file.resolve().parent / folder
+        return folders.Folder(folder), Source(kind="path", location=str(folder.resolve()))
 
-    def _download(self, source: Source) -> Path:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
+    def _repository(self, source: Source) -> tuple[hub.Repository, Source]:
+        from huggingface_hub import get_token
 
+        token = self._settings.hub_token or get_token()
         try:
-            folder = snapshot_download(
-                source.location,
-                revision=source.revision,
-                endpoint=self._settings.hub_endpoint,
-                token=self._settings.hub_token,
-                cache_dir=self._settings.home / "hub",
-                allow_patterns=list(HUB_PATTERNS),
-            )
-        except GatedRepoError as error:
-            raise WeightsGatedError(f"{source.location} asks for an accepted licence and a token") from error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            found = hub.Repository(hub.Endpoint(url=self._settings.hub_endpoint, token=token), source)
+        except HubError as error:
+            if hub.GATED in str(error):
+                raise WeightsGatedError(str(error)) from error
             raise WeightsMissingError(
                 f"{source.location} is no folder, no slug of the catalogue, and no repository that the Hub gives us: {error}"
             ) from error
-        return Path(folder) / (source.subfolder or "")
+        return found, hub.pinned(source, found)
+
+
+def _file_of(tree: folders.Tree, source: Source, given: str | None) -> str:
+    """Which file of its source an adapter is."""
+    if given is not None or source.kind == "path":
+        return given or folders.ADAPTER_FILE
+    if source.kind == "url":
+        return unquote(urlsplit(source.location).path.rpartition("/")[2])
+    return folders.adapter_file(tree, None)
 
 
 def _result(finished: Finished) -> Result:

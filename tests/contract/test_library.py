@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -11,6 +12,7 @@ from loaders.errors import InputError, WeightsMissingError
 from registry import folders
 from registry.settings import Settings
 from tests import tiny
+from tests.hub import Hub, Repository
 
 VALUES = {"prompt": "red", "seed": 3, "num_inference_steps": 2, "image_size": "32x32"}
 CATALOG = """
@@ -51,6 +53,34 @@ def test_a_folder_and_a_slug_of_the_same_bytes_give_the_same_picture(root: Path,
         assert caught.value.failure.location == ("image_size",)
         with pytest.raises(WeightsMissingError, match=r"holds|missing"):
             loader.run(root / "lora", **VALUES)
+
+
+def test_a_repository_and_an_address_of_the_same_bytes_give_it_too(root: Path, tmp_path: Path) -> None:
+    """Weights come through the store: ranged, resumed, verified; no second copy in the Hub client's own cache."""
+    files = {p.relative_to(root / "base").as_posix(): p.read_bytes() for p in (root / "base").rglob("*.*")}
+    bent = {folders.ADAPTER_FILE: (root / "lora" / folders.ADAPTER_FILE).read_bytes()}
+    server = Hub({"toys/bricks": Repository(files), "toys/bent": Repository(bent)}).start()
+    address = f"{server.endpoint}/cdn/toys"
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(
+        CATALOG.replace("path: base", f"url: {address}/bricks/resolve/main").replace(
+            "path: lora", "hub: toys/bent"
+        )
+    )
+    settings = Settings(home=tmp_path / "home", device="cpu", hub_endpoint=server.endpoint)
+    try:
+        with Loader(settings) as loader:
+            by_folder = loader.run(root / "base", loras=[(root / "lora", 0.5)], **VALUES)
+        with Loader(settings, catalog=catalog) as loader:
+            by_address = loader.run("toys/bricks", loras=[("toys/bent", 0.5)], **VALUES)
+        with Loader(msgspec.structs.replace(settings, home=tmp_path / "other")) as loader:
+            by_repository = loader.run("toys/bricks", loras=[(root / "lora", 0.5)], **VALUES)
+            with pytest.raises(WeightsMissingError, match="no repository that the Hub gives us"):
+                loader.run("toys/none", **VALUES)
+    finally:
+        server.stop()
+    assert by_folder.outputs == by_address.outputs == by_repository.outputs
+    assert not (tmp_path / "home/hub").exists()
 
 
 def test_the_command_writes_the_picture_and_says_what_fails(root: Path, tmp_path: Path) -> None:
