@@ -60,26 +60,24 @@ def test_a_repository_and_an_address_of_the_same_bytes_give_it_too(root: Path, t
     files = {p.relative_to(root / "base").as_posix(): p.read_bytes() for p in (root / "base").rglob("*.*")}
     bent = {folders.ADAPTER_FILE: (root / "lora" / folders.ADAPTER_FILE).read_bytes()}
     server = Hub({"toys/bricks": Repository(files), "toys/bent": Repository(bent)}).start()
-    address = f"{server.endpoint}/cdn/toys"
+    address = f"{server.endpoint}/cdn/toys/bent/resolve/main/{folders.ADAPTER_FILE}"
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(
-        CATALOG.replace("path: base", f"url: {address}/bricks/resolve/main").replace(
-            "path: lora", "hub: toys/bent"
-        )
+        CATALOG.replace("path: base", "hub: toys/bricks").replace("path: lora", f"url: {address}")
     )
     settings = Settings(home=tmp_path / "home", device="cpu", hub_endpoint=server.endpoint)
     try:
         with Loader(settings) as loader:
             by_folder = loader.run(root / "base", loras=[(root / "lora", 0.5)], **VALUES)
         with Loader(settings, catalog=catalog) as loader:
-            by_address = loader.run("toys/bricks", loras=[("toys/bent", 0.5)], **VALUES)
+            by_slug = loader.run("toys/bricks", loras=[("toys/bent", 0.5)], **VALUES)
         with Loader(msgspec.structs.replace(settings, home=tmp_path / "other")) as loader:
             by_repository = loader.run("toys/bricks", loras=[(root / "lora", 0.5)], **VALUES)
             with pytest.raises(WeightsMissingError, match="no repository that the Hub gives us"):
                 loader.run("toys/none", **VALUES)
     finally:
         server.stop()
-    assert by_folder.outputs == by_address.outputs == by_repository.outputs
+    assert by_folder.outputs == by_slug.outputs == by_repository.outputs
     assert not (tmp_path / "home/hub").exists()
 
 
