@@ -58,13 +58,16 @@ def child(home, folder, family, mode, step_cache):
 
 
 def watched_compiler(folder):
-    """A C++ compiler that writes down what it was asked to make. Its path; beside it `log`."""
-    compiler = folder / "c++"
-    real = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    compiler.write_text(f'#!/bin/sh\necho "$@" >> {folder}/log\nexec {real} "$@"\n')
+    """A `g++` for the front of the path that writes down in `log` what it was asked to make.
+
+    Under the usual name: a compiler's name is part of what torch knows its libraries by.
+    """
+    compiler = folder / "bin" / "g++"
+    compiler.parent.mkdir()
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {folder}/log\nexec {shutil.which("g++")} "$@"\n')
     compiler.chmod(0o755)
     (folder / "log").touch()
-    return compiler
+    return compiler.parent
 
 
 def run(folder, family, mode, *, home=None, code_of=None, step_cache="off"):
@@ -77,7 +80,7 @@ def run(folder, family, mode, *, home=None, code_of=None, step_cache="off"):
         environment = {
             **os.environ,
             "TORCHINDUCTOR_CACHE_DIR": str(own / "cache"),
-            "CXX": str(watched_compiler(own)),
+            "PATH": f"{watched_compiler(own)}:{os.environ['PATH']}",
         }
         command = [sys.executable, "-c", CHILD, str(home), str(folder), family, mode, step_cache]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

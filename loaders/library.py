@@ -5,7 +5,7 @@ programs and the command line; a host process uses the engine itself.
 """
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,13 +25,18 @@ from loaders.retrieval import Retrieval
 from loaders.running import Finished
 from loaders.store import Store
 from registry import folders, hub, manifest, site
-from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source
+from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source, Variant
 from registry.errors import AddressError, FolderError, HubError
 from registry.settings import Settings
 
 SUFFIXES = {
     "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4", "audio/wav": "wav",
 }  # fmt: skip
+
+
+ROUTERS_OWN = frozenset(
+    {"result_cache", "result_cache_price", "longest_wait_seconds"}
+)  # defaults no host sees
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +108,7 @@ class Loader:
         self.engine.listen(self._events.put)
         self.engine.warm_up()
         self._manifests: dict[str, Manifest] = {}
+        self._read: Catalog | None = None
         self._count = 0
 
     def run(
@@ -110,7 +116,8 @@ class Loader:
     ) -> Result:
         """Raises `FailedRunError`, and `LoaderError` when the model or a LoRA is nowhere to be found."""
         found = self.manifest(model)
-        self.engine.describe(protocol.DescribeVersion(digest=found.digest, manifest=found))
+        defaults = self._defaults(str(model))
+        self.engine.describe(protocol.DescribeVersion(digest=found.digest, manifest=found, defaults=defaults))
         uses = []
         for lora, scale in loras:
             adapter = self.adapter(lora, found)
@@ -176,15 +183,25 @@ class Loader:
         """A folder before a slug before a repository."""
         if Path(name).is_dir():
             return Source(kind="path", location=str(Path(name).resolve()))
-        variant = next((v for v in self._catalog().variants if v.slug == Slug(name)), None)
-        if variant is not None and variant.source is not None:
-            return variant.source
-        return Source(kind="hub", location=name)
+        variant = self._variant(name)
+        return variant.source if variant and variant.source else Source(kind="hub", location=name)
+
+    def _variant(self, name: str) -> Variant | None:
+        return next((v for v in self._catalog().variants if v.slug == Slug(name)), None)
+
+    def _defaults(self, name: str) -> Mapping[str, Any]:
+        """What the catalogue says of a slug's runs: dtype, steps…"""
+        variant = None if Path(name).is_dir() else self._variant(name)
+        if variant is None:
+            return {}
+        return {key: value for key, value in variant.defaults.items() if key not in ROUTERS_OWN}
 
     def _catalog(self) -> Catalog:
-        if self._catalog_file is None or not self._catalog_file.is_file():
-            return Catalog()
-        return manifest.parse(self._catalog_file.read_text())
+        if self._read is None:
+            is_there = self._catalog_file is not None and self._catalog_file.is_file()
+            text = self._catalog_file.read_text() if self._catalog_file and is_there else ""
+            self._read = manifest.parse(text, lambda kind, name: {})  # schemas are a gateway's business
+        return self._read
 
     def _tree(self, source: Source) -> tuple[folders.Tree, Source]:
         """Its files, read from where they are, and the source as the store will find it. Weights stay there."""

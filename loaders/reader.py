@@ -9,6 +9,7 @@ import ctypes
 import functools
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
 WARM_THREADS = 4
 COLD_THREADS = 16
-SCRATCH_BYTES = BLOCK_BYTES + 2 * PAGE_BYTES  # a block's ends are rounded outwards to pages
-LOOKS, LOOK_BYTES = 128, 256 << 10  # samples of the page cache, spread over a file
+SCRATCH_BYTES = 2 << 20  # one huge page: larger ones are cold again when they are copied out of
+SCRATCH_BLOCK_BYTES = SCRATCH_BYTES - 2 * PAGE_BYTES  # a block's ends are rounded outwards to pages
+LOOKS, LOOK_BYTES = 32, 256 << 10  # samples of the page cache, spread over a file
 WARM_SHARE = 0.9  # of a file's pages in the page cache, from which on it is read through it
 
 OnBytes = Callable[[int], None]
@@ -61,26 +63,33 @@ def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnB
         shards = [stack.enter_context(_opened(path)) for path in paths]
         is_cold = any(shard.direct is not None for shard in shards)
         pool = stack.enter_context(ThreadPoolExecutor(COLD_THREADS if is_cold else WARM_THREADS))
-        reader = _Reader(shards, arena, device)
+        reader = _Reader(shards, arena, device, copiers=_copiers() if is_cold else WARM_THREADS)
 
         def bring(block: Block) -> None:
             reader.bring(block)
             if on_bytes is not None:
                 on_bytes(block.stop - block.start)
 
-        for _ in pool.map(bring, cut(layout)):
+        into_scratch = is_cold or any(place.is_cast for place in layout.places)
+        for _ in pool.map(bring, cut(layout, SCRATCH_BLOCK_BYTES if into_scratch else BLOCK_BYTES)):
             pass
     return arena
+
+
+def _copiers() -> int:
+    """Half the cores copy and the others ask for the next bytes: measured, a disk starves behind cores that all copy."""
+    return max(1, (os.cpu_count() or 2) // 2)
 
 
 class _Reader:
     """Brings blocks of open files to their places. Used by several threads."""
 
-    def __init__(self, shards: Sequence[_Shard], arena: Arena, device: Device) -> None:
+    def __init__(self, shards: Sequence[_Shard], arena: Arena, device: Device, *, copiers: int) -> None:
         self._shards = shards
         self._arena = arena
         self._device = device
         self._target = arena.storage.numpy().data
+        self._copying = threading.BoundedSemaphore(copiers)
 
     def bring(self, block: Block) -> None:
         shard = self._shards[block.shard]
@@ -93,8 +102,12 @@ class _Reader:
             if begins is None:
                 _fill(shard, block.start, [raw.data[: block.stop - block.start]])
                 begins = block.start
-            for piece in block.pieces:
-                self._place(piece, raw[piece.start - begins : piece.start - begins + piece.size_bytes])
+            with self._copying:
+                self._place_all(block, raw, begins)
+
+    def _place_all(self, block: Block, raw: "np.ndarray[Any, Any]", begins: int) -> None:
+        for piece in block.pieces:
+            self._place(piece, raw[piece.start - begins : piece.start - begins + piece.size_bytes])
 
     def _read_into_place(self, shard: _Shard, block: Block) -> None:
         targets = [self._target[piece.offset : piece.offset + piece.size_bytes] for piece in block.pieces]

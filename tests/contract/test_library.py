@@ -15,6 +15,7 @@ from tests import tiny
 from tests.hub import Hub, Repository
 
 VALUES = {"prompt": "red", "seed": 3, "num_inference_steps": 2, "image_size": "32x32"}
+ROOT = Path(__file__).parents[2]
 CATALOG = """
 organizations: {toys: {title: Toys}}
 models:
@@ -23,7 +24,7 @@ models:
     task: text-to-image
     input: {type: object, properties: {prompt: {type: string}}}
     variants:
-      toys/bricks: {name: Bricks, path: base}
+      toys/bricks: {name: Bricks, path: base, defaults: {num_inference_steps: 2, result_cache: private}}
 adapters:
   toys/bent: {name: Bent, base: toys/bricks, path: lora}
 """
@@ -42,6 +43,8 @@ def test_a_folder_and_a_slug_of_the_same_bytes_give_the_same_picture(root: Path,
     with Loader(Settings(home=tmp_path, device="cpu"), catalog=root / "catalog.yaml") as loader:
         by_folder = loader.run(root / "base", **VALUES)
         assert loader.run("toys/bricks", **VALUES).outputs == by_folder.outputs
+        by_default = {name: value for name, value in VALUES.items() if name != "num_inference_steps"}
+        assert loader.run("toys/bricks", **by_default).outputs == by_folder.outputs
         bent = loader.run("toys/bricks", loras=[("toys/bent", 1.0)], **VALUES)
         assert bent.outputs != by_folder.outputs
         by_file = loader.run(root / "base", loras=[(root / "lora" / folders.ADAPTER_FILE, 1.0)], **VALUES)
@@ -53,6 +56,14 @@ def test_a_folder_and_a_slug_of_the_same_bytes_give_the_same_picture(root: Path,
         assert caught.value.failure.location == ("image_size",)
         with pytest.raises(WeightsMissingError, match=r"holds|missing"):
             loader.run(root / "lora", **VALUES)
+
+
+def test_the_catalogue_of_this_project_is_understood(tmp_path: Path) -> None:
+    """As the documentation says it: by slug, with a LoRA's slug."""
+    with Loader(Settings(home=tmp_path, device="cpu"), catalog=ROOT / "catalog.yaml") as loader:
+        plain = loader.run("marquee/shapes", **VALUES)
+        bent = loader.run("marquee/shapes", loras=[("marquee/shapes-outline", 0.8)], **VALUES)
+    assert plain.outputs != bent.outputs
 
 
 def test_a_repository_and_an_address_of_the_same_bytes_give_it_too(root: Path, tmp_path: Path) -> None:
