@@ -65,7 +65,7 @@ def test_every_way_gives_the_same_bytes(
     shards: list[Path], monkeypatch: pytest.MonkeyPatch, cached: float, block_bytes: int
 ) -> None:
     wanted = expected(shards)
-    monkeypatch.setattr(reader, "cut", lambda plan: blocks.cut(plan, block_bytes))
+    monkeypatch.setattr(reader, "cut", lambda plan, most: blocks.cut(plan, min(most, block_bytes)))
     monkeypatch.setattr(reader, "cached_share", lambda path: cached)
     plan = layout.lay_out(reader.read_headers(shards))
     told: list[int] = []
@@ -81,7 +81,7 @@ def test_every_way_gives_the_same_bytes(
 def test_dtypes_are_cast_on_the_way(
     shards: list[Path], monkeypatch: pytest.MonkeyPatch, cached: float, dtype: str, block_bytes: int
 ) -> None:
-    monkeypatch.setattr(reader, "cut", lambda plan: blocks.cut(plan, block_bytes))
+    monkeypatch.setattr(reader, "cut", lambda plan, most: blocks.cut(plan, min(most, block_bytes)))
     monkeypatch.setattr(reader, "cached_share", lambda path: cached)
     chosen = layout.casting(dtype, ["norm"])
     plan = layout.lay_out(reader.read_headers(shards), dtype_of=chosen)
