@@ -7,9 +7,8 @@ process dispatches it or another one does, callers see the same.
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import timedelta
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Unpack
 
 import msgspec
 
@@ -17,7 +16,7 @@ from loaders.protocol import AdapterUse
 from registry import feed, tracing
 from registry.catalog import Caller, Version
 from registry.tracing import NO_TRACES, Traces
-from router import ids, inputs, limits, queue, repeats, results
+from router import ids, inputs, limits, queue, repeats, submission
 from router.board import Board
 from router.dispatcher import Dispatcher
 from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
@@ -28,9 +27,7 @@ from router.repeats import Repeats
 from router.requests import Failure, Outcome, Priority, Request, RequestId, State, Status
 from router.rows import AttemptRow, Ending, Entry
 from router.snapshot import Catalogue, Resolved
-
-Door = Literal["fal", "replicate", "openai", "huggingface", "page", "cli"]
-Entropy = Callable[[int], int]
+from router.submission import Entropy, Wishes
 
 POLL_SECONDS = 1.0  # between looks at the table for requests that another process dispatches
 SEED_BITS = 31  # what every pipeline's generator takes
@@ -71,70 +68,55 @@ class Core:
         return self.catalogue.now.resolve(slug, caller, self.catalogue.clock(), lot)
 
     async def submit(
-        self,
-        caller: Caller,
-        slug: str,
-        arguments: Mapping[str, Any],
-        *,
-        door: Door = "page",
-        priority: Priority = "normal",
-        start_within_seconds: float | None = None,
-        webhook_url: str | None = None,
-        reuse: bool | None = None,
-        once: str | None = None,
+        self, caller: Caller, slug: str, arguments: Mapping[str, Any], **wishes: Unpack[Wishes]
     ) -> RequestId:
         """Returns after the commit. Who asks again with the same `once` gets the request that there is.
 
         Raises `UnknownSlugError`, `UnavailableError`, `InvalidInputError`, `OverloadedError`, `RepeatedKeyError`,
         `QueueUnavailableError`.
         """
+        once = wishes.get("once")
         again = None if once is None else repeats.repeat(caller.organization, once, slug, arguments)
         if again is not None and (first := await self._repeats.first(again)) is not None:
             return first
         span = self._traces.begin("submit", tracing.current.get())
+        request = await self._accept(caller, slug, arguments, wishes)
+        if again is not None:
+            request = msgspec.structs.replace(request, id=await self._repeats.claim(again, request.id))
+        await self._enqueue(request)
+        span.end(request_id=request.id, slug=request.slug, door=request.door)
+        return request.id
+
+    async def _accept(
+        self, caller: Caller, slug: str, arguments: Mapping[str, Any], wishes: Wishes
+    ) -> Request:
+        """Limits, launch window, schema and adapters allow it: the whole request, which nobody knows of yet."""
         await self._limiter.admit(caller.key_id)
         resolved = self.resolve(caller, slug)
         version = resolved.version  # None: a partner's, which draws its own seeds and knows its own LoRAs
         values = resolved.checker.complete(arguments, self._entropy(SEED_BITS) if version else None)
         uses = await self._adapters(caller, values, version) if version else ()
-        if version is not None and (term := self._dispatcher.term) is not None:
+        if version is not None:
+            self._refuse_long_wait(caller, resolved, wishes.get("priority", "normal"))
+        return submission.compose(
+            caller,
+            resolved,
+            values,
+            uses,
+            wishes,
+            pool=self._dispatcher.pool,
+            seeded=arguments.get("seed") is not None,
+            traceparent=tracing.current.get(),
+            now=self.catalogue.clock(),
+            entropy=self._entropy,
+        )
+
+    def _refuse_long_wait(self, caller: Caller, resolved: Resolved, priority: Priority) -> None:
+        if (term := self._dispatcher.term) is not None:
             expected = term.waits.expected_seconds(caller.organization, priority, len(term.links))
             limits.refuse_long_wait(
                 expected, limits.longest_wait(resolved.variant, self._longest_wait_seconds)
             )
-        now = self.catalogue.clock()
-        request = Request(
-            id=ids.request_id(now.timestamp(), self._entropy),
-            organization=caller.organization,
-            key_id=caller.key_id,
-            slug=resolved.variant.slug,
-            version=resolved.digest,
-            adapters=uses,
-            input=values,
-            pool=self._dispatcher.pool,
-            priority=priority,
-            created_at=now,
-            start_deadline=None
-            if start_within_seconds is None
-            else now + timedelta(seconds=start_within_seconds),
-            webhook_url=webhook_url,
-            door=door,
-            traceparent=tracing.current.get(),
-            result_key=results.key_of(
-                resolved.variant,
-                resolved.digest,
-                uses,
-                values,
-                organization=caller.organization,
-                asked=reuse,
-                seeded=arguments.get("seed") is not None,
-            ),
-        )
-        if again is not None:
-            request = msgspec.structs.replace(request, id=await self._repeats.claim(again, request.id))
-        await self._enqueue(request)
-        span.end(request_id=request.id, slug=request.slug, door=door)
-        return request.id
 
     async def _adapters(
         self, caller: Caller, values: Mapping[str, Any], version: Version
@@ -160,30 +142,14 @@ class Core:
             term.offer(Entry(request=request, origin=self._queue.origin))
 
     async def run(
-        self,
-        caller: Caller,
-        slug: str,
-        arguments: Mapping[str, Any],
-        *,
-        door: Door,
-        priority: Priority = "normal",
-        start_within_seconds: float | None = None,
-        reuse: bool | None = None,
-        once: str | None = None,
+        self, caller: Caller, slug: str, arguments: Mapping[str, Any], **wishes: Unpack[Wishes]
     ) -> Status:
         """Submit and wait for the end, however long it takes."""
-        request_id = await self.submit(
-            caller,
-            slug,
-            arguments,
-            door=door,
-            priority=priority,
-            start_within_seconds=start_within_seconds,
-            reuse=reuse,
-            once=once,
-        )
-        if once is not None and (known := await self.status(caller, request_id)).state.is_final:
-            return known
+        request_id = await self.submit(caller, slug, arguments, **wishes)
+        if wishes.get("once") is not None:  # it may have ended long ago
+            known = await self.status(caller, request_id)
+            if known.state.is_final:
+                return known
         return await self._end(request_id)
 
     async def status(self, caller: Caller, request_id: str) -> Status:

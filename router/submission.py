@@ -1,0 +1,68 @@
+"""What a call becomes before it is stored: one `Request`, of what was resolved and what its caller wishes. Pure."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+from loaders.protocol import AdapterUse
+from registry.catalog import Caller
+from router import ids, results
+from router.requests import Priority, Request
+from router.snapshot import Resolved
+
+Door = Literal["fal", "replicate", "openai", "huggingface", "page", "cli"]
+Entropy = Callable[[int], int]
+
+
+class Wishes(TypedDict, total=False):
+    """How a caller wants it; every door says what its family can say."""
+
+    door: Door
+    priority: Priority
+    start_within_seconds: float | None
+    webhook_url: str | None
+    reuse: bool | None  # of what the same request made before; None leaves it to the variant
+    once: str | None  # the caller's own name for it, under which it may be asked again
+
+
+def compose(
+    caller: Caller,
+    resolved: Resolved,
+    values: Mapping[str, Any],
+    adapters: tuple[AdapterUse, ...],
+    wishes: Wishes,
+    *,
+    pool: str,
+    seeded: bool,
+    traceparent: str | None,
+    now: datetime,
+    entropy: Entropy,
+) -> Request:
+    """`values` is the whole input; `seeded` when its seed is the caller's."""
+    within = wishes.get("start_within_seconds")
+    key = results.key_of(
+        resolved.variant,
+        resolved.digest,
+        adapters,
+        values,
+        organization=caller.organization,
+        asked=wishes.get("reuse"),
+        seeded=seeded,
+    )
+    return Request(
+        id=ids.request_id(now.timestamp(), entropy),
+        organization=caller.organization,
+        key_id=caller.key_id,
+        slug=resolved.variant.slug,
+        version=resolved.digest,
+        adapters=adapters,
+        input=values,
+        pool=pool,
+        priority=wishes.get("priority", "normal"),
+        created_at=now,
+        start_deadline=None if within is None else now + timedelta(seconds=within),
+        webhook_url=wishes.get("webhook_url"),
+        door=wishes.get("door", "page"),
+        traceparent=traceparent,
+        result_key=key,
+    )
