@@ -6,7 +6,7 @@ It wires the doors, the links and the pages to one core, whose parts live as lon
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
@@ -88,7 +88,16 @@ def create_app(settings: Settings) -> Litestar:
     closing = contextlib.ExitStack()
     traces = closing.enter_context(tracing.opened(settings, "marquee-gateway"))
     plumbing = edge.plumbing(metrics, traces)
-    handlers = [
+    return Litestar(
+        route_handlers=[*plumbing.pop("route_handlers"), *_handlers(gateway, fleet)],
+        lifespan=[lifespan],
+        openapi_config=None,
+        **plumbing,
+    )
+
+
+def _handlers(gateway: Callable[[], Gateway], fleet: Callable[[], FleetState | None]) -> list[Any]:
+    return [
         fal.router(lambda: gateway().house),
         replicate.router(lambda: gateway().house),
         openai.router(lambda: gateway().house),
@@ -107,28 +116,34 @@ def create_app(settings: Settings) -> Litestar:
         adapter_listing.router(lambda: gateway().browser),
         _health(gateway),
     ]
-    return Litestar(
-        route_handlers=[*plumbing.pop("route_handlers"), *handlers],
-        lifespan=[lifespan],
-        openapi_config=None,
-        **plumbing,
-    )
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rest stands on."""
+
+    settings: Settings
+    dsn: str
+    db: Database
+    catalogue: Catalogue
+    files: FileStore
+    board: Board
+    dispatcher: Dispatcher
+    queue: Queue
+    place: Place
 
 
 @contextlib.asynccontextmanager
-async def _open(
+async def _grounded(
     settings: Settings, told: telemetry.Telemetry, traces: tracing.Traces
-) -> AsyncIterator[Gateway]:
+) -> AsyncIterator[Ground]:
+    """The database, what is known of the catalogue, and a dispatcher that stands by."""
     dsn = settings.database_url
     if dsn is None:
         dsn = await asyncio.to_thread(postgres.ensure, settings.home)
     async with contextlib.AsyncExitStack() as stack:
         db = await stack.enter_async_context(Database.open(dsn))
-        accounts = settings.partners
-        catalogue = await stack.enter_async_context(Catalogue.open(db, frozenset(accounts)))
-        files, board = FileStore(settings.home / "files"), Board(told.ended)
-        origin = secrets.token_hex(8)
-        partners = await stack.enter_async_context(connections.opened(accounts, files))
+        catalogue = await stack.enter_async_context(Catalogue.open(db, frozenset(settings.partners)))
+        files, board, origin = FileStore(settings.home / "files"), Board(told.ended), secrets.token_hex(8)
         dispatcher = Dispatcher(
             pool=settings.pool,
             db=db,
@@ -138,62 +153,58 @@ async def _open(
             origin=origin,
             key_at_once=settings.key_requests_at_once,
             traces=traces,
-            partners=partners,
+            partners=await stack.enter_async_context(connections.opened(settings.partners, files)),
         )
         await stack.enter_async_context(dispatcher.standing())
-        endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
         examiner = Examiner()
         stack.push_async_callback(examiner.close)
-        place = Place(
-            home=settings.home,
-            endpoint=endpoint,
-            allow_private=settings.allow_private_inputs,
-            examine=examiner,
-        )
-        office = api.Office(db, place)
-        stack.push_async_callback(office.close)
-        queue = Queue(db, origin)
-        loras = Loras(db, catalogue, place, files, settings.lora_bytes)
-        housekeeping = Housekeeping(db, files, loras, settings.retention_days)
-        await housekeeping.once()
-        signer = Signer.at(settings.home / "webhook.key")
-        deliverer = Deliverer(
+        yield Ground(
+            settings=settings,
+            dsn=dsn,
             db=db,
-            look=queue.status,
-            signer=signer,
-            payload=lambda status: fal_shapes.webhook(status, lambda f: f"{settings.address}/files/{f.id}"),
-            allow_private=settings.allow_private_webhooks,
-        )
-        core = Core(
             catalogue=catalogue,
-            queue=queue,
+            files=files,
             board=board,
             dispatcher=dispatcher,
-            limiter=Limiter(db, settings.key_requests_per_minute),
-            loras=loras,
-            repeats=Repeats(db),
-            longest_wait_seconds=settings.longest_wait_seconds,
-            traces=traces,
+            queue=Queue(db, origin),
+            place=_place(settings, examiner),
+        )
+
+
+def _place(settings: Settings, examiner: Examiner) -> Place:
+    return Place(
+        home=settings.home,
+        endpoint=hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token),
+        allow_private=settings.allow_private_inputs,
+        examine=examiner,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open(
+    settings: Settings, told: telemetry.Telemetry, traces: tracing.Traces
+) -> AsyncIterator[Gateway]:
+    async with _grounded(settings, told, traces) as ground:
+        db, catalogue, dispatcher = ground.db, ground.catalogue, ground.dispatcher
+        office = api.Office(db, ground.place)
+        loras = Loras(db, catalogue, ground.place, ground.files, settings.lora_bytes)
+        core, signer = _core(ground, loras, traces), Signer.at(settings.home / "webhook.key")
+        house = House(
+            core=core, files=ground.files, signer=signer, loras=loras, public_url=settings.public_url
         )
         front = _front(settings, db, catalogue, core)
         dashboard = dashboard_pages.Dashboard(
             db=db,
             door=front.door,
-            observatory=Observatory(dispatcher, catalogue, queue),
+            observatory=Observatory(dispatcher, catalogue, ground.queue),
             stopping=core.stopping,
         )
-        async with _background(
-            core.follow(dsn),
-            deliverer.run(),
-            housekeeping.for_ever(),
-            rollups.keep(db),
-            dashboard.kept.keep_warm(db),
-        ):
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(office.close)
+            await stack.enter_async_context(_at_work(ground, house, dashboard))
             yield Gateway(
                 db=db,
-                house=House(
-                    core=core, files=files, signer=signer, loras=loras, public_url=settings.public_url
-                ),
+                house=house,
                 front=front,
                 dashboard=dashboard,
                 office=office,
@@ -201,7 +212,39 @@ async def _open(
                 seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
                 dispatcher=dispatcher,
             )
-        await queue.drain()
+        await ground.queue.drain()
+
+
+def _core(ground: Ground, loras: Loras, traces: tracing.Traces) -> Core:
+    return Core(
+        catalogue=ground.catalogue,
+        queue=ground.queue,
+        board=ground.board,
+        dispatcher=ground.dispatcher,
+        limiter=Limiter(ground.db, ground.settings.key_requests_per_minute),
+        loras=loras,
+        repeats=Repeats(ground.db),
+        longest_wait_seconds=ground.settings.longest_wait_seconds,
+        traces=traces,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _at_work(ground: Ground, house: House, dashboard: dashboard_pages.Dashboard) -> AsyncIterator[None]:
+    """What goes on beside the calls."""
+    settings, db = ground.settings, ground.db
+    housekeeping = Housekeeping(db, ground.files, house.loras, settings.retention_days)
+    await housekeeping.once()
+    deliverer = Deliverer(
+        db=db,
+        look=ground.queue.status,
+        signer=house.signer,
+        payload=lambda status: fal_shapes.webhook(status, lambda f: f"{settings.address}/files/{f.id}"),
+        allow_private=settings.allow_private_webhooks,
+    )
+    work = (house.core.follow(ground.dsn), deliverer.run(), housekeeping.for_ever(), rollups.keep(db))
+    async with _background(*work, dashboard.kept.keep_warm(db)):
+        yield
 
 
 def _front(settings: Settings, db: Database, catalogue: Catalogue, core: Core) -> pages.Front:

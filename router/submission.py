@@ -39,7 +39,6 @@ def compose(
     entropy: Entropy,
 ) -> Request:
     """`values` is the whole input; `seeded` when its seed is the caller's."""
-    within = wishes.get("start_within_seconds")
     key = results.key_of(
         resolved.variant,
         resolved.digest,
@@ -60,9 +59,14 @@ def compose(
         pool=pool,
         priority=wishes.get("priority", "normal"),
         created_at=now,
-        start_deadline=None if within is None else now + timedelta(seconds=within),
+        start_deadline=_deadline(wishes, now),
         webhook_url=wishes.get("webhook_url"),
         door=wishes.get("door", "page"),
         traceparent=traceparent,
         result_key=key,
     )
+
+
+def _deadline(wishes: Wishes, now: datetime) -> datetime | None:
+    within = wishes.get("start_within_seconds")
+    return None if within is None else now + timedelta(seconds=within)
