@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import psycopg
-import structlog
 from litestar import Litestar, Response, get
 
 from registry import adapter_listing, api, edge, hub, listing, postgres, rollups, store, tracing
@@ -43,8 +42,6 @@ from router.signatures import Signer
 from router.snapshot import Catalogue
 from router.storefront import pages
 from router.webhooks import Deliverer
-
-log = structlog.get_logger("marquee.gateway")
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
