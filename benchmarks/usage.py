@@ -199,7 +199,9 @@ async def sizes(db: Database) -> None:
         " JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'usage_records'::regclass"
     )
     async with db.pool.connection() as connection:
-        await connection.execute("ANALYZE")
+        await connection.set_autocommit(True)
+        await connection.execute("VACUUM ANALYZE")  # as autovacuum would have
+        await connection.set_autocommit(False)
         for row in await (await connection.execute(query, [list(rollups.TABLES)])).fetchall():
             print(f"   {row['name']:16} {row['n']:14,} rows {int(row['bytes']) / 1e9:8.2f} GB")
 

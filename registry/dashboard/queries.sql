@@ -1,5 +1,6 @@
 -- name: variant_days
 -- Requests, failures, seconds and money per variant and day, as far as the view reaches; of one variant where `slug` says.
+-- Sums are cast back: else the union would turn each row of the first part into numerics.
 -- The bounds of `scope` are what an index can look up; the last two lines of each part are no limits where they are null.
 SELECT substr(scope, 3) AS slug, day, requests, failed, wait_ms, load_ms, run_ms, amount
 FROM scope_days
@@ -7,7 +8,8 @@ WHERE %(organization)s::text IS NULL AND scope >= 's:' AND scope < 's;' AND day 
     AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
     AND (%(slug)s::text IS NULL OR scope = 's:' || %(slug)s)
 UNION ALL
-SELECT slug, day, sum(requests), sum(failed), sum(wait_ms), sum(load_ms), sum(run_ms), sum(amount)
+SELECT slug, day, sum(requests)::bigint, sum(failed)::bigint, sum(wait_ms)::bigint, sum(load_ms)::bigint,
+    sum(run_ms)::bigint, sum(amount)
 FROM usage_days
 WHERE organization = %(organization)s AND day BETWEEN %(since)s AND %(until)s
     AND (%(slug)s::text IS NULL OR slug = %(slug)s)
