@@ -23,19 +23,39 @@ POLL_SECONDS = 0.5
 
 
 @click.group()
-@click.option("--url", envvar="MARQUEE_URL", help="The gateway's address.")
-@click.option("--key", envvar="MARQUEE_KEY", help="A key with the scope models:publish.")
-@click.option("--home", type=click.Path(path_type=Path), default=Path(".marquee"), show_default=True)
+@click.option("--url", envvar="MARQUEE_URL", show_envvar=True, help="The gateway's address.")
+@click.option("--key", envvar="MARQUEE_KEY", show_envvar=True, help="A key with the scope models:publish.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    envvar="MARQUEE_HOME",
+    default=Path(".marquee"),
+    show_default=True,
+    help="Whose address and lab key, where the others are not given.",
+)
 @click.pass_context
 def publish(context: click.Context, url: str | None, key: str | None, home: Path) -> None:
     """Publish models: upload, validate, schedule, release, split, roll back, retire."""
-    if url is None or key is None:
-        try:
-            ready = json.loads((home / "ready.json").read_text())
-        except (OSError, ValueError):
-            raise click.UsageError(f"no --url and --key, and no server runs in {home}") from None
-        url, key = url or ready["url"], key or ready["lab_key"]
-    context.obj = context.with_resource(Client(str(url), str(key)))
+    context.obj = context.with_resource(Client(lambda: _account(url, key, home)))
+
+
+def _account(url: str | None, key: str | None, home: Path) -> tuple[str, str]:
+    if url is not None and key is not None:
+        return url, key
+    try:
+        ready = json.loads((home / "ready.json").read_text())
+        return url or str(ready["url"]), key or str(ready["lab_key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        given = (
+            "MARQUEE_KEY or --key"
+            if url
+            else "MARQUEE_URL or --url"
+            if key
+            else "MARQUEE_URL and MARQUEE_KEY"
+        )
+        raise click.ClickException(
+            f"whose catalogue? No server runs in {home} (--home): set {given}"
+        ) from None
 
 
 @publish.command()

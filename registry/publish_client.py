@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,15 +16,23 @@ TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
 class Client:
-    def __init__(self, url: str, key: str) -> None:
+    """`account` gives address and key; it is asked at the first call, so that `--help` needs no server."""
+
+    def __init__(self, account: Callable[[], tuple[str, str]]) -> None:
+        self._account = account
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        url, key = self._account()
         headers = {"authorization": f"Key {key}"}
-        self._http = httpx.Client(base_url=f"{url.rstrip('/')}/v1/admin", headers=headers, timeout=TIMEOUT)
+        return httpx.Client(base_url=f"{url.rstrip('/')}/v1/admin", headers=headers, timeout=TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        if "_http" in vars(self):
+            self._http.close()
 
     @staticmethod
     def address(slug: str) -> str:

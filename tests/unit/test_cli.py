@@ -34,3 +34,24 @@ def test_a_bug_is_not_hidden(monkeypatch):
 def test_an_unknown_command_is_named(capsys):
     assert cli.main(["fly"]) == 2
     assert "fly" in capsys.readouterr().err
+
+
+def test_help_of_what_talks_to_a_server_needs_none(capsys, tmp_path):
+    assert cli.main(["publish", "--home", str(tmp_path), "release", "--help"]) == 0
+    assert "SLUG SHARES" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ([], "MARQUEE_URL and MARQUEE_KEY"),
+        (["--url", "http://127.0.0.1:9"], "MARQUEE_KEY or --key"),
+        (["--key", "mq_1"], "MARQUEE_URL or --url"),
+    ],
+)
+def test_without_a_server_a_lab_is_told_what_to_set(capsys, tmp_path, given, missing):
+    assert cli.main(["publish", "--home", str(tmp_path), *given, "me"]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"Error: whose catalogue? No server runs in {tmp_path} (--home): set {missing}\n"
+    )
