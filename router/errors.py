@@ -46,9 +46,11 @@ class ForbiddenError(RouterError):
 class UnknownSlugError(RouterError):
     """Nothing answers to `slug`; an embargoed variant says the same, so that its name does not leak."""
 
-    def __init__(self, slug: str) -> None:
-        super().__init__(f"no model is called {slug!r}")
+    def __init__(self, slug: str, near: str | None = None) -> None:
+        hint = f"did you mean {near!r}?" if near else "GET /v1/models says what there is"
+        super().__init__(f"no model is called {slug!r}; {hint}")
         self.slug = slug
+        self.near = near
 
 
 class UnavailableError(RouterError):

@@ -4,7 +4,7 @@ Fields that the schema does not know are dropped, unless it forbids them: custom
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jsonschema_rs
@@ -41,6 +41,7 @@ class Checker:
         self._defaults = {name: p["default"] for name, p in properties.items() if _has_usable_default(p)}
         is_open = schema.get("additionalProperties") is not None or not properties
         self._known: frozenset[str] | None = None if is_open else frozenset(properties)
+        self._names = tuple(properties)
         self.takes_seed = "seed" in properties
 
     def complete(self, values: Mapping[str, Any], entropy: int | None) -> dict[str, Any]:
@@ -51,9 +52,31 @@ class Checker:
         if entropy is not None and self.takes_seed and whole.get("seed") is None:
             whole["seed"] = entropy
         if not self._validator.is_valid(whole):
-            raise InvalidInputError([_issue(error) for error in self._validator.iter_errors(whole)])
+            errors = self._validator.iter_errors(whole)
+            raise InvalidInputError([issue for error in errors for issue in self._issues(error)])
         _refuse_nul(whole)
         return whole
+
+    def _issues(self, error: jsonschema_rs.ValidationError) -> Iterator[Issue]:
+        """Where one of several shapes is allowed, what the nearest of them says, and not that none of them fits."""
+        branches: Sequence[Sequence[jsonschema_rs.ValidationError]] = getattr(error.kind, "context", ())
+        nearest = max(branches, key=_depth, default=())
+        if nearest and _depth(nearest) > len(error.instance_path):
+            yield from (issue for inner in nearest for issue in self._issues(inner))
+        elif nearest:
+            said = "; ".join(inner.message for branch in branches for inner in branch)
+            yield msgspec.structs.replace(_issue(error), message=said[: 5 * ECHO_CHARACTERS])
+        elif error.kind.name == "additionalProperties" and not error.instance_path:
+            issue = _issue(error)
+            said = f"{issue.message}; there are {', '.join(self._names)}"
+            yield msgspec.structs.replace(issue, message=said)
+        else:
+            yield _issue(error)
+
+
+def _depth(errors: Sequence[jsonschema_rs.ValidationError]) -> int:
+    """How far into the value a shape agrees with it."""
+    return max((len(error.instance_path) for error in errors), default=0)
 
 
 def _has_usable_default(schema: Mapping[str, Any]) -> bool:

@@ -31,7 +31,7 @@ from registry.catalog import (
 )
 from registry.database import Database
 from registry.settings import PROVIDERS, partner_key, variable
-from router import blobs, results
+from router import blobs, results, spelling
 from router.errors import ForbiddenError, UnauthorizedError, UnavailableError, UnknownSlugError
 from router.inputs import Checker, Checkers
 
@@ -105,14 +105,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             case _:
                 return None
 
-    def longest(self, path: str) -> Slug | None:
-        """The longest variant slug that `path` begins with: clients put endpoints of one model below its slug."""
-        pieces = path.strip("/").split("/")
-        for count in range(len(pieces), 0, -1):
-            slug = Slug("/".join(pieces[:count]))
-            if slug in self.variants:
-                return slug
-        return None
+    def unknown(self, slug: str, caller: Caller | None, now: datetime) -> UnknownSlugError:
+        """With the name that was probably meant, where the caller may know it."""
+        near = (name for name in spelling.near(slug, self.variants) if self.visible(name, caller, now))
+        return UnknownSlugError(slug, next(near, None))
 
     def visible(self, slug: str, caller: Caller | None, now: datetime) -> bool:
         """Whether the caller may know that this variant exists."""
@@ -135,7 +131,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """`lot` from [0, 1) draws among versions that share traffic. Raises `UnknownSlugError`, `UnavailableError`."""
         variant = self.variants.get(Slug(slug))
         if variant is None:
-            raise UnknownSlugError(slug)
+            raise self.unknown(slug, caller, now)
         answer = windows.resolve(self.releases.get(variant.slug, ()), caller.organization, now)
         match answer:
             case windows.Open(release=release):
@@ -151,7 +147,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 raise UnavailableError(slug, f"it was retired{hint}", is_gone=True)
             case windows.Hidden():
                 if self.releases.get(variant.slug) or not _is_listed(variant):
-                    raise UnknownSlugError(slug)
+                    raise self.unknown(slug, caller, now)
                 if variant.partner is not None and self.is_served(variant):
                     digest, checker = variant.partner.digest, self.checkers[variant.slug]
                     return Resolved(variant=variant, version=None, digest=digest, checker=checker)
@@ -179,7 +175,7 @@ def _nothing_to_run(variant: Variant) -> str:
         setting = variable(partner_key(provider))
         return f"its partner {provider} is not configured here; the operator has to set {setting}"
     where = f" ({variant.source.location})" if variant.source else ""
-    return f"its weights{where} are not pinned yet"
+    return f"its weights{where} are not pinned yet; the operator has to run `marquee catalog pin` and `apply`"
 
 
 def build(

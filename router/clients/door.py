@@ -58,9 +58,10 @@ class Answer(msgspec.Struct, kw_only=True):
     content: Any
     status_code: int = 200
     headers: Headers = msgspec.field(default_factory=dict)
+    encode: Callable[[Any], bytes] = msgspec.json.encode
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        body = msgspec.json.encode(self.content)
+        body = self.encode(self.content)
         headers = {"content-type": "application/json", "content-length": str(len(body)), **self.headers}
         encoded = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
         await send({"type": "http.response.start", "status": self.status_code, "headers": encoded})

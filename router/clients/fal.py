@@ -26,7 +26,7 @@ from router.clients.door import (
     with_heartbeat,
 )
 from router.clients.fal_storage import PREFIX
-from router.errors import AlreadyFinishedError, UnknownRequestError, UnknownSlugError
+from router.errors import AlreadyFinishedError, UnknownRequestError
 from router.requests import State, Status
 
 HEARTBEAT_SECONDS = 15.0
@@ -83,7 +83,7 @@ def router(home: Home) -> Router:
 
 async def _run(house: House, request: AnyRequest, path: str) -> Answer:
     caller = house.caller(request)
-    slug = _slug(house, path)
+    slug, is_stream = _streamed(house, path)
     arguments = await read_object(request)
     start_within = fal_shapes.start_within_seconds(request.headers)
     status = await house.core.run(
@@ -95,7 +95,8 @@ async def _run(house: House, request: AnyRequest, path: str) -> Answer:
         reuse=_reuse(request),
         once=once(request),
     )
-    return _warned(house, caller, slug, _answer(house, request, status))
+    answer = _answer(house, request, status)
+    return _warned(house, caller, slug, _as_event(answer) if is_stream else answer)
 
 
 def _warned(house: House, caller: Caller, slug: str, answer: Answer) -> Answer:
@@ -107,7 +108,7 @@ def _warned(house: House, caller: Caller, slug: str, answer: Answer) -> Answer:
 
 async def _submit(house: House, request: AnyRequest, path: str) -> Answer:
     caller = house.caller(request)
-    slug = _slug(house, path)
+    slug = path.strip("/")
     arguments = await read_object(request)
     request_id = await house.core.submit(
         caller,
@@ -194,12 +195,24 @@ def _reuse(request: AnyRequest) -> bool | None:
     return {"1": True, "0": False}.get(request.headers.get(CACHE, ""))
 
 
-def _slug(house: House, path: str) -> str:
-    """Raises `UnknownSlugError`."""
-    slug = house.core.catalogue.now.longest(path)
-    if slug is None:
-        raise UnknownSlugError(path.strip("/"))
-    return slug
+def _streamed(house: House, path: str) -> tuple[str, bool]:
+    """The slug that is called, and whether its answer shall be an event stream, as below a fal model's own `/stream`."""
+    slug = path.strip("/")
+    base, _, last = slug.rpartition("/")
+    is_stream = last == "stream" and Slug(slug) not in house.core.catalogue.now.variants
+    return (base, True) if is_stream else (slug, False)
+
+
+def _as_event(answer: Answer) -> Answer:
+    """The models here have one answer, so it is the one event; a refusal stays what it is, with its status."""
+    if answer.status_code != 200:
+        return answer
+    headers = {"content-type": "text/event-stream"} | answer.headers
+    return msgspec.structs.replace(answer, headers=headers, encode=_event)
+
+
+def _event(content: Any) -> bytes:
+    return b"data: " + msgspec.json.encode(content) + b"\n\n"
 
 
 def _job(path: str) -> tuple[str, str]:

@@ -72,9 +72,11 @@ def router(home: Home) -> Router:
 async def _generate(house: House, request: AnyRequest) -> Response[Any]:
     caller = house.caller(request)
     body = await read_object(request)
-    status = await house.core.run(
-        caller, str(body.get("model", "")), arguments(body), door="openai", once=once(request)
-    )
+    if not (model := body.get("model")):
+        raise InvalidInputError(
+            [Issue(location=("model",), message="say which model: a slug", kind="missing")]
+        )
+    status = await house.core.run(caller, str(model), arguments(body), door="openai", once=once(request))
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
     headers: Headers = {"x-request-id": status.request.id}

@@ -27,14 +27,17 @@ def router(home: Home) -> Router:
 
     @post("/models/{owner:str}/{name:str}/predictions", status_code=201)
     async def create(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> Response[Any]:
+        house = home()
         body = await read_object(request)
-        return await _create(home(), request, _variant(home(), owner, name).slug, body)
+        slug = _variant(house, house.caller(request), owner, name).slug
+        return await _create(house, request, slug, body)
 
     @post("/predictions", status_code=201)
     async def create_by_version(request: AnyRequest) -> Response[Any]:
+        house = home()
         body = await read_object(request)
-        slug, version = _by_version(home(), str(body.get("version", "")))
-        return await _create(home(), request, slug, body, version)
+        slug, version = _by_version(house, house.caller(request), str(body.get("version", "")))
+        return await _create(house, request, slug, body, version)
 
     @get("/predictions/{prediction_id:str}")
     async def prediction(request: AnyRequest, prediction_id: FromPath[str]) -> Response[Any]:
@@ -56,8 +59,10 @@ def router(home: Home) -> Router:
     @get("/models/{owner:str}/{name:str}")
     async def model(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
         house = home()
-        house.core.resolve(house.caller(request), _variant(house, owner, name).slug)
-        return _model(house, request, _variant(house, owner, name))
+        caller = house.caller(request)
+        found = _variant(house, caller, owner, name)
+        house.core.resolve(caller, found.slug)
+        return _model(house, request, found)
 
     @get("/account")
     async def account(request: AnyRequest) -> dict[str, Any]:
@@ -130,27 +135,27 @@ def _hold_seconds(prefer: str | None) -> float:
     return min(LONGEST_HOLD_SECONDS, float(match[1] or LONGEST_HOLD_SECONDS))
 
 
-def _variant(house: House, owner: str, name: str) -> Variant:
-    """By its slug, else by its flat name. Raises `UnknownSlugError`."""
-    variants = house.core.catalogue.now.variants
-    exact = variants.get(Slug(f"{owner}/{name}"))
+def _variant(house: House, caller: Caller, owner: str, name: str) -> Variant:
+    """By its slug, else by its flat name, if the caller may know it. Raises `UnknownSlugError`."""
+    snapshot, now = house.core.catalogue.now, house.core.catalogue.clock()
+    exact = snapshot.variants.get(Slug(f"{owner}/{name}"))
     if exact is not None:
         return exact
-    flat = (v for v in variants.values() if v.owner == owner and shapes.flat_name(v.slug) == name)
-    found = next(flat, None)
-    if found is None:
-        raise UnknownSlugError(f"{owner}/{name}")
-    return found
+    for variant in snapshot.variants.values():
+        is_meant = variant.owner == owner and shapes.flat_name(variant.slug) == name
+        if is_meant and snapshot.visible(variant.slug, caller, now):
+            return variant
+    raise snapshot.unknown(f"{owner}/{name}", caller, now)
 
 
-def _by_version(house: House, text: str) -> tuple[Slug, Digest | None]:
+def _by_version(house: House, caller: Caller, text: str) -> tuple[Slug, Digest | None]:
     """`id`, `owner/name` or `owner/name:id`. Raises `UnknownSlugError`."""
     name, _, identifier = text.rpartition(":") if "/" in text and ":" in text else ("", "", text)
     if not name and "/" in text:
         name, identifier = text, ""
     if name:
         owner, _, rest = name.partition("/")
-        return _variant(house, owner, rest).slug, shapes.digest_of(identifier) if identifier else None
+        return _variant(house, caller, owner, rest).slug, shapes.digest_of(identifier) if identifier else None
     digest = shapes.digest_of(identifier)
     for (slug, _), version in house.core.catalogue.now.versions.items():
         if version.digest == digest:

@@ -148,6 +148,25 @@ async def test_bad_input_says_where(live: Live, arguments: Any, location: Any, s
     assert says in issue["msg"]
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("acme/toy", "did you mean 'acme/toys'?"),
+        ("Acme/Toys", "did you mean 'acme/toys'?"),
+        ("acme/toys/lat", "did you mean 'acme/toys/late'?"),
+        ("acme/toys/of-tomorrow", "GET /v1/models says what there is"),
+    ],
+    ids=["typo", "case", "no other model runs instead", "nothing near"],
+)
+async def test_an_unknown_slug_says_which_may_be_meant(live: Live, path: str, says: str) -> None:
+    for door in ("run", "queue"):
+        answer = await live.client.post(f"/fal/{door}/{path}", json=PROMPT)
+        assert (answer.status_code, answer.json()) == (
+            404,
+            {"detail": f"no model is called {path!r}; {says}"},
+        )
+
+
 async def test_refusals_have_their_own_status(live: Live) -> None:
     client = live.client
     assert (await client.post("/fal/run/no/such/model", json=PROMPT)).status_code == 404

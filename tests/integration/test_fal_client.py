@@ -43,6 +43,12 @@ async def test_submit_status_result(live: Live, client: fal_client.AsyncClient) 
         assert isinstance(await handle.status(), fal_client.Completed)
 
 
+async def test_stream_gives_the_answer_as_its_event(live: Live, client: fal_client.AsyncClient) -> None:
+    async with live.host().linked():
+        events = [event async for event in client.stream("acme/toys", arguments=ARGUMENTS)]
+    assert [event["seed"] for event in events] == [7]
+
+
 async def test_subscribe_sees_events(live: Live, client: fal_client.AsyncClient) -> None:
     seen: list[object] = []
     async with live.host().linked() as host:

@@ -85,6 +85,11 @@ async def test_replicate_errors(predictions: replicate.Client, host: FakeHost) -
     with pytest.raises(replicate.exceptions.ReplicateError) as invalid:
         await predictions.async_run("acme/toys", input={"prompt": 3})
     assert (invalid.value.status, "prompt" in str(invalid.value.detail)) == (422, True)
+    stranger = replicate.Client(api_token="mq_wrong", base_url=str(predictions._client.base_url))
+    for name in ("no/such", "acme/toys"):  # who has no key learns no names
+        with pytest.raises(replicate.exceptions.ReplicateError) as unknown:
+            await stranger.async_run(name, input={"prompt": PROMPT})
+        assert unknown.value.status == 401
     host.fail_with = {"kind": "model", "error": "broken", "message": "the model broke"}
     with pytest.raises(replicate.exceptions.ModelError, match="the model broke"):
         await predictions.async_run("acme/toys", input={"prompt": PROMPT})
@@ -106,6 +111,9 @@ async def test_openai_lists_models_and_names_errors(images: openai.AsyncOpenAI) 
     with pytest.raises(openai.NotFoundError) as missing:
         await images.images.generate(model="no/such", prompt=PROMPT)
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as nameless:
+        await images.images.generate(prompt=PROMPT)
+    assert nameless.value.param == "model"
     with pytest.raises(openai.BadRequestError) as invalid:
         await images.images.generate(model="acme/toys", prompt="")
     assert invalid.value.param == "prompt"
