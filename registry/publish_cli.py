@@ -80,8 +80,8 @@ def model(client: Client, /, name: str, **facts: str | None) -> None:
 
 @publish.command()
 @click.argument("slug")
-@click.option("--model", required=True)
-@click.option("--task", required=True)
+@click.option("--model", required=True, help="The model (family) that it belongs to: owner/name.")
+@click.option("--task", required=True, help="text-to-image, image-to-image, text-to-video…")
 @click.option("--schema", type=click.File("rb"), required=True, help="The input's JSON Schema.")
 @click.option("--name")
 @click.option("--description")

@@ -17,18 +17,32 @@ from registry.publish_options import MOMENT, Percent, of_adapters
 @click.argument("slug")
 @of_adapters
 @click.argument("shares", nargs=-1, required=True, type=Percent())
-@click.option("--preview-from", type=MOMENT)
-@click.option("--preview", "preview_organizations", multiple=True, metavar="ORGANIZATION")
-@click.option("--exclusive-from", type=MOMENT)
-@click.option("--exclusive", "exclusive_organizations", multiple=True, metavar="ORGANIZATION")
-@click.option("--public-from", type=MOMENT)
-@click.option("--prewarm-from", type=MOMENT)
-@click.option("--prewarm-replicas", type=int)
+@click.option(
+    "--preview-from", type=MOMENT, help="When `--preview` organizations may call; 2026-12-01T09:00:00Z."
+)
+@click.option(
+    "--preview",
+    "preview_organizations",
+    multiple=True,
+    metavar="ORGANIZATION",
+    help="Let in early; repeat it.",
+)
+@click.option("--exclusive-from", type=MOMENT, help="When `--exclusive` organizations alone may call.")
+@click.option(
+    "--exclusive", "exclusive_organizations", multiple=True, metavar="ORGANIZATION", help="Repeat it."
+)
+@click.option("--public-from", type=MOMENT, help="When everybody may call.")
+@click.option(
+    "--prewarm-from", type=MOMENT, help="When hosts begin to load; default: as early as the slowest needs."
+)
+@click.option(
+    "--prewarm-replicas", type=int, help="On how many hosts the weights shall be warm at the opening."
+)
 @click.pass_obj
 def release(
     client: Client, /, slug: str, goods: str, shares: tuple[dict[str, int], ...], **window: Any
 ) -> None:
-    """Open versions to callers: now, or by the times given. Two versions with percents split the traffic."""
+    """Open versions to callers: now, or by the times given. Two versions with percents split the traffic: `1:90 2:10`."""
     given = {name: msgspec.to_builtins(value) for name, value in window.items() if value}
     body = {"shares": list(shares)} | ({"window": given} if given else {})
     made = client.post(f"{client.place(goods, slug)}/releases", body)

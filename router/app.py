@@ -187,7 +187,12 @@ async def _open(
         loras = Loras(db, catalogue, ground.place, ground.files, settings.lora_bytes)
         core, signer = _core(ground, loras, traces), Signer.at(settings.home / "webhook.key")
         house = House(
-            core=core, files=ground.files, signer=signer, loras=loras, public_url=settings.public_url
+            core=core,
+            files=ground.files,
+            signer=signer,
+            loras=loras,
+            private_webhooks=settings.allow_private_webhooks,
+            public_url=settings.public_url,
         )
         front = _front(settings, db, catalogue, core)
         dashboard = dashboard_pages.Dashboard(

@@ -17,6 +17,7 @@ import psycopg
 import structlog
 
 from registry.database import Connection, Database, load_queries
+from router.errors import InvalidInputError, Issue
 from router.requests import Request, RequestId, Status
 from router.signatures import Signer
 
@@ -115,6 +116,33 @@ class Deliverer:
             content=body,
             extensions={"sni_hostname": target.host},
         )
+
+
+def check(url: str | None, *, allow_private: bool) -> None:
+    """What an address shows by itself is said at the call; names are looked up at each delivery.
+
+    Raises `InvalidInputError`.
+    """
+    if url is None or (trouble := _unfit(url, allow_private=allow_private)) is None:
+        return
+    issue = Issue(location=("query", "fal_webhook"), message=trouble, kind="value_error", input=url[:200])
+    raise InvalidInputError([issue])
+
+
+def _unfit(url: str, *, allow_private: bool) -> str | None:
+    try:
+        target = httpx.URL(url)
+        if target.scheme not in {"http", "https"} or not target.host:
+            return "a webhook is an http or https address"
+        if allow_private or ipaddress.ip_address(target.host).is_global:
+            return None
+    except httpx.InvalidURL as error:
+        return f"no address: {error}"
+    except ValueError:  # a name
+        return None
+    return (
+        f"{target.host} is not a public address; the operator may allow it (MARQUEE_ALLOW_PRIVATE_WEBHOOKS)"
+    )
 
 
 async def public_address(host: str, port: int) -> str:

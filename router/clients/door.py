@@ -35,6 +35,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     files: FileStore
     signer: Signer
     loras: Loras
+    private_webhooks: bool = False  # whether they may call addresses inside private networks
     public_url: str | None = None  # None: whatever name the caller used
 
     def caller(self, request: AnyRequest, scope: Scope = "run") -> Caller:

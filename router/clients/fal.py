@@ -14,6 +14,7 @@ from litestar.response import Stream
 from litestar.types import ASGIApp
 
 from registry.catalog import Caller, Slug
+from router import webhooks
 from router.clients import fal_shapes, fal_storage
 from router.clients.door import (
     BODY_LIMIT_BYTES,
@@ -108,7 +109,8 @@ def _warned(house: House, caller: Caller, slug: str, answer: Answer) -> Answer:
 
 async def _submit(house: House, request: AnyRequest, path: str) -> Answer:
     caller = house.caller(request)
-    slug = path.strip("/")
+    slug, webhook_url = path.strip("/"), request.query_params.get("fal_webhook")
+    webhooks.check(webhook_url, allow_private=house.private_webhooks)
     arguments = await read_object(request)
     request_id = await house.core.submit(
         caller,
@@ -117,7 +119,7 @@ async def _submit(house: House, request: AnyRequest, path: str) -> Answer:
         door="fal",
         priority="low" if request.headers.get("x-fal-queue-priority") == "low" else "normal",
         start_within_seconds=fal_shapes.start_within_seconds(request.headers),
-        webhook_url=request.query_params.get("fal_webhook"),
+        webhook_url=webhook_url,
         reuse=_reuse(request),
         once=once(request),
     )

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from router import webhooks
+from router.errors import InvalidInputError
 from tests.live import Live, furnish, serving
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
@@ -89,7 +90,7 @@ async def test_failures_are_told_and_private_addresses_are_not_called(
 ) -> None:
     async with serving(dsn, tmp_path, await furnish(dsn)) as live, live.host().linked() as host:
         host.fail_with = {"kind": "model", "error": "weights_missing", "message": "no file"}
-        await _submit(live, receiver.url)
+        await _submit(live, receiver.url.replace("127.0.0.1", "localhost"))
         async with asyncio.timeout(20), live.gateway.db.pool.connection() as connection:
             while True:
                 rows = await connection.execute("SELECT tries, last_error FROM webhooks")
@@ -99,6 +100,36 @@ async def test_failures_are_told_and_private_addresses_are_not_called(
                 await asyncio.sleep(0.05)
     assert row["last_error"].startswith("PrivateAddressError")
     assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (None, None),
+        ("https://example.com/heard", None),
+        ("https://93.184.215.14/heard", None),
+        ("ftp://example.com/heard", "query.fal_webhook: a webhook is an http or https address"),
+        ("heard", "query.fal_webhook: a webhook is an http or https address"),
+        (
+            "http://10.1.2.3/heard",
+            (
+                "query.fal_webhook: 10.1.2.3 is not a public address;"
+                " the operator may allow it (MARQUEE_ALLOW_PRIVATE_WEBHOOKS)"
+            ),
+        ),
+    ],
+    ids=["none", "name", "public", "scheme", "no address", "private"],
+)
+async def test_an_address_that_will_not_be_called_is_refused_at_the_call(
+    url: str | None, said: str | None
+) -> None:
+    refused = None
+    try:
+        webhooks.check(url, allow_private=False)
+    except InvalidInputError as error:
+        refused = str(error)
+    assert refused == said
+    webhooks.check("http://10.1.2.3/heard", allow_private=True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.1.2.3", "169.254.169.254", "::1", "0.0.0.0"])
