@@ -89,6 +89,22 @@ def test_the_snippets_follow_the_form(visit: Visits) -> None:
     assert '"path": "marquee/shapes-stripes"' in str(page.locator("#code-fal").text_content())
 
 
+TYPED_AT_ONCE = """new MutationObserver((_, seen) => {
+    const seed = document.querySelector("#f-seed");
+    if (seed) { seen.disconnect(); seed.value = "41"; }
+}).observe(document, { childList: true, subtree: true })"""
+
+
+def test_what_was_typed_before_the_script_ran_is_sent(visit: Visits) -> None:
+    page = visit("/")
+    page.add_init_script(TYPED_AT_ONCE)
+    page.goto(page.url.rstrip("/") + "/m/marquee/shapes")
+    page.get_by_label("Prompt", exact=False).first.fill("a red circle on white")
+    with page.expect_request("**/page/runs/**") as sent:
+        page.get_by_role("button", name="Run").click()
+    assert sent.value.post_data_json == {"prompt": "a red circle on white", "seed": 41}
+
+
 def test_an_empty_prompt_is_not_sent(visit: Visits) -> None:
     page = visit("/m/marquee/shapes")
     page.get_by_role("button", name="Run").click()

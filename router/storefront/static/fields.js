@@ -74,7 +74,11 @@ export const firstMissing = (form) => {
 const mirror = (from, to) => from.addEventListener("input", () => { to.value = from.value; });
 
 export const wire = (form) => {
-  for (const field of form.querySelectorAll(".field")) initial.set(field, JSON.stringify(read(field)));
+  // Not what the controls hold now: somebody may have typed, or a browser restored, before this script ran.
+  const untouched = form.cloneNode(true);
+  untouched.reset();
+  const defaults = untouched.querySelectorAll(".field");
+  form.querySelectorAll(".field").forEach((field, at) => initial.set(field, JSON.stringify(read(defaults[at]))));
   for (const slider of form.querySelectorAll("[data-slider]")) {
     const exact = slider.parentElement.querySelector("input[type=number]");
     mirror(slider, exact);
