@@ -1,10 +1,10 @@
-"""One embedded Postgres for a whole test run, xdist workers included; each test gets a clone of a migrated template.
+"""An embedded Postgres for each worker of a test run; each test gets a clone of a migrated template.
 
-`MARQUEE_TEST_CLUSTER` names its home; the process that began the run makes the folder, stops the server, removes it.
+Workers share none: a transaction that is open in any database of a server holds back what `rollups.fold` may take.
+`MARQUEE_TEST_CLUSTER` names the folder of their homes; the process that began the run makes it, stops the servers,
+and removes it.
 """
 
-import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -29,16 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _remove() -> None:
-    home = Path(os.environ.pop(HOME))
-    postgres.stop(home)
-    shutil.rmtree(home, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    with (home / "tests.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    homes = Path(os.environ.pop(HOME))
+    for home in homes.iterdir():
+        postgres.stop(home)
+    shutil.rmtree(homes, ignore_errors=True)
 
 
 def _execute(dsn: str, statement: str) -> None:
@@ -48,16 +42,12 @@ def _execute(dsn: str, statement: str) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Path:
-    """The home folder of the run's Postgres, started and with the template in place."""
-    home = Path(os.environ[HOME])
-    with _alone(home):
-        admin = postgres.ensure(home, durable=False)
-        with psycopg.connect(admin) as connection:
-            ready = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE]).fetchone()
-        if ready is None:
-            _execute(admin, f"CREATE DATABASE {TEMPLATE}_new")
-            migrate(postgres.dsn(home, f"{TEMPLATE}_new"))
-            _execute(admin, f"ALTER DATABASE {TEMPLATE}_new RENAME TO {TEMPLATE}")
+    """The home folder of this worker's Postgres, started and with the template in place."""
+    home = Path(os.environ[HOME]) / os.environ.get("PYTEST_XDIST_WORKER", "only")
+    home.mkdir()
+    admin = postgres.ensure(home, durable=False)
+    _execute(admin, f"CREATE DATABASE {TEMPLATE}")
+    migrate(postgres.dsn(home, TEMPLATE))
     return home
 
 
@@ -82,8 +72,7 @@ def module_dsn(cluster: Path) -> Iterator[str]:
 def _fresh(cluster: Path, template: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     admin = postgres.dsn(cluster)
-    with _alone(cluster):  # a template cannot be copied twice at once
-        _execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    _execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield postgres.dsn(cluster, name)
     _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
 
