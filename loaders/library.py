@@ -24,7 +24,7 @@ from loaders.protocol import AdapterUse, AttemptKey
 from loaders.retrieval import Retrieval
 from loaders.running import Finished
 from loaders.store import Store
-from registry import folders, hub, manifest, site
+from registry import defaults, folders, hub, manifest, site
 from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source, Variant
 from registry.errors import AddressError, FolderError, HubError
 from registry.settings import Settings
@@ -32,11 +32,6 @@ from registry.settings import Settings
 SUFFIXES = {
     "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4", "audio/wav": "wav",
 }  # fmt: skip
-
-
-ROUTERS_OWN = frozenset(
-    {"result_cache", "result_cache_price", "longest_wait_seconds"}
-)  # defaults no host sees
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +111,10 @@ class Loader:
     ) -> Result:
         """Raises `FailedRunError`, and `LoaderError` when the model or a LoRA is nowhere to be found."""
         found = self.manifest(model)
-        defaults = self._defaults(str(model))
-        self.engine.describe(protocol.DescribeVersion(digest=found.digest, manifest=found, defaults=defaults))
+        described = protocol.DescribeVersion(
+            digest=found.digest, manifest=found, defaults=self._defaults(str(model))
+        )
+        self.engine.describe(described)
         uses = []
         for lora, scale in loras:
             adapter = self.adapter(lora, found)
@@ -192,9 +189,7 @@ class Loader:
     def _defaults(self, name: str) -> Mapping[str, Any]:
         """What the catalogue says of a slug's runs: dtype, steps…"""
         variant = None if Path(name).is_dir() else self._variant(name)
-        if variant is None:
-            return {}
-        return {key: value for key, value in variant.defaults.items() if key not in ROUTERS_OWN}
+        return {} if variant is None else defaults.for_hosts(variant)
 
     def _catalog(self) -> Catalog:
         if self._read is None:

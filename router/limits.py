@@ -13,11 +13,11 @@ import msgspec
 
 from registry.catalog import Variant
 from registry.database import Database, load_queries
+from registry.defaults import LONGEST_WAIT
 from router.errors import OverloadedError
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
 BURST_SECONDS = 10.0  # of the rate that may come at once
-LONGEST_WAIT = "longest_wait_seconds"  # in a variant's defaults; hosts never see it
 LEASE_SECONDS = 0.25  # of the rate that a gateway takes at a time, and how long it may keep it
 
 

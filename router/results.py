@@ -18,10 +18,10 @@ import structlog
 from loaders.protocol import AdapterUse
 from registry.catalog import Digest, OrganizationName, Price, Variant
 from registry.database import Connection, load_queries
+from registry.defaults import RESULT_CACHE, RESULT_CACHE_PRICE
 from router.errors import UnknownFileError
 from router.files import FileStore
 from router.fingerprint import fingerprint
-from router.limits import LONGEST_WAIT
 from router.requests import Outcome, RequestId, State
 from router.rows import Ending, Entry
 from router.turns import Turns
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("marquee.dispatcher")
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
-SETTING, PRICE = "result_cache", "result_cache_price"  # in a variant's defaults; hosts never see them
-OWN_DEFAULTS = frozenset({SETTING, PRICE, LONGEST_WAIT})
 
 
 def key_of(
@@ -47,23 +45,18 @@ def key_of(
     seeded: bool,
 ) -> Digest | None:
     """None where nothing shall be used again. `asked`: the caller's own wish; `seeded`: the seed is the caller's."""
-    setting = variant.defaults.get(SETTING)
+    setting = variant.defaults.get(RESULT_CACHE)
     wanted = setting in {"private", "public"} if asked is None else asked
     if not wanted or not seeded:
         return None
     return fingerprint(version, adapters, values, None if setting == "public" else organization)
 
 
-def for_hosts(variant: Variant) -> Mapping[str, Any]:
-    """A variant's defaults without those that are the router's own."""
-    return {name: value for name, value in variant.defaults.items() if name not in OWN_DEFAULTS}
-
-
 def price_of(variant: Variant) -> Price | None:
     """Of a hit: nothing, unless the variant says what its unit costs then."""
     if variant.price is None:
         return None
-    return msgspec.structs.replace(variant.price, amount=str(variant.defaults.get(PRICE, "0")))
+    return msgspec.structs.replace(variant.price, amount=str(variant.defaults.get(RESULT_CACHE_PRICE, "0")))
 
 
 def again(entry: Entry, stored: Outcome, files: FileStore, now: float) -> Outcome | None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from registry import brought, feed, keys, store, windows
+from registry import brought, defaults, feed, keys, store, windows
 from registry.catalog import (
     Adapter,
     AdapterManifest,
@@ -31,7 +31,7 @@ from registry.catalog import (
 )
 from registry.database import Database
 from registry.settings import PROVIDERS, partner_key, variable
-from router import blobs, results, spelling
+from router import blobs, spelling
 from router.errors import ForbiddenError, UnauthorizedError, UnavailableError, UnknownSlugError
 from router.inputs import Checker, Checkers
 
@@ -199,7 +199,7 @@ def build(
         callers=callers,
         described={
             digests[version.variant, version.number]: Described(
-                manifest=version.manifest, defaults=results.for_hosts(variants[version.variant])
+                manifest=version.manifest, defaults=defaults.for_hosts(variants[version.variant])
             )
             for version in rows.versions
         },
