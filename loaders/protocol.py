@@ -14,6 +14,8 @@ import msgspec
 from registry.catalog import AdapterManifest, Digest, Manifest
 
 PROTOCOL_VERSION = 1
+# A file of the router's, below its `/files/`: day, 128 random bits that nobody can guess, suffix.
+FILE_ID = r"(\d{8})-([0-9a-f]{32})\.([a-z0-9]{1,11})"
 OUTPUT_CHUNK_BYTES = 1 << 20  # outputs travel in pieces, so that a video does not hold up heartbeats
 
 Tier = Literal["device", "memory", "disk"]

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
+from loaders import protocol
 from loaders.errors import InputError
 from registry import outside
 from registry.errors import AddressError
 
 MAX_BYTES = 100 << 20
 TIMEOUT_SECONDS = 60.0  # for the whole file
-FILE = re.compile(r"https?://[^/]+/files/(\d{8}-[0-9a-f]{32}\.[a-z0-9]{1,11})")  # an id that nobody can guess
+FILE = re.compile(rf"https?://[^/]+/files/({protocol.FILE_ID})")
 
 
 class Retrieval:

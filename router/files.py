@@ -15,9 +15,10 @@ from typing import BinaryIO
 
 import msgspec
 
+from loaders.protocol import FILE_ID
 from router.errors import UnknownFileError
 
-ID = re.compile(r"(\d{8})-([0-9a-f]{32})\.([a-z0-9]{1,11})")
+ID = re.compile(FILE_ID)
 SUFFIXES = {
     "image/png": "png",
     "image/jpeg": "jpg",
