@@ -16,6 +16,7 @@ import msgspec
 import psycopg
 import structlog
 
+from registry import outside
 from registry.database import Connection, Database, load_queries
 from router.errors import InvalidInputError, Issue
 from router.requests import Request, RequestId, Status
@@ -134,7 +135,7 @@ def _unfit(url: str, *, allow_private: bool) -> str | None:
         target = httpx.URL(url)
         if target.scheme not in {"http", "https"} or not target.host:
             return "a webhook is an http or https address"
-        if allow_private or ipaddress.ip_address(target.host).is_global:
+        if allow_private or outside.is_public(ipaddress.ip_address(target.host)):
             return None
     except httpx.InvalidURL as error:
         return f"no address: {error}"
@@ -149,7 +150,7 @@ async def public_address(host: str, port: int) -> str:
     """Raises `PrivateAddressError` unless every address of the host is public, `OSError` when it has none."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
     addresses = [str(item[4][0]) for item in found]
-    private = [a for a in addresses if not ipaddress.ip_address(a.partition("%")[0]).is_global]
+    private = [a for a in addresses if not outside.is_public(ipaddress.ip_address(a.partition("%")[0]))]
     if private:
         raise PrivateAddressError(f"{host} is not a public address")
     return addresses[0]
