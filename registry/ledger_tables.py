@@ -93,6 +93,7 @@ usage_hours = _rollup(
     "usage_hours", Column("hour", DateTime(timezone=True), primary_key=True), *_dimensions()
 )
 usage_days = _rollup("usage_days", Column("day", Date, primary_key=True), *_dimensions())
+BY_SLUG, BY_ORGANIZATION = "s:", "o:"
 scope_days = _rollup(  # `scope` is empty for everything, `s:` and a slug, or `o:` and an organization
     "scope_days", Column("scope", Text, primary_key=True), Column("day", Date, primary_key=True)
 )

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
-import psycopg
-from litestar import Litestar, Response, get
+from litestar import Litestar
 
 from registry import adapter_listing, api, edge, hub, listing, postgres, rollups, store, tracing
 from registry.catalog import Caller
@@ -21,7 +20,7 @@ from registry.database import Database
 from registry.reading import Place
 from registry.settings import Settings
 from registry.web import company, opening, signin
-from router import downloads, fates, links, telemetry
+from router import downloads, fates, health, links, telemetry
 from router.board import Board
 from router.browsing import Browser
 from router.clients import fal, fal_shapes, huggingface, openai, replicate, uploads
@@ -111,7 +110,7 @@ def _handlers(gateway: Callable[[], Gateway], fleet: Callable[[], FleetState | N
         api.router(lambda: gateway().office),
         listing.router(lambda: gateway().browser),
         adapter_listing.router(lambda: gateway().browser),
-        _health(gateway),
+        health.route(gateway),
     ]
 
 
@@ -274,31 +273,3 @@ async def _background(*work: Any) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-def _health(gateway: Any) -> Any:
-    @get("/healthz", include_in_schema=False)
-    async def healthz() -> Response[dict[str, Any]]:
-        """200 when the database answers and a dispatcher is active (here, or we stand by for it)."""
-        house: Gateway = gateway()
-        database = await _answers(house.db)
-        active = house.dispatcher.term is not None
-        healthy = database and (active or house.dispatcher.standing_by)
-        content = {
-            "status": "ok" if healthy else "unavailable",
-            "database": database,
-            "dispatcher": "active" if active else "standing by",
-            "hosts": house.dispatcher.hosts,
-        }
-        return Response(content, status_code=200 if healthy else 503)
-
-    return healthz
-
-
-async def _answers(db: Database) -> bool:
-    try:
-        async with asyncio.timeout(2.0), db.pool.connection() as connection:
-            await connection.execute("SELECT 1")
-    except (psycopg.Error, TimeoutError, OSError):
-        return False
-    return True

@@ -87,7 +87,7 @@ class Queue:
     async def late(self, pool: str, limit: int) -> list[Entry]:
         """Taken up as well: waiting requests of nobody's memory whose deadline to start has passed.
 
-        None while the database is away: the next look finds them, a term does not end over it.
+        Nothing while the database is away: the next look finds them, a term does not end over it.
         """
         try:
             return [rows.to_entry(row) for row in await self._fetch("late", pool=pool, limit=limit)]

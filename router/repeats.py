@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from psycopg import OperationalError
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed
 
 from registry.catalog import Digest, OrganizationName, digest_of
 from registry.database import Connection, Database, load_queries
 from router.errors import QueueUnavailableError, RepeatedKeyError
 from router.fingerprint import canonical
+from router.queue import LOST
 from router.requests import Record, RequestId
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
@@ -56,7 +56,7 @@ class Repeats:
         try:
             async with self._db.pool.connection() as connection:
                 row = await (await connection.execute(QUERIES[name], parameters)).fetchone()
-        except (OperationalError, PoolClosed, PoolTimeout) as error:
+        except (*LOST, PoolClosed) as error:
             raise QueueUnavailableError("the database does not answer") from error
         if row is None:
             return None

@@ -12,12 +12,12 @@ from registry import desk, history, keys, ledger_tables, publishing, tables
 from registry.admin.office import AnyRequest, Home, body_of, read, write
 from registry.catalog import Caller, Organization, Record, Scope
 from registry.errors import AccessError, InvalidRequestError
+from registry.ledger_tables import BY_SLUG
 from registry.writes import Answer
 
 PUBLISH: Scope = "models:publish"
 READ: Scope = "models:read"
 MAX_PAGE = 500
-BY_SLUG = "s:"  # how `scope_days` names a variant's sums
 STATES = ("cancelled", "failed", "succeeded")
 
 

@@ -6,6 +6,7 @@ Every query takes its limits from a `View`, and every page asks it first; there 
 from typing import Literal
 
 from registry.catalog import Caller, Record
+from registry.ledger_tables import BY_ORGANIZATION, BY_SLUG
 
 Role = Literal["operator", "lab", "customer"]
 PageName = Literal["overview", "models", "model", "customers", "launches", "fleet", "request"]
@@ -34,9 +35,9 @@ class View(Record, frozen=True, kw_only=True):
             case "operator":
                 return [""]
             case "lab":
-                return [f"s:{slug}" for slug in self.slugs]
+                return [f"{BY_SLUG}{slug}" for slug in self.slugs]
             case "customer":
-                return [f"o:{self.organization}"]
+                return [f"{BY_ORGANIZATION}{self.organization}"]
 
     @property
     def limits(self) -> dict[str, object]:

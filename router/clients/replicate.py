@@ -24,7 +24,16 @@ PREFER_WAIT = re.compile(r"\bwait(?:=(\d+))?")
 
 def router(home: Home) -> Router:
     """`home` is asked on each call."""
+    return Router(
+        PREFIX,
+        route_handlers=[*_predictions(home), *_models_and_files(home)],
+        exception_handlers=shapes.HANDLERS,
+        request_max_body_size=BODY_LIMIT_BYTES,
+        include_in_schema=False,
+    )
 
+
+def _predictions(home: Home) -> list[Any]:
     @post("/models/{owner:str}/{name:str}/predictions", status_code=201)
     async def create(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> Response[Any]:
         house = home()
@@ -49,6 +58,10 @@ def router(home: Home) -> Router:
     async def cancel(request: AnyRequest, prediction_id: FromPath[str]) -> Response[Any]:
         return await _cancel(home(), request, prediction_id)
 
+    return [create, create_by_version, prediction, cancel]
+
+
+def _models_and_files(home: Home) -> list[Any]:
     @get("/models")
     async def models(request: AnyRequest) -> dict[str, Any]:
         house = home()
@@ -73,13 +86,7 @@ def router(home: Home) -> Router:
     async def upload(request: AnyRequest) -> dict[str, Any]:
         return await _upload(home(), request)
 
-    return Router(
-        PREFIX,
-        route_handlers=[create, create_by_version, prediction, cancel, models, model, account, upload],
-        exception_handlers=shapes.HANDLERS,
-        request_max_body_size=BODY_LIMIT_BYTES,
-        include_in_schema=False,
-    )
+    return [models, model, account, upload]
 
 
 async def _create(
