@@ -1,11 +1,15 @@
 """Pipelines on disk, made once a run: real files in the real layout, with weights that nobody will run."""
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 import safetensors.numpy
+
+from tests.live import Live, furnish, serving
 
 CATALOG = """
 schemas:
@@ -70,3 +74,16 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_lora(folder / "toys-bent")
     (folder / "catalog.yaml").write_text(CATALOG)
     return folder / "catalog.yaml"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home folder of a file's gateway."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def live(module_dsn: str, home: Path) -> AsyncIterator[Live]:
+    """One gateway for all tests of a file; each test leaves its queue empty."""
+    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
+        yield running

@@ -2,27 +2,17 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.fake_host import HOW, picture
-from tests.live import CONTENTS, LORAS, Live, furnish, serving
+from tests.live import CONTENTS, LORAS, Live
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def live(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
-    """One gateway for all tests of this file; each test leaves its queue empty."""
-    home = tmp_path_factory.mktemp("home")
-    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
-        yield running
 
 
 async def test_sync_run_answers_with_the_picture(live: Live) -> None:

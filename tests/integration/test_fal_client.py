@@ -1,24 +1,15 @@
 """fal's own Python client against the gateway: only its address is changed, no code of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import fal_client
 import fal_client.client
 import pytest
-import pytest_asyncio
 
-from tests.live import Live, furnish, serving
+from tests.live import Live
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ARGUMENTS = {"prompt": "a red circle on white", "seed": 7}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def live(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
-    home = tmp_path_factory.mktemp("home")
-    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
-        yield running
 
 
 @pytest.fixture

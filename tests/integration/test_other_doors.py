@@ -14,17 +14,10 @@ import replicate.exceptions
 from PIL import Image
 
 from tests.fake_host import FakeHost
-from tests.live import CONTENTS, Live, furnish, serving
+from tests.live import CONTENTS, Live
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROMPT = "a red circle on white"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def live(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
-    home = tmp_path_factory.mktemp("home")
-    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module")

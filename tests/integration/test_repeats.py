@@ -1,30 +1,21 @@
 """A submit that is repeated with its Idempotency-Key is one request, at every door, whatever dies in between."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
-import pytest_asyncio
 
 from registry.catalog import OrganizationName
 from registry.database import Database
 from router import repeats
 from router.repeats import Repeats, repeat
 from router.requests import RequestId
-from tests.live import Live, furnish, serving
+from tests.live import Live
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
 SLUG = "acme/toys"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def live(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
-    home = tmp_path_factory.mktemp("home")
-    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
-        yield running
 
 
 def counted(dsn: str, table: str) -> int:

@@ -1,31 +1,18 @@
 """Files that inputs name are sent first: plainly, and in the ways of fal's and Replicate's clients."""
 
 import io
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 import replicate
 
 from router import files
 from router.clients import uploads
-from tests.live import Live, furnish, serving
+from tests.live import Live
 
 PICTURE = b"\x89PNG and the rest"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def live(module_dsn: str, home: Path) -> AsyncIterator[Live]:
-    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
-        yield running
 
 
 async def test_a_plain_body_becomes_an_address(live: Live) -> None:
