@@ -23,6 +23,9 @@ class Board:
         """Requests whose end or next change somebody waits for."""
         return frozenset((*self._ends, *self._changes))
 
+    def awaits(self, request_id: RequestId) -> bool:
+        return request_id in self._ends or request_id in self._changes
+
     def conclude(self, status: Status) -> None:
         """The request's end is stored, by this process: said once per request, over all processes."""
         self._concluded(status)

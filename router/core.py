@@ -228,8 +228,9 @@ class Core:
 
     async def follow(self, dsn: str) -> None:
         """Until cancelled: hear what other processes finished, and settle who waits for it here."""
-        async for _ in feed.listen(dsn, (queue.FINISHED_CHANNEL,)):
-            for status in await asyncio.gather(*map(self._queue.status, self._board.awaited)):
+        async for said in feed.hear(dsn, (queue.FINISHED_CHANNEL,)):
+            ended = self._board.awaited if said is None else filter(self._board.awaits, map(RequestId, said))
+            for status in await asyncio.gather(*map(self._queue.status, ended)):
                 if status is not None and status.state.is_final:
                     self._board.settle(status)
 
