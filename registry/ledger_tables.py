@@ -114,7 +114,37 @@ organization_months = Table(  # the same over all models
     Column("requests", BigInteger, nullable=False),
     Column("amount", Numeric, nullable=False),
 )
+variant_months = Table(  # and over all customers
+    "variant_months",
+    metadata,
+    Column("month", Date, primary_key=True),
+    Column("slug", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("amount", Numeric, nullable=False),
+)
+adapter_months = Table(  # which LoRAs each variant was called with; a call with two counts for both
+    "adapter_months",
+    metadata,
+    Column("slug", Text, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("adapter", Text, primary_key=True),  # digest
+    Column("requests", BigInteger, nullable=False),
+)
+version_days = Table(  # which version of each variant answered
+    "version_days",
+    metadata,
+    Column("slug", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("version", Text, primary_key=True),  # digest
+    Column("requests", BigInteger, nullable=False),
+)
 # What pages read of a variant or a customer lies in the index itself, in order.
+Index(
+    "customer_months_slug_month_idx",
+    customer_months.c.slug,
+    customer_months.c.month,
+    postgresql_include=["organization", "requests", "amount"],
+)
 Index("usage_hours_slug_hour_idx", usage_hours.c.slug, usage_hours.c.hour, postgresql_include=["requests"])
 Index(
     "usage_days_slug_day_idx",
@@ -149,6 +179,9 @@ rollup_state = Table(
         "recent_below", BigInteger, nullable=False
     ),  # the same for rows whose id is `recent_from` or later
     Column("recent_from", Uuid, nullable=False),
+    Column(
+        "complete_at", BigInteger
+    ),  # both summed, when every table here was known to hold all that is folded
     time("folded_at"),
     CheckConstraint("one", name="one"),
 )

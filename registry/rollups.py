@@ -1,4 +1,4 @@
-"""The ledger's sums by hour and day, by variant, version, adapters, organization and pool; folded piece by piece. IO.
+"""The ledger's sums by hour, day and month, by variant, version, adapters, organization and pool; folded piece by piece. IO.
 
 This module alone writes the rollup tables. A row belongs to the transaction that wrote it, and a fold takes all rows
 of transactions that ended since the last one: late rows are in, none twice. Sums are whole numbers (milliseconds,
@@ -20,7 +20,17 @@ from registry import partitions
 from registry.database import Connection, Database, load_queries
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
-TABLES = ("usage_hours", "usage_days", "customer_months", "organization_months", "scope_days", "latency_days")
+TABLES = (
+    "usage_hours",
+    "usage_days",
+    "customer_months",
+    "organization_months",
+    "variant_months",
+    "adapter_months",
+    "version_days",
+    "scope_days",
+    "latency_days",
+)
 PAUSE_SECONDS = 5.0
 WHOLE_SECONDS = 3600.0  # until rows of requests older than these days are looked for
 RECENT_DAYS = dt.timedelta(days=2)
@@ -76,7 +86,8 @@ async def _fold(connection: Connection) -> int:
     else:
         count = await _add(connection, "usage_records", OLDER, bounds)
         count += await _add(connection, "usage_records", RECENT, bounds | {"low": bounds["recent_below"]})
-    await connection.execute(QUERIES["mend_months"])
+        if not bounds["complete"]:
+            await connection.execute(QUERIES["mend"])
     recent_from, _ = partitions.bounds(dt.datetime.now(dt.UTC).date() - RECENT_DAYS)
     await connection.execute(QUERIES["advance"], {"high": bounds["high"], "recent_from": recent_from})
     return count

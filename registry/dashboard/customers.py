@@ -1,10 +1,9 @@
 """Customers: what each uses and spends, how concentrated, and whether they come back. Reads through `figures`."""
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from registry import cohorts
-from registry.dashboard.figures import Figures, Period, Row
+from registry.dashboard.figures import Figures, Row
 from registry.dashboard.panels import Column, Page, Panel, Tile
 
 SHOWN = 100
@@ -12,9 +11,8 @@ MONTHS = 13
 
 
 async def page(figures: Figures) -> Page:
-    whole = whole_months(figures.period)
-    found = await figures.rows("customers", figures.period, **whole)
-    largest = await _favourites(figures, whole, found[:SHOWN])
+    found = await figures.rows("customers")
+    largest = await _favourites(figures, found[:SHOWN])
     active = await figures.rows("active_months")
     requests = sum(row["requests"] for row in found)
     shares = [row["requests"] / requests for row in found] if requests else []
@@ -31,35 +29,11 @@ async def page(figures: Figures) -> Page:
     )
 
 
-async def _favourites(figures: Figures, whole: Mapping[str, dt.date], largest: Sequence[Row]) -> list[Row]:
+async def _favourites(figures: Figures, largest: Sequence[Row]) -> list[Row]:
     """The customers shown, with what they use most: only theirs is read, for it takes a row of each model."""
     names = [row["organization"] for row in largest]
-    more = {"organizations": names, "months": _months(whole["first_month"], whole["after_months"])}
-    rows = await figures.rows("favourites", figures.period, **whole, **more)
-    used = {row["organization"]: row for row in rows}
+    used = {row["organization"]: row for row in await figures.rows("favourites", organizations=names)}
     return [{**row, **used[row["organization"]]} for row in largest]
-
-
-def _months(first: dt.date, after: dt.date) -> list[dt.date]:
-    """The first day of each month from one to before another."""
-    count = (after.year - first.year) * 12 + after.month - first.month
-    numbers = range(first.month - 1, first.month - 1 + count)
-    return [dt.date(first.year + number // 12, number % 12 + 1, 1) for number in numbers]
-
-
-def whole_months(period: Period) -> dict[str, dt.date]:
-    """The months that lie in the period whole: from the first of `first_month` to before `after_months`.
-
-    Where there is none both are the day after the period.
-    """
-    end = period.until + dt.timedelta(days=1)
-    after = end.replace(day=1)
-    first = period.since
-    while first.day != 1:
-        first += dt.timedelta(days=1)
-    if first >= after:
-        first = after = end
-    return {"first_month": first, "after_months": after}
 
 
 def _mean_models(found: Sequence[Row]) -> float | None:

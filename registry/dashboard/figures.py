@@ -1,5 +1,6 @@
 """Reads the rollups for one view and one period; gives plain rows and daily arrays. IO, reads only."""
 
+import calendar
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from registry.decay import Array
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 PERIODS = (7, 30, 90, 365)  # days
 STATISTICS_DAYS = 365
+FRAGMENTS = ("variant_days", "variant_requests")  # of other queries
+KINDS = ("wait", "run")  # of seconds, that pages show as quantiles
 Row = Mapping[str, Any]
 
 
@@ -35,8 +38,23 @@ class Period(Record, frozen=True, kw_only=True):
         return Period(until=self.since - dt.timedelta(days=1), days=self.days)
 
     @property
+    def months(self) -> list[dt.date]:
+        """The first days of the months that lie in it whole."""
+        return [day for day in self.dates if day.day == 1 and _last_of_month(day) <= self.until]
+
+    @property
+    def edges(self) -> list[dt.date]:
+        """The days outside those months."""
+        whole = {(month.year, month.month) for month in self.months}
+        return [day for day in self.dates if (day.year, day.month) not in whole]
+
+    @property
     def dates(self) -> list[dt.date]:
         return [self.since + dt.timedelta(days=offset) for offset in range(self.days)]
+
+
+def _last_of_month(day: dt.date) -> dt.date:
+    return day.replace(day=calendar.monthrange(day.year, day.month)[1])
 
 
 class Demand(Record, frozen=True, kw_only=True):
@@ -61,18 +79,22 @@ class Figures:
 
     async def rows(self, name: str, period: Period | None = None, **more: object) -> list[Row]:
         chosen = period or self.period
-        query = QUERIES[name].replace("{variant_days}", QUERIES["variant_days"])
-        parameters = self.view.limits | {"since": chosen.since, "until": chosen.until, "slug": None} | more
+        query = QUERIES[name]
+        for fragment in FRAGMENTS:
+            query = query.replace(f"{{{fragment}}}", QUERIES[fragment])
+        parameters = self.view.limits | _limits(chosen) | {"slug": None} | more
         async with self.db.pool.connection() as connection:
             # Never prepared: the planner must see which limits are null to look the others up in an index.
             found = await connection.execute(query, parameters, prepare=False)
             return list(await found.fetchall())
 
-    async def latencies(
-        self, period: Period | None = None, scopes: Sequence[str] | None = None
-    ) -> "Latencies":
-        limits = {} if scopes is None else {"scopes": list(scopes)}
-        return Latencies(await self.rows("latencies", period, **limits))
+    async def latencies(self) -> "Latencies":
+        """Of each day and all together."""
+        return Latencies(await self.rows("latencies", kinds=list(KINDS)))
+
+    async def latency_sums(self, period: Period) -> "Latencies":
+        """All together only."""
+        return Latencies(await self.rows("latency_sums", period, kinds=list(KINDS)))
 
     async def demand(self, slug: str | None = None) -> list[Demand]:
         """Every variant of the view, or one; the statistics always look at a year that ended yesterday."""
@@ -94,22 +116,33 @@ class Figures:
         return self.period.until - dt.timedelta(days=STATISTICS_DAYS)
 
 
+def _limits(period: Period) -> dict[str, object]:
+    """A period as queries want it: its ends, its whole months, and the days outside them."""
+    return {
+        "since": period.since,
+        "until": period.until,
+        "months": period.months,
+        "edges": period.edges,
+    }
+
+
 def _spread(days: Sequence[int], amounts: Sequence[float]) -> Array:
-    series = np.zeros(STATISTICS_DAYS)
-    series[np.asarray(days, dtype=np.int64)] = amounts
-    return series
+    """A day may come in several pieces."""
+    return np.bincount(days, amounts, STATISTICS_DAYS).astype(np.float64)
 
 
 class Latencies:
     """Buckets of seconds, summed over any part of their days."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._days: dict[tuple[str, dt.date], list[tuple[int, int]]] = defaultdict(list)
+        self._days: dict[tuple[str, dt.date], list[tuple[int, int]]] = {}
         self._all: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
         for row in rows:
-            self._days[row["kind"], row["day"]].append((row["bucket"], row["requests"]))
-            self._all[row["kind"]][row["bucket"]] += row["requests"]
+            buckets = list(zip(row["buckets"], row["requests"], strict=True))
+            self._days[row["kind"], row["day"]] = buckets
+            for bucket, requests in buckets:
+                self._all[row["kind"]][bucket] += requests
 
     def quantile(self, kind: str, share: float, day: dt.date | None = None) -> float | None:
-        buckets = list(self._all[kind].items()) if day is None else self._days[kind, day]
+        buckets = list(self._all[kind].items()) if day is None else self._days.get((kind, day), [])
         return rollups.quantile(buckets, share)

@@ -33,10 +33,7 @@ async def page(figures: Figures, statistics: Statistics) -> Page:
 
 
 def _weeks(rows: Sequence[Row]) -> Weeks:
-    found: dict[str, dict[int, int]] = defaultdict(dict)
-    for row in rows:
-        found[row["slug"]][row["weeks_ago"]] = row["requests"]
-    return found
+    return {row["slug"]: dict(zip(row["weeks_ago"], row["requests"], strict=True)) for row in rows}
 
 
 def _turnover_tile(turnover: Turnover) -> Tile:

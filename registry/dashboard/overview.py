@@ -13,12 +13,11 @@ async def page(figures: Figures) -> Page:
     days = await figures.rows("days")
     before = await figures.rows("days", figures.period.before)
     latencies = await figures.latencies()
-    middle = figures.period.before.until
-    both = figures.period.before.since
-    movers = await figures.rows("movers", None, since=both, middle=middle)
+    movers = await figures.rows("variant_sums")
+    moved = await figures.rows("variant_sums", figures.period.before)
     return Page(
         title="Overview",
-        tiles=_tiles(days, before, latencies, await figures.latencies(figures.period.before)),
+        tiles=_tiles(days, before, latencies, await figures.latency_sums(figures.period.before)),
         panels=(
             _requests(figures, days),
             _failed(figures, days),
@@ -26,7 +25,7 @@ async def page(figures: Figures) -> Page:
             _per_day(figures, days, "gpu", "GPU hours per day", Column(name="GPU hours", kind="number")),
             _latency(figures, latencies, "wait", "Waiting"),
             _latency(figures, latencies, "run", "Running"),
-            _movers(movers),
+            _movers(movers, moved),
         ),
     )
 
@@ -123,9 +122,11 @@ def _latency(figures: Figures, latencies: Latencies, kind: str, title: str) -> P
     )
 
 
-def _movers(movers: list[Row]) -> Panel:
-    changes = [(row["slug"], row["requests"] or 0, row["before"] or 0, row["amount"]) for row in movers]
-    top = sorted(changes, key=lambda row: -abs(row[1] - row[2]))[:MOVERS]
+def _movers(now: list[Row], before: list[Row]) -> Panel:
+    sums = {row["slug"]: (row["requests"], row["amount"]) for row in now}
+    earlier = {row["slug"]: row["requests"] for row in before}
+    changes = [(slug, *sums.get(slug, (0, None)), earlier.get(slug, 0)) for slug in {**sums, **earlier}]
+    top = sorted(changes, key=lambda row: (-abs(row[1] - row[3]), row[0]))[:MOVERS]
     columns = (
         Column(name="model", kind="model"),
         Column(name="requests"),
@@ -133,7 +134,7 @@ def _movers(movers: list[Row]) -> Panel:
         Column(name="change"),
         Column(name="spend, USD", kind="money"),
     )
-    rows = [(slug, now, before, now - before, amount) for slug, now, before, amount in top]
+    rows = [(slug, calls, was, calls - was, amount) for slug, calls, amount, was in top]
     return Panel(
         id="movers",
         title="Top movers",

@@ -15,6 +15,19 @@ WHERE organization = %(organization)s AND day BETWEEN %(since)s AND %(until)s
     AND (%(slug)s::text IS NULL OR slug = %(slug)s)
 GROUP BY slug, day
 
+-- name: variant_requests
+-- The same for requests alone. A customer's days come in pieces, one a version and set of LoRAs.
+SELECT substr(scope, 3) AS slug, day, requests
+FROM scope_days
+WHERE %(organization)s::text IS NULL AND scope >= 's:' AND scope < 's;' AND day BETWEEN %(since)s AND %(until)s
+    AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
+    AND (%(slug)s::text IS NULL OR scope = 's:' || %(slug)s)
+UNION ALL
+SELECT slug, day, requests
+FROM usage_days
+WHERE organization = %(organization)s AND day BETWEEN %(since)s AND %(until)s
+    AND (%(slug)s::text IS NULL OR slug = %(slug)s)
+
 -- name: owned
 -- The variants of a lab.
 SELECT slug FROM variants WHERE owner = %(owner)s ORDER BY slug
@@ -28,28 +41,52 @@ FROM scope_days WHERE scope = ANY(%(scopes)s) AND day BETWEEN %(since)s AND %(un
 GROUP BY day ORDER BY day
 
 -- name: latencies
--- Requests per day, kind and bucket of seconds.
-SELECT day, kind, bucket, sum(requests)::bigint AS requests
-FROM latency_days WHERE scope = ANY(%(scopes)s) AND day BETWEEN %(since)s AND %(until)s
-GROUP BY day, kind, bucket
+-- Requests per day and kind, as arrays of buckets of seconds and how many fell into each.
+SELECT day, kind, array_agg(bucket) AS buckets, array_agg(requests) AS requests
+FROM (
+    SELECT day, kind, bucket, sum(requests)::bigint AS requests
+    FROM latency_days WHERE scope = ANY(%(scopes)s) AND kind = ANY(%(kinds)s) AND day BETWEEN %(since)s AND %(until)s
+    GROUP BY day, kind, bucket
+) AS b GROUP BY day, kind
 
--- name: movers
--- Each variant's requests in the period and in the one before.
-SELECT slug, sum(requests) FILTER (WHERE day > %(middle)s)::bigint AS requests,
-    sum(requests) FILTER (WHERE day <= %(middle)s)::bigint AS before,
-    sum(amount) FILTER (WHERE day > %(middle)s) AS amount
-FROM ({variant_days}) AS d GROUP BY slug
+-- name: latency_sums
+-- The same over the whole period.
+SELECT NULL::date AS day, kind, array_agg(bucket) AS buckets, array_agg(requests) AS requests
+FROM (
+    SELECT kind, bucket, sum(requests)::bigint AS requests
+    FROM latency_days WHERE scope = ANY(%(scopes)s) AND kind = ANY(%(kinds)s) AND day BETWEEN %(since)s AND %(until)s
+    GROUP BY kind, bucket
+) AS b GROUP BY kind
+
+-- name: variant_sums
+-- Each variant's requests and money in the period, as far as the view reaches. Whole months from their sums.
+SELECT slug, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
+    SELECT slug, requests, amount FROM variant_months
+    WHERE %(organization)s::text IS NULL AND month = ANY(%(months)s)
+        AND (%(slugs)s::text[] IS NULL OR slug = ANY(%(slugs)s))
+    UNION ALL
+    SELECT substr(scope, 3), requests, amount FROM scope_days
+    WHERE %(organization)s::text IS NULL AND scope >= 's:' AND scope < 's;' AND day = ANY(%(edges)s)
+        AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
+    UNION ALL
+    SELECT slug, requests, amount FROM customer_months
+    WHERE organization = %(organization)s AND month = ANY(%(months)s)
+    UNION ALL
+    SELECT slug, requests, amount FROM usage_days WHERE organization = %(organization)s AND day = ANY(%(edges)s)
+) AS pieces GROUP BY slug
 
 -- name: weeks
--- Requests per variant and seven days, counted back from the last day.
-SELECT slug, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests
-FROM ({variant_days}) AS d GROUP BY 1, 2
+-- Requests per variant, as arrays by sevens of days, counted back from the last day.
+SELECT slug, array_agg(weeks_ago) AS weeks_ago, array_agg(requests) AS requests FROM (
+    SELECT slug, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests
+    FROM ({variant_requests}) AS d GROUP BY 1, 2
+) AS w GROUP BY slug
 
 -- name: series
 -- Each variant's days and amounts as arrays, for the statistics.
-SELECT slug, array_agg(day - %(since)s::date ORDER BY day) AS days, array_agg(requests::float8 ORDER BY day) AS requests,
+SELECT slug, array_agg(day - %(since)s::date) AS days, array_agg(requests::float8) AS requests,
     sum(requests) FILTER (WHERE day > %(until)s::date - 30)::bigint AS recent
-FROM ({variant_days}) AS d GROUP BY slug
+FROM ({variant_requests}) AS d GROUP BY slug
 
 -- name: one_variant
 -- One variant's days.
@@ -58,27 +95,37 @@ SELECT day, requests, failed, wait_ms, load_ms, run_ms, amount FROM ({variant_da
 -- name: versions
 -- One variant's requests per week and version.
 SELECT d.*, (SELECT max(number) FROM versions WHERE variant = %(slug)s AND digest = d.version) AS number FROM (
-    SELECT version, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests
-    FROM usage_days WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
-        AND (%(organization)s::text IS NULL OR organization = %(organization)s)
-    GROUP BY 1, 2
+    SELECT version, ((%(until)s::date - day) / 7)::int AS weeks_ago, sum(requests)::bigint AS requests FROM (
+        SELECT version, day, requests FROM version_days
+        WHERE %(organization)s::text IS NULL AND slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
+        UNION ALL
+        SELECT version, day, requests FROM usage_days
+        WHERE organization = %(organization)s AND slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
+    ) AS pieces GROUP BY 1, 2
 ) AS d
 
 -- name: adapters
--- The LoRAs that one variant was called with.
+-- The LoRAs that one variant was called with. Whole months from their sums, but for a customer's own.
 SELECT coalesce(a.slug, u.adapter) AS adapter, sum(u.requests)::bigint AS requests
 FROM (
-    SELECT unnest(adapters) AS adapter, requests FROM usage_days
-    WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
-        AND (%(organization)s::text IS NULL OR organization = %(organization)s)
+    SELECT adapter, requests FROM adapter_months
+    WHERE %(organization)s::text IS NULL AND slug = %(slug)s AND month = ANY(%(months)s)
+    UNION ALL
+    SELECT unnest(adapters), requests FROM usage_days
+    WHERE %(organization)s::text IS NULL AND slug = %(slug)s AND day = ANY(%(edges)s)
+    UNION ALL
+    SELECT unnest(adapters), requests FROM usage_days
+    WHERE organization = %(organization)s AND slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
 ) AS u LEFT JOIN adapters AS a ON a.digest = u.adapter
 GROUP BY 1 ORDER BY requests DESC, adapter LIMIT 20
 
 -- name: callers
--- Who called one variant.
-SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount
-FROM usage_days WHERE slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
-GROUP BY 1 ORDER BY requests DESC, organization LIMIT 20
+-- Who called one variant. Whole months from their sums.
+SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
+    SELECT organization, requests, amount FROM customer_months WHERE slug = %(slug)s AND month = ANY(%(months)s)
+    UNION ALL
+    SELECT organization, requests, amount FROM usage_days WHERE slug = %(slug)s AND day = ANY(%(edges)s)
+) AS pieces GROUP BY 1 ORDER BY requests DESC, organization LIMIT 20
 
 -- name: releases
 -- Launch windows, newest first.
@@ -90,14 +137,9 @@ ORDER BY r.id DESC LIMIT 200
 -- name: customers
 -- Per customer: requests and money. Whole months from their sums.
 SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
-    SELECT organization, requests, amount FROM organization_months
-    WHERE month >= %(first_month)s AND month < %(after_months)s
+    SELECT organization, requests, amount FROM organization_months WHERE month = ANY(%(months)s)
     UNION ALL
-    SELECT substr(scope, 3), requests, amount FROM scope_days
-    WHERE left(scope, 2) = 'o:' AND day >= %(since)s AND day < %(first_month)s
-    UNION ALL
-    SELECT substr(scope, 3), requests, amount FROM scope_days
-    WHERE left(scope, 2) = 'o:' AND day >= %(after_months)s AND day <= %(until)s
+    SELECT substr(scope, 3), requests, amount FROM scope_days WHERE left(scope, 2) = 'o:' AND day = ANY(%(edges)s)
 ) AS pieces WHERE %(organization)s::text IS NULL OR organization = %(organization)s
 GROUP BY organization ORDER BY requests DESC, organization
 
@@ -111,10 +153,7 @@ FROM (
         WHERE organization = ANY(%(organizations)s) AND month = ANY(%(months)s)
         UNION ALL
         SELECT organization, slug, requests FROM usage_days
-        WHERE organization = ANY(%(organizations)s) AND day >= %(since)s AND day < %(first_month)s
-        UNION ALL
-        SELECT organization, slug, requests FROM usage_days
-        WHERE organization = ANY(%(organizations)s) AND day >= %(after_months)s AND day <= %(until)s
+        WHERE organization = ANY(%(organizations)s) AND day = ANY(%(edges)s)
     ) AS pieces GROUP BY 1, 2
 ) AS d GROUP BY organization
 
@@ -127,7 +166,7 @@ GROUP BY organization
 
 -- name: first_days
 -- The first day of each variant's demand, newest first, and its requests.
-SELECT slug, min(day) AS day, sum(requests)::bigint AS requests FROM ({variant_days}) AS d GROUP BY slug ORDER BY 2 DESC, 1
+SELECT slug, min(day) AS day, sum(requests)::bigint AS requests FROM ({variant_requests}) AS d GROUP BY slug ORDER BY 2 DESC, 1
 
 -- name: first_hours
 -- A variant's requests by hour since its first.

@@ -92,10 +92,31 @@ async def test_what_the_former_release_folded_past_the_newest_table_comes_in(db:
     await write(db, ledger(9, 40))
     await rollups.fold(db)
     async with db.transaction() as connection:
-        await connection.execute("DELETE FROM organization_months WHERE organization = 'acme'")
-        await connection.execute("UPDATE organization_months SET requests = requests - 1")
+        await connection.execute("UPDATE version_days SET requests = requests - 1")
+        await connection.execute("DELETE FROM adapter_months")
+        await connection.execute(
+            "UPDATE rollup_state SET recent_below = recent_below + 1"
+        )  # its note of a fold
+    assert await rollups.fold_recent(db) == 0  # leaves the mending to the whole fold
+    assert await value(db, "SELECT count(*) FROM adapter_months") == 0
     await rollups.fold(db)
     assert await rollups.differences(db) == dict.fromkeys(rollups.TABLES, 0)
+
+
+async def test_a_model_s_sums_equal_the_ledger(db: Database) -> None:
+    """By month and LoRA, by day and version, by month: what a model's page reads."""
+    await write(db, ledger(11, 120, days=40))
+    await rollups.fold(db)
+    for table, expected in {
+        "adapter_months": "SELECT slug, date_trunc('month', finished_at, 'UTC')::date, unnest(adapters), count(*)"
+        " FROM usage_records GROUP BY 1, 2, 3",
+        "version_days": "SELECT slug, finished_at::date, version, count(*) FROM usage_records GROUP BY 1, 2, 3",
+        "variant_months": "SELECT date_trunc('month', finished_at, 'UTC')::date, slug, count(*), sum(amount)"
+        " FROM usage_records GROUP BY 1, 2",
+    }.items():
+        wrong = f"(TABLE {table} EXCEPT ({expected})) UNION ALL (({expected}) EXCEPT TABLE {table})"
+        assert await value(db, f"SELECT count(*) FROM ({wrong}) AS w") == 0, table
+        assert await value(db, f"SELECT count(*) > 0 FROM {table}")
 
 
 async def test_folding_twice_at_once_counts_once(db: Database) -> None:
