@@ -147,7 +147,7 @@ class _Crew:
 
     def _from(self, position: int, opened: Opened) -> Iterator[bytes]:
         skip_bytes = position - opened.offset
-        if skip_bytes and not self._may_skip:
+        if skip_bytes < 0 or (skip_bytes and not self._may_skip):
             raise NoRangesError(f"{self._origin.name} cannot begin in the middle")
         for chunk in opened.chunks:
             yield chunk[skip_bytes:]

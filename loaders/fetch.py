@@ -8,6 +8,7 @@ import functools
 import hashlib
 import hmac
 import random
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -27,6 +28,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 PEER_TIMEOUT = httpx.Timeout(10.0, connect=2.0)  # a peer is only a short cut
 MAX_PEERS = 8  # asked before the source: each miss costs a round trip
 OVERLOADED = frozenset({408, 425, 429})
+DIGITS = re.compile(r"[0-9]{1,18}")  # what Python refuses as a number must not look like a fault of ours
 BUCKET_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss"})
 
 
@@ -189,7 +191,8 @@ class Site(Web):
     """An address of a lab's choosing, asked only where it is public, on each redirect again: hosts stand inside."""
 
     def __init__(self, client: httpx.Client, remote: Remote, source: Source, file: FileRef) -> None:
-        super().__init__(client, source.location, file, Address(_file_url(source, file)))
+        unsigned = urlsplit(source.location)._replace(query="", fragment="")  # a query may be a signature
+        super().__init__(client, unsigned.geturl(), file, Address(_file_url(source, file)))
         self._allow_private = remote.allow_private
 
     @contextmanager
@@ -255,17 +258,17 @@ def _offset(status: int, headers: httpx.Headers) -> int:
     if status != httpx.codes.PARTIAL_CONTENT:
         return 0
     begins = headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
-    return int(begins) if begins.isdecimal() else 0
+    return int(begins) if DIGITS.fullmatch(begins) else 0
 
 
 def _total_bytes(status: int, headers: httpx.Headers) -> int | None:
     if status == httpx.codes.PARTIAL_CONTENT:
         total = headers.get("content-range", "").rpartition("/")[2]
-        return int(total) if total.isdecimal() else None
+        return int(total) if DIGITS.fullmatch(total) else None
     return None  # a whole answer that is too short or too long shows while it is read
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds; the date form is rare and left to the ordinary backoff."""
     value = headers.get("retry-after", "")
-    return float(value) if value.isdecimal() else None
+    return float(value) if DIGITS.fullmatch(value) else None

@@ -45,8 +45,7 @@ class Partial:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 _reserve(self._file, size_bytes)
-                self._map = os.open(self._map_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-                os.ftruncate(self._map, count)
+                self._map = _sized(self._map_path, count)
             except OSError:
                 os.close(self._file)
                 raise
@@ -64,12 +63,16 @@ class Partial:
             start = max(stop, start + self._block_bytes) if stop == start else stop
 
     def write(self, position: int, data: bytes) -> int:
-        """Returns the position after it. Blocks count as arrived when their last byte is written."""
+        """Returns the position after it. Blocks count as arrived when their last byte is written.
+
+        What arrived before stays as it is: its digest may have been taken already.
+        """
         with named(self._label):
             view = memoryview(data)
             while view:
                 room = self._block_bytes - position % self._block_bytes
-                written = os.pwrite(self._file, view[:room], position)
+                piece = view[:room]
+                written = len(piece) if self._has(position) else os.pwrite(self._file, piece, position)
                 view = view[written:]
                 position += written
                 if position % self._block_bytes == 0 or position == self.size_bytes:
@@ -154,6 +157,16 @@ def named(what: str) -> Iterator[None]:
         if error.errno in NO_ROOM:
             raise DiskFullError(f"no room on disk for {what}: {error.strerror}") from error
         raise DiskFailedError(f"the disk fails at {what}: {error}") from error
+
+
+def _sized(path: Path, size_bytes: int) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _reserve(descriptor: int, size_bytes: int) -> None:

@@ -6,20 +6,25 @@ continues. A file that the host can already read stays where it is. What is veri
 of them fetches, and nothing that any of them holds is evicted. It refuses to know what the files mean.
 """
 
+import contextlib
+import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from loaders import download, fetch
-from loaders.errors import DiskFullError, WeightsDamagedError
+from loaders.errors import DiskFailedError, DiskFullError, WeightsDamagedError
 from loaders.leases import Leases
 from loaders.pace import Pace
 from loaders.partial import MAP_SUFFIX, Partial, discard, named
 from registry.catalog import FileRef, Source
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
+NOT_THE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM})
 ROOM = "0" * 64  # the turn for making room; no blob has this digest
 
 
@@ -68,7 +73,8 @@ class Store:
         self._leases.hold(file.sha256)
         found = self.locate(file.sha256)
         if found is not None:
-            os.utime(self._note(file.sha256))
+            with contextlib.suppress(OSError):  # a disk that only reads has no order of eviction either
+                os.utime(self._note(file.sha256))
             return found
         try:
             with self._leases.turn(file.sha256):
@@ -119,9 +125,14 @@ class Store:
             return self._verified(blob, file)
         except FileNotFoundError:
             return None
-        except (OSError, WeightsDamagedError):
+        except OSError as error:
+            if error.errno in NOT_THE_FILES:
+                raise DiskFailedError(f"{file.path} cannot be verified: {error.strerror}") from error
+        except WeightsDamagedError:
+            pass
+        with named(file.path):
             blob.unlink(missing_ok=True)
-            return None
+        return None
 
     def _adopted(self, file: FileRef, source: Source) -> Path | None:
         """Verifies a file this host can read and remembers it. None when there is no such file here."""
@@ -196,6 +207,8 @@ class Store:
         blobs = (self._home / "blobs" / "sha256").glob("*/*")
         parts = (path for path in (self._home / "partial").iterdir() if path.suffix != MAP_SUFFIX)
         for path in (*blobs, *parts):
+            if not DIGEST.fullmatch(path.name):
+                continue  # what file systems and people leave in folders
             try:
                 wanted = self._note(path.name) if self._note(path.name).exists() else path
                 yield path.name, path.stat().st_size, wanted.stat().st_mtime

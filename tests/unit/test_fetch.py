@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from loaders import errors, fetch
@@ -139,3 +140,18 @@ def test_a_site_that_does_not_answer_is_down(bring: Callable[..., bytes], site: 
     site.stop()
     with pytest.raises(errors.SourceDownError, match="does not deliver"):
         bring(f"http://{OUTSIDE}:PORT/plain")
+
+
+def test_an_errors_text_holds_no_signature(bring: Callable[..., bytes], site: Site) -> None:
+    """It travels to whoever called the model."""
+    site.stop()
+    with pytest.raises(errors.SourceDownError) as raised:
+        bring(f"http://{OUTSIDE}:PORT/plain/w.safetensors?X-Signature=secret")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("header", [f"bytes 0-1/{'9' * 5000}", f"bytes {'9' * 5000}-1/*", "bytes ٣-1/٣"])
+def test_a_number_that_is_none_says_nothing(header: str) -> None:
+    """Python refuses numbers of so many digits; a hostile server's answer must not look like a fault of ours."""
+    headers = httpx.Headers([(b"content-range", header.encode())])
+    assert (fetch._offset(206, headers), fetch._total_bytes(206, headers)) == (0, None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loaders import errors
+from loaders import store as store_module
 from registry.catalog import Source
 from tests.hub import Hub, Repository
 from tests.stores import NAME, OPEN, OTHER, WEIGHTS, Stores, local_hub, ref
@@ -151,3 +152,38 @@ def test_a_disk_that_fails_is_named(open_store: Stores, monkeypatch: pytest.Monk
     with pytest.raises(errors.DiskFailedError, match="Input/output error"):
         store.ensure(ref(WEIGHTS), OPEN)
     assert store.locate(ref(WEIGHTS).sha256) is None
+
+
+def test_what_else_lies_among_the_blobs_is_left_alone(open_store: Stores, tmp_path: Path) -> None:
+    """File systems of networks leave `.nfs…` there, people copies."""
+    store = open_store(budget_bytes=1 << 20)
+    stray = store.ensure(ref(WEIGHTS), OPEN).with_name(".nfs000001")
+    stray.write_bytes(b"?")
+    store.release(ref(WEIGHTS).sha256)
+    assert store.ensure(ref(OTHER, "other.safetensors"), OPEN).read_bytes() == OTHER
+    assert (stray.exists(), store.used_bytes()) == (True, 1 << 20)
+
+
+def test_too_many_open_files_cost_no_blob(open_store: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(path: Path) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    store = open_store()
+    blob = store.ensure(ref(WEIGHTS), OPEN)
+    os.utime(blob)  # so that it has to be verified again
+    monkeypatch.setattr(store_module, "_digest_of", exhausted)
+    with pytest.raises(errors.DiskFailedError, match="Too many open files"):
+        store.ensure(ref(WEIGHTS), OPEN)
+    assert blob.read_bytes() == WEIGHTS
+
+
+def test_a_disk_that_only_reads_still_gives_what_it_has(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    store = open_store()
+    blob = store.ensure(ref(WEIGHTS), OPEN)
+    monkeypatch.setattr(os, "utime", read_only)
+    assert store.ensure(ref(WEIGHTS), OPEN) == blob

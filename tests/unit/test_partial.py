@@ -1,0 +1,56 @@
+"""The part of a blob that has arrived: what is marked is not written over, so the digest is of what is on the disk."""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loaders import download, fetch
+from loaders.download import Terms
+from loaders.errors import WeightsDamagedError
+from loaders.pace import Pace
+from loaders.partial import Partial
+from registry.catalog import FileRef
+
+BLOCK = 1 << 16
+DATA = os.urandom(4 * BLOCK)
+FILE = FileRef(path="w.safetensors", size_bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest())
+TERMS = Terms(block_bytes=BLOCK, segment_bytes=BLOCK, connections=2, attempts=2, backoff_seconds=0.01)
+
+
+class WholeOnly:
+    """An origin that gives files whole, and these with other bytes where the host has the right ones already."""
+
+    name = "a site"
+
+    @contextlib.contextmanager
+    def open(self, start: int, stop: int) -> Iterator[fetch.Opened]:
+        yield fetch.Opened(0, self._chunks())
+
+    def _chunks(self) -> Iterator[bytes]:
+        yield DATA[: 2 * BLOCK]
+        time.sleep(0.2)  # the digest has read the third block as it was
+        yield b"?" * BLOCK + DATA[3 * BLOCK :]
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Iterator[Partial]:
+    made = Partial(tmp_path / "part", len(DATA), BLOCK, "w.safetensors")
+    yield made
+    made.close()
+
+
+def test_an_origin_without_ranges_cannot_change_what_was_verified_before(partial: Partial) -> None:
+    partial.write(0, DATA[:BLOCK])
+    partial.write(2 * BLOCK, DATA[2 * BLOCK : 3 * BLOCK])
+    download.fill(partial, [WholeOnly()], FILE, TERMS, Pace())
+    assert partial.path.read_bytes() == DATA
+
+
+def test_what_it_gives_from_nothing_is_refused(partial: Partial) -> None:
+    with pytest.raises(WeightsDamagedError):
+        download.fill(partial, [WholeOnly()], FILE, TERMS, Pace())
