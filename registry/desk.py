@@ -167,6 +167,7 @@ async def create_variant(session: AsyncSession, caller: Caller, body: VariantBod
     own(caller, body.slug)
     publishing.check_slug(body.slug, body.slug.split("/", 1)[0])
     publishing.check_schema(body.input_schema)
+    publishing.check_price(body.price, body.defaults)
     await row_of(session, caller, tables.models, body.model)
     variant = Variant(**{name: getattr(body, name) for name in body.__struct_fields__})
     await insert(session, tables.variants, store.variant_row(variant), variant.slug)
@@ -183,6 +184,8 @@ async def edit_variant(
         publishing.check_schema(patch.input_schema)
     old = store.variant_of(row)
     new = msgspec.structs.replace(old, **given(patch))
+    if {"price", "defaults"} & given(patch).keys():
+        publishing.check_price(new.price, new.defaults)
     plain = store.variant_row(new)
     revision = await bump(session, tables.variants, slug, {name: plain[name] for name in given(patch)})
     await note(session, caller, "variant", slug, old, new)

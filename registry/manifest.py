@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 import yaml
 
+from registry import prices
 from registry.catalog import (
     AdapterEntry,
     Catalog,
@@ -52,9 +53,7 @@ class Common(Entry, frozen=True, kw_only=True):
     licence: str | None = None
     input: str | Mapping[str, Any] | None = None  # a name from `schemas`, the schema itself, or `documented`
     hub: str | None = None  # `owner/repo` or `owner/repo@revision`
-    partner: str | Partner | None = (
-        None  # a provider that knows it by our slug, or also the provider's own name
-    )
+    partner: str | Partner | None = None  # a provider that knows it by our slug, or by the name given too
     price: Price | None = None
     pipeline: str | None = None
     defaults: Mapping[str, Any] | None = None
@@ -186,6 +185,8 @@ def _variant(slug: str, spec: VariantSpec, model: str, schemas: "_Schemas", path
     given = [name for name in ("path", "hub", "partner") if getattr(spec, name) is not None]
     if len(given) > 1:
         raise _Refusal(f"one of path, hub and partner, not {' and '.join(given)}", path)
+    if (reason := prices.problem(spec.price, spec.defaults or {})) is not None:
+        raise _Refusal(reason, (*path, "price"))
     partner = Partner(provider=spec.partner, endpoint=slug) if isinstance(spec.partner, str) else spec.partner
     return Variant(
         slug=Slug(slug),

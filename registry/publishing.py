@@ -10,8 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from registry import windows
-from registry.catalog import OrganizationName, Record, Release, Share, VersionState, Window
+from registry import prices, windows
+from registry.catalog import OrganizationName, Price, Record, Release, Share, VersionState, Window
 from registry.errors import IllegalMoveError, InvalidRequestError
 from registry.manifest import RESERVED_OWNERS, RESERVED_SEGMENTS, SLUG, SLUG_CHARACTERS
 from registry.windows import Gone, Open, Phase
@@ -135,14 +135,23 @@ def check_organization(name: str) -> OrganizationName:
     return OrganizationName(name)
 
 
+def check_price(price: Price | None, defaults: Mapping[str, object]) -> None:
+    """Raises `InvalidRequestError`."""
+    if (reason := prices.problem(price, defaults)) is not None:
+        raise InvalidRequestError("price", reason)
+
+
 def check_schema(schema: Mapping[str, object]) -> Mapping[str, object]:
-    """A JSON Schema of an object, whose own examples it accepts. Raises `InvalidRequestError`."""
+    """A JSON Schema of an object, whose own examples it accepts. Raises `InvalidRequestError`.
+
+    Whole in itself: a `$ref` to an address or a file would be read by us, wherever it leads.
+    """
     import jsonschema_rs
 
     if schema.get("type") != "object":
         raise InvalidRequestError("input_schema", "it must describe an object")
     try:
-        validator = jsonschema_rs.Draft202012Validator(msgspec.to_builtins(schema))
+        validator = jsonschema_rs.Draft202012Validator(msgspec.to_builtins(schema), offline=True)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         raise InvalidRequestError("input_schema", str(error).splitlines()[0]) from error
     examples = schema.get("examples", [])

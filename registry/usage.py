@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from registry import prices
 from registry.catalog import Digest, OrganizationName, Price, Record, Slug
 from registry.database import Connection, load_queries
 
@@ -60,11 +61,15 @@ class UsageRecord(Record, frozen=True, kw_only=True):
 
 
 def charge(price: Price | None, quantities: Quantities) -> Charge:
-    """The price of what was made. What failed made nothing, so pass empty quantities for it."""
-    if price is None:
+    """The price of what was made. What failed made nothing, so pass empty quantities for it.
+
+    A price that is none (written before prices were checked) costs nothing: the request has to end nevertheless.
+    """
+    amount = None if price is None else prices.amount_of(price.amount)
+    if price is None or amount is None:
         return Charge()
     units = _units(price, quantities)
-    return Charge(unit=price.unit, units=units, amount=units * Decimal(price.amount), currency=price.currency)
+    return Charge(unit=price.unit, units=units, amount=units * amount, currency=price.currency)
 
 
 def _units(price: Price, made: Quantities) -> Decimal:

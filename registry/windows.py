@@ -12,6 +12,9 @@ from enum import StrEnum
 
 from registry.catalog import OrganizationName, Record, Release, Share, Slug, Window
 
+LAST_YEAR = 9998  # beyond it, a time in another zone may be none that a calendar has
+MOST_REPLICAS = 10_000
+
 
 class Phase(StrEnum):
     """In order of time; a window may skip any."""
@@ -169,7 +172,11 @@ def problems(window: Window) -> tuple[str, ...]:
     """Why a window makes no sense; empty when it does."""
     found: list[str] = []
     given = [(name, start) for name, start in _starts(window) if start is not None]
-    found += [f"{name} has no time zone" for name, start in given if start.tzinfo is None]
+    times: list[tuple[str, datetime]] = [*given]
+    if window.prewarm_from is not None:
+        times.append(("prewarm_from", window.prewarm_from))
+    found += [f"{name} has no time zone" for name, start in times if start.tzinfo is None]
+    found += [f"{name} lies too far ahead" for name, start in times if start.year > LAST_YEAR]
     if found:
         return tuple(found)
     found += [
@@ -181,8 +188,8 @@ def problems(window: Window) -> tuple[str, ...]:
         found.append("preview names no organization")
     if window.exclusive_from is not None and not window.exclusive_organizations:
         found.append("exclusive names no organization")
-    if window.prewarm_replicas < 0:
-        found.append("prewarm_replicas is negative")
+    if not 0 <= window.prewarm_replicas <= MOST_REPLICAS:
+        found.append(f"prewarm_replicas is from 0 to {MOST_REPLICAS}")
     return tuple(found)
 
 

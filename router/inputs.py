@@ -36,7 +36,7 @@ class Checker:
     """One schema, compiled once."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._validator = jsonschema_rs.validator_for(json.dumps(msgspec.to_builtins(schema)))
+        self._validator = jsonschema_rs.validator_for(json.dumps(msgspec.to_builtins(schema)), offline=True)
         properties: Mapping[str, Any] = schema.get("properties", {})
         self._defaults = {name: p["default"] for name, p in properties.items() if _has_usable_default(p)}
         is_open = schema.get("additionalProperties") is not None or not properties

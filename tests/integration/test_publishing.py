@@ -149,6 +149,7 @@ NONSENSE: list[tuple[Any, int, str]] = [
     ({"shares": [{"version": 9, "percent": 100}]}, 422, "shares: version 9 does not exist or is not validated"),
     ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2020-01-01T00:00:00Z"}}, 422, "window.public_from: lies in the past"),
     ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2120-01-01T00:00:00"}}, 422, "window: public has no time zone"),
+    ({"shares": [{"version": 1, "percent": 100}], "window": {"public_from": "2120-01-01T00:00:00Z", "prewarm_from": "2119-01-01T00:00:00", "prewarm_replicas": 1}}, 422, "window: prewarm_from has no time zone"),
     ({"shares": [{"version": 1, "percent": 100}], "window": {}}, 422, "window: it never opens"),
     ({"shares": [{"version": 1, "percent": 100}], "open": True}, 422, "body: Object contains unknown field `open`"),
     ({"shares": "all"}, 422, "shares: Expected `array`, got `str`"),
@@ -160,6 +161,17 @@ async def test_a_release_that_makes_no_sense_says_why(two_versions: Lab) -> None
         answer = await two_versions.ask("POST", "/variants/acme~toys/releases", body)
         assert answer.status_code == status, body
         assert detail in answer.json()["detail"]
+
+
+async def test_a_price_is_checked_at_every_edit(lab: Lab) -> None:
+    edits = ({"price": {"unit": "image", "amount": "NaN"}}, {"defaults": {"result_cache_price": "free"}})
+    for edit in edits:
+        answer = await lab.ask("PATCH", "/variants/acme~toys", edit, if_match='"1"')
+        assert (answer.status_code, answer.json()["error"]) == (422, "InvalidRequestError")
+    fresh = {"slug": "acme/dear", "model": "acme/toys", "task": "text-to-image", "input_schema": SCHEMA}
+    answer = await lab.ask("POST", "/variants", fresh | {"price": {"unit": "image", "amount": "-1"}})
+    assert answer.status_code == 422
+    assert (await lab.get("/variants/acme~toys")).get("price") is None
 
 
 async def test_a_draft_cannot_be_released(lab: Lab, toys: Path) -> None:

@@ -85,6 +85,7 @@ def test_an_empty_file_is_an_empty_catalogue() -> None:
         ("base: acme/toys", "base: acme/tays", "adapters → acme/toys-bent → base (line 20): no variant acme/tays"),
         ("hub: acme/bent, ", "", "adapters → acme/toys-bent (line 20): an adapter needs a path, a hub repository or a url"),
         ("unit: image", "unit: banana", "models → acme/toys → variants → acme/toys → price → unit (line 14): Invalid enum value 'banana'"),
+        ('amount: "0.02"', "amount: nought", "models → acme/toys → variants → acme/toys → price (line 14): 'nought' is no amount: from 0 to 1,000,000,000, with at most 12 decimals"),
         ("{title: Acme}", "{title: [", "catalogue file (line 5): not YAML: did not find expected ',' or ']'"),
         ("models:", "- models:", "catalogue file (line 6): not YAML: did not find expected key"),
     ],

@@ -158,7 +158,13 @@ def test_traffic_is_split_by_percent() -> None:
         (Window(preview_from=DAY), "preview names no organization"),
         (Window(exclusive_from=DAY), "exclusive names no organization"),
         (Window(public_from=DAY, sunset_from=DAY - MOMENT), "sunset is to begin before public"),
-        (Window(public_from=DAY, prewarm_replicas=-1), "prewarm_replicas is negative"),
+        (Window(public_from=DAY, prewarm_replicas=-1), "prewarm_replicas is from 0 to 10000"),
+        (Window(public_from=DAY, prewarm_replicas=10**30), "prewarm_replicas is from 0 to 10000"),
+        (Window(public_from=DAY, prewarm_from=DAY.replace(tzinfo=None)), "prewarm_from has no time zone"),
+        (
+            Window(public_from=DAY, retired_from=datetime.max.replace(tzinfo=timezone(-timedelta(hours=9)))),
+            "retired lies too far ahead",
+        ),
     ],
 )
 def test_a_window_that_makes_no_sense_says_why(window: Window, problem: str) -> None:
