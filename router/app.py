@@ -5,6 +5,7 @@ It wires the doors, the links and the pages to one core, whose parts live as lon
 
 import asyncio
 import contextlib
+import functools
 import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -20,7 +21,7 @@ from registry.database import Database
 from registry.reading import Place
 from registry.settings import Settings
 from registry.web import company, opening, signin
-from router import downloads, fates, health, links, telemetry
+from router import background, downloads, fates, health, links, telemetry
 from router.board import Board
 from router.browsing import Browser
 from router.clients import fal, fal_shapes, huggingface, openai, replicate, uploads
@@ -243,8 +244,13 @@ async def _at_work(ground: Ground, house: House, dashboard: dashboard_pages.Dash
         payload=lambda status: fal_shapes.webhook(status, lambda f: f"{settings.address}/files/{f.id}"),
         allow_private=settings.allow_private_webhooks,
     )
-    work = (house.core.follow(ground.dsn), deliverer.run(), housekeeping.for_ever(), rollups.keep(db))
-    async with _background(*work, dashboard.kept.keep_warm(db)):
+    async with background.going_on(
+        functools.partial(house.core.follow, ground.dsn),
+        deliverer.run,
+        housekeeping.for_ever,
+        functools.partial(rollups.keep, db),
+        functools.partial(dashboard.kept.keep_warm, db),
+    ):
         yield
 
 
@@ -262,14 +268,3 @@ def _front(settings: Settings, db: Database, catalogue: Catalogue, core: Core) -
 
     door = opening.door(settings, verify=verify, find=find, knows=knows)
     return pages.Front(door=door, catalogue=catalogue, calls=core, public_url=settings.public_url)
-
-
-@contextlib.asynccontextmanager
-async def _background(*work: Any) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(item) for item in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
