@@ -136,11 +136,11 @@ async def test_a_receiver_that_never_ends_its_answer_is_given_up(
     server = await asyncio.start_server(Drip().serve, "127.0.0.1", 0)
     hanging = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
     tokens = await furnish(dsn)
-    async with server, serving(dsn, tmp_path, tokens, allow_private_webhooks=True) as live:
-        async with live.host().linked():
-            await _submit(live, hanging)
-            row = await _first_error(live)
-    assert row == "TimeoutError: "
+    gateway = serving(dsn, tmp_path, tokens, allow_private_webhooks=True)
+    async with server, gateway as live, live.host().linked():
+        await _submit(live, hanging)
+        error = await _first_error(live)
+    assert error == "TimeoutError: "
 
 
 @pytest.mark.parametrize("host", [64 * "a" + ".com", "a..b", "xn--a"])
@@ -149,14 +149,13 @@ async def test_an_impossible_name_stops_no_other_webhook(
 ) -> None:
     """One that was accepted before is only a failure of its own; now it is refused at the call."""
     tokens = await furnish(dsn)
-    async with serving(dsn, tmp_path, tokens, allow_private_webhooks=True) as live:
-        async with live.host().linked():
-            job = await _submit(live, receiver.url)
-            await asyncio.wait_for(receiver.heard.wait(), 20)
-            receiver.heard.clear()
-            await _owe_again(live, f"http://{host}/hook", job["request_id"])
-            await _submit(live, receiver.url, seed=8)
-            await asyncio.wait_for(receiver.heard.wait(), 20)
+    async with serving(dsn, tmp_path, tokens, allow_private_webhooks=True) as live, live.host().linked():
+        job = await _submit(live, receiver.url)
+        await asyncio.wait_for(receiver.heard.wait(), 20)
+        receiver.heard.clear()
+        await _owe_again(live, f"http://{host}/hook", job["request_id"])
+        await _submit(live, receiver.url, seed=8)
+        await asyncio.wait_for(receiver.heard.wait(), 20)
     with pytest.raises(InvalidInputError, match="no address"):
         webhooks.check(f"http://{host}/hook", allow_private=False)
 
