@@ -55,7 +55,7 @@ class Ours:
         self.shelf = Shelf(
             {"disk": 1 << 40, "device": device_bytes},
             on_change=lambda change: None,
-            drop_files=lambda digest: None,
+            drop_files=lambda digest, staying: None,
         )
         assembly = Assembly(home, Store(home), device)
         self.ready = [assembly.ready(manifest, {}) for manifest in manifests]

@@ -3,8 +3,9 @@
 IO through `store`. Called by the mover thread only, so that building never holds up a run.
 """
 
-import os
+import contextlib
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class Assembly:
     def __init__(self, home: Path, store: Store, device: Device) -> None:
         self._folder = home / "assets"
         self._folder.mkdir(parents=True, exist_ok=True)
+        for left in self._folder.glob("old-*"):
+            shutil.rmtree(left, ignore_errors=True)
         self._store = store
         self._device = device
         self._built: dict[Digest, Built] = {}
@@ -80,14 +83,37 @@ class Assembly:
         paths = {asset.path: self._store.ensure(asset, manifest.source) for asset in manifest.assets}
         if any(part == ".." or path.startswith("/") for path in paths for part in path.split("/")):
             raise ArchitectureError("an asset's path leaves its folder")
-        fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
-        for path, target in paths.items():
+        targets = {path: str(target.absolute()) for path, target in paths.items()}
+        if not _leads_to(folder, targets):
+            _link(folder, targets)
+        return folder
+
+
+def _leads_to(folder: Path, targets: Mapping[str, str]) -> bool:
+    try:
+        return all(str((folder / path).readlink()) == target for path, target in targets.items())
+    except OSError:
+        return False
+
+
+def _link(folder: Path, targets: Mapping[str, str]) -> None:
+    """Made aside, then moved into its place. Processes of one home may do so at once: the first one's stays."""
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix="new-"))
+    try:
+        for path, target in targets.items():
             link = fresh / path
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(target.absolute())
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.replace(folder)
-        return folder
+            link.symlink_to(target)
+        if folder.exists():
+            with contextlib.suppress(OSError):  # another process was faster
+                folder.replace(Path(tempfile.mkdtemp(dir=folder.parent, prefix="old-")))
+        try:
+            fresh.replace(folder)
+        except OSError:
+            if not _leads_to(folder, targets):
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def warm_up() -> None:

@@ -3,15 +3,20 @@
 IO under `home/descriptions/`. It refuses to know where weights are.
 """
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from loaders.errors import HostError
 from loaders.protocol import DescribeAdapter, DescribeVersion
 from registry.catalog import AdapterManifest, Digest, FileRef, Manifest
+
+log = structlog.get_logger("marquee.descriptions")
 
 Description = DescribeVersion | DescribeAdapter
 
@@ -36,9 +41,14 @@ class Descriptions:
             return
         self._known[description.digest] = description
         path = self._folder / f"{description.digest.removeprefix('sha256:')}.msgpack"
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(msgspec.msgpack.encode(description))
-        temporary.replace(path)
+        temporary = path.with_suffix(f".{os.getpid()}.new")
+        try:
+            temporary.write_bytes(msgspec.msgpack.encode(description))
+            temporary.replace(path)
+        except OSError as error:  # after a restart the router describes it again
+            log.warning("a description is not kept", error=str(error))
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def known(self) -> tuple[Digest, ...]:
         return tuple(self._known)
@@ -60,7 +70,7 @@ class Descriptions:
     def weight_files(self) -> Iterator[tuple[Digest, tuple[FileRef, ...]]]:
         """Every component and adapter with its weight files; what two versions share comes once."""
         seen: set[Digest] = set()
-        for found in self._known.values():
+        for found in tuple(self._known.values()):  # others are described meanwhile, on another thread
             for digest, files in _weights(found):
                 if digest not in seen:
                     seen.add(digest)

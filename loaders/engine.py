@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import structlog
+
 from loaders import assembly, intake, merging, protocol, running
 from loaders.artefacts import Artefacts
 from loaders.cache import Order
 from loaders.compiling import Compiler
 from loaders.descriptions import Descriptions
 from loaders.device import Device
-from loaders.errors import HostError, LoaderError
+from loaders.errors import HostError
 from loaders.footprint import Footprint
 from loaders.headroom import Headroom
 from loaders.protocol import AttemptKey, Tier
@@ -28,6 +30,8 @@ from loaders.retrieval import Retrieval
 from loaders.running import Finished, Job
 from loaders.store import Store
 from registry.catalog import Digest
+
+log = structlog.get_logger("marquee.engine")
 
 Event = protocol.Residency | protocol.Started | protocol.Progress | protocol.Failed | Finished
 Listener = Callable[[Event], None]  # called from the engine's threads; must not block
@@ -145,7 +149,9 @@ class Engine:
         """The attempt on the device and the seconds since it last gave a sign of life."""
         with self._lock:
             running = next((job for job in self._jobs.values() if job.started_at is not None), None)
-        return None if running is None else (running.attempt, time.monotonic() - self._last_sign)
+        if running is None or running.started_at is None:
+            return None
+        return running.attempt, time.monotonic() - max(self._last_sign, running.started_at)
 
     def check_integrity(self) -> None:
         self._shelf.check_integrity()
@@ -156,9 +162,10 @@ class Engine:
                 with contextlib.suppress(HostError):  # a smaller budget than last time
                     self._shelf.remember_on_disk(digest, sum(file.size_bytes for file in files))
 
-    def _drop_files(self, digest: Digest) -> None:
+    def _drop_files(self, digest: Digest, staying: frozenset[Digest]) -> None:
+        """All but those that something else on this disk is made of."""
         files = dict(self._descriptions.weight_files())
-        shared = {file.sha256 for other, theirs in files.items() if other != digest for file in theirs}
+        shared = {file.sha256 for other in staying for file in files.get(other, ())}
         for file in files.get(digest, ()):
             if file.sha256 not in shared:
                 self._store.drop(file.sha256)
@@ -172,12 +179,18 @@ class Engine:
     def _move_all(self) -> None:
         while (order := self._to_move.get()) is not None:
             if isinstance(order, WarmUp):
-                assembly.warm_up()
+                self._warm_up()
             elif isinstance(order, protocol.Stage):
                 self._stage(order)
             else:
                 self._prepare(order)
         self._to_run.put(None)
+
+    def _warm_up(self) -> None:
+        try:
+            assembly.warm_up()
+        except Exception:  # the requests will say what is missing; this thread has to live for them
+            log.exception("warm-up failed")
 
     def _prepare(self, job: Job) -> None:
         if job.returned:
@@ -217,13 +230,15 @@ class Engine:
 
     def _stage(self, order: protocol.Stage) -> None:
         """A prewarm that does not fit or fails is only a missed chance: the run itself will say why."""
-        with contextlib.suppress(LoaderError, OSError):
+        try:
             manifest, defaults = self._descriptions.version(order.version)
             ready = self._assembly.ready(manifest, defaults)
             found = self._assembly.adapters(ready, [self._descriptions.adapter(d) for d in order.adapters])
             wanted: tuple[Item, ...] = (*ready.components, *found)
             self._shelf.acquire(wanted)
             self._shelf.release([item.digest for item in wanted])
+        except Exception as error:  # noqa: BLE001 (whatever it is, this thread has to live for the requests)
+            log.warning("not staged", version=order.version, error=f"{type(error).__name__}: {error}")
 
     # the device thread
 

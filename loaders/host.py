@@ -50,9 +50,13 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     host_id: str
 
 
-def budgets_for(device: Device, home: Path, settings: Settings) -> dict[Tier, int]:
-    """Bytes per tier; what the settings leave open is taken from what is free now."""
-    disk_bytes = int((settings.disk_budget_bytes or shutil.disk_usage(home).free) * DISK_SHARE)
+def budgets_for(device: Device, home: Path, settings: Settings, *, stored_bytes: int) -> dict[Tier, int]:
+    """Bytes per tier; what the settings leave open is taken from what is free now.
+
+    `stored_bytes`: of the disk, what this home holds already, so that a restart does not halve its room.
+    """
+    free_on_disk = shutil.disk_usage(home).free + stored_bytes
+    disk_bytes = int((settings.disk_budget_bytes or free_on_disk) * DISK_SHARE)
     if device.is_cpu:
         free_bytes = int(device.free_bytes() * MEMORY_SHARE)
         chosen = settings.device_budget_bytes or settings.memory_budget_bytes or free_bytes
@@ -75,10 +79,10 @@ async def run(
         loop.add_signal_handler(signal_number, stop.set)
     with own(home):
         device = await asyncio.to_thread(Device, settings.device)
-        budgets = budgets_for(device, home, settings)
+        store = _store(home, settings, address)
+        budgets = budgets_for(device, home, settings, stored_bytes=store.used_bytes())
         hello = _hello(settings, device, budgets, name=name or platform.node(), zone=zone)
         artefacts = Artefacts(home / "compiled", device, address.key)
-        store = _store(home, settings, address)
         files = Retrieval(
             allow_private=settings.allow_private_inputs,
             trusted=[f"{origin.rstrip('/')}/files/" for origin in (address.url, settings.address)],

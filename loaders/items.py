@@ -61,7 +61,13 @@ class ComponentItem:
         return self._component.size_bytes
 
     def fetch(self) -> None:
-        self._paths()
+        """All or none: shards of a component that does not come whole may be evicted for others."""
+        try:
+            self._paths()
+        except BaseException:
+            for file in self._component.weights:
+                self._store.release(file.sha256)
+            raise
 
     def measure(self) -> int:
         return self._plan().size_bytes

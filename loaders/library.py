@@ -91,11 +91,12 @@ class Loader:
             hub_token=self._settings.hub_token,
             allow_private=True,  # whoever calls this runs it
         )
+        store = Store(home, remote=remote)
         self.engine = Engine(
             home,
             device=device,
-            store=Store(home, remote=remote),
-            budgets=host.budgets_for(device, home, self._settings),
+            store=store,
+            budgets=host.budgets_for(device, home, self._settings, stored_bytes=store.used_bytes()),
             retrieval=Retrieval(allow_private=True),
             compiler=Compiler(self._settings.compile, Artefacts(home / "compiled", device)),
             order=self._settings.eviction_order,

@@ -49,14 +49,16 @@ class Item(Protocol):
 
 
 class Shelf:
-    """The tiers of one device with their payloads. `on_change` is told of every arrival and departure."""
+    """The tiers of one device with their payloads. `on_change` is told of every arrival and departure, `drop_files` of
+    what leaves the disk and what stays there, by the digests that the router knows.
+    """
 
     def __init__(
         self,
         budgets: Mapping[Tier, int],
         *,
         on_change: Callable[[Residency], None],
-        drop_files: Callable[[Digest], None],
+        drop_files: Callable[[Digest, frozenset[Digest]], None],
         order: Order = "lru",
     ) -> None:
         self.tiers: dict[Tier, WeightCache] = {
@@ -179,10 +181,11 @@ class Shelf:
 
     def remember_on_disk(self, digest: Digest, size_bytes: int) -> None:
         """What an earlier process left on this disk."""
+        disk = self.tiers["disk"]
         with self._changed:
-            for victim in self.tiers["disk"].add(digest, size_bytes):
-                del self._reported["disk", victim]
-                self._drop_files(victim)
+            for victim in disk.victims(size_bytes):
+                self._leave(victim, "disk")
+            disk.add(digest, size_bytes)
             self._reported["disk", digest] = digest
 
     def check_integrity(self) -> None:
@@ -284,11 +287,15 @@ class Shelf:
                 self.tiers[tier].price(digest, time.monotonic() - began)
 
     def _leave(self, digest: Digest, tier: Tier) -> None:
+        """The accounts come first: they have to be right when a file cannot be deleted."""
         size_bytes = self.tiers[tier].size_of(digest)
         self.tiers[tier].evict(digest)
-        if tier == "disk":
-            self._drop_files(digest)
-        else:
+        if tier != "disk":
             del self._payloads[tier][digest]
-        if reported := self._reported.pop((tier, digest), None):
-            self._on_change(Residency(removed=(Held(digest=reported, tier=tier, size_bytes=size_bytes),)))
+        reported = self._reported.pop((tier, digest), None)
+        staying = frozenset(known for (where, _), known in self._reported.items() if where == tier)
+        if reported is None or reported in staying:
+            return  # never came, or is here in another dtype too
+        self._on_change(Residency(removed=(Held(digest=reported, tier=tier, size_bytes=size_bytes),)))
+        if tier == "disk":
+            self._drop_files(reported, staying)

@@ -1,0 +1,248 @@
+"""What an engine has to outlive: strangers' configs, kills between two steps, disks that are full or refuse."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from loaders import assembly, host, protocol
+from loaders.device import Device
+from loaders.engine import Engine
+from loaders.errors import HostError
+from loaders.store import Store
+from registry import folders
+from registry.catalog import FileRef, Manifest
+from registry.settings import Settings
+from tests import architectures
+from tests.bench import Bench
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return folders.read_pipeline(architectures.write(tmp_path_factory.mktemp("tiny") / "model", "flux"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "home", 1 << 30)
+    yield made
+    made.engine.close()
+    made.engine.check_integrity()
+
+
+def changed(manifest: Manifest, **changes: Any) -> Manifest:
+    """With another first component."""
+    first, *rest = manifest.components
+    return msgspec.structs.replace(manifest, components=(msgspec.structs.replace(first, **changes), *rest))
+
+
+def test_a_prewarm_of_what_cannot_be_built_leaves_the_next_request_alone(
+    bench: Bench, model: Manifest
+) -> None:
+    bad = Path(model.source.location) / "bad.json"
+    bad.write_bytes(b"{")
+    config = FileRef(path=bad.name, size_bytes=1, sha256=hashlib.sha256(b"{").hexdigest())
+    broken = changed(model, config=config)
+    bench.engine.describe(protocol.DescribeVersion(digest=broken.digest, manifest=broken))
+    bench.engine.stage(protocol.Stage(version=broken.digest))
+    bench.submit(model)
+    assert isinstance(bench.events.get(timeout=60), protocol.Started)
+
+
+def test_a_warm_up_that_fails_leaves_the_next_request_alone(
+    bench: Bench, model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ImportError("no accelerate")
+
+    monkeypatch.setattr(assembly, "warm_up", missing)
+    bench.engine.warm_up()
+    bench.submit(model)
+    assert isinstance(bench.events.get(timeout=60), protocol.Started)
+
+
+def test_a_device_that_was_idle_for_long_has_not_stalled_when_a_run_begins(
+    bench: Bench, model: Manifest
+) -> None:
+    engine = bench.engine
+    engine._last_sign -= 10_000
+    attempt = bench.submit(model)
+    job = engine._jobs[attempt]
+    job.started_at = job.submitted_at
+    stalled = engine.stalled()
+    assert stalled is None or stalled[1] < 1000
+
+
+def test_a_folder_of_assets_that_a_kill_left_half_done_is_made_anew(tmp_path: Path, model: Manifest) -> None:
+    """In a container, the process that comes after it has its number too."""
+    device, store = Device("cpu"), Store(tmp_path)
+    first = assembly.Assembly(tmp_path, store, device)._assets(model)
+    content = (first / "model_index.json").read_bytes()
+    half = first.with_name(f"{first.name}.{os.getpid()}")
+    first.rename(half)
+    again = assembly.Assembly(tmp_path, store, device)._assets(model)
+    assert (again, (again / "model_index.json").read_bytes()) == (first, content)
+
+
+def test_a_folder_of_assets_that_is_right_is_not_touched(tmp_path: Path, model: Manifest) -> None:
+    """Another process of this home may be reading it."""
+    device, store = Device("cpu"), Store(tmp_path)
+    first = assembly.Assembly(tmp_path, store, device)._assets(model)
+    before = first.stat().st_ino
+    assembly.Assembly(tmp_path, store, device)._assets(model)
+    assert first.stat().st_ino == before
+    (first / "model_index.json").unlink()
+    again = assembly.Assembly(tmp_path, store, device)._assets(model)
+    assert (again / "model_index.json").is_file()
+
+
+# The disk tier
+
+
+Uploaded = Callable[[Manifest], Manifest]
+
+
+@pytest.fixture
+def uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploaded:
+    """The manifest as if its files had to be fetched, from a source that has what lies in its folder."""
+
+    def downloaded(store: Store, file: FileRef, source: Any) -> Path:
+        origin = Path(source.location) / file.path
+        if not origin.exists():
+            raise HostError(f"no {file.path}")
+        partial = store._reserved(file)
+        partial.write(0, origin.read_bytes())
+        blob = store._blob(file.sha256)
+        partial.publish(blob)
+        partial.close()
+        store._verified(blob, file)
+        return blob
+
+    monkeypatch.setattr(Store, "_downloaded", downloaded)
+    return lambda manifest: msgspec.structs.replace(
+        manifest, source=msgspec.structs.replace(manifest.source, kind="upload")
+    )
+
+
+def engine(home: Path, store: Store, disk_bytes: int) -> Engine:
+    return Engine(home, device=Device("cpu"), store=store, budgets={"device": 1 << 30, "disk": disk_bytes})
+
+
+def test_a_component_that_never_came_whole_holds_no_room(
+    tmp_path: Path, model: Manifest, uploaded: Uploaded
+) -> None:
+    (weights,) = model.components[0].weights
+    missing = msgspec.structs.replace(weights, path="nowhere.safetensors", sha256="0" * 64)
+    broken = uploaded(changed(model, weights=(weights, missing)))
+    store = Store(tmp_path / "home", budget_bytes=1 << 30)
+    one = engine(tmp_path / "home", store, 1 << 30)
+    try:
+        one.describe(protocol.DescribeVersion(digest=broken.digest, manifest=broken))
+        one._stage(protocol.Stage(version=broken.digest))
+        assert store.locate(weights.sha256) is not None
+        assert store._evict(weights.sha256) == weights.size_bytes
+    finally:
+        one.close()
+
+
+def test_a_component_of_another_dtype_leaves_the_disk_with_its_files(
+    tmp_path: Path, model: Manifest, uploaded: Uploaded
+) -> None:
+    manifest = uploaded(model)
+    store = Store(tmp_path / "home")
+    one = engine(tmp_path / "home", store, 1 << 30)
+    try:
+        one.describe(
+            protocol.DescribeVersion(
+                digest=manifest.digest, manifest=manifest, defaults={"dtype": "bfloat16"}
+            )
+        )
+        one._stage(protocol.Stage(version=manifest.digest))
+        files = [file for component in manifest.components for file in component.weights]
+        assert all(store.locate(file.sha256) for file in files)
+        with one._shelf._changed:
+            for digest in tuple(one._shelf.tiers["disk"]):
+                one._shelf._leave(digest, "disk")
+        assert [file.path for file in files if store.locate(file.sha256)] == []
+    finally:
+        one.close()
+
+
+def test_weights_under_two_configs_leave_the_disk_with_the_second(
+    tmp_path: Path, model: Manifest, uploaded: Uploaded
+) -> None:
+    other_config = model.components[1].config
+    twin = uploaded(changed(model, config=other_config))
+    store = Store(tmp_path / "home")
+    one = engine(tmp_path / "home", store, 1 << 30)
+    try:
+        for manifest in (twin, uploaded(model)):
+            one.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+        one._stage(protocol.Stage(version=uploaded(model).digest))
+        (weights,) = model.components[0].weights
+        with one._shelf._changed:
+            one._shelf._leave(model.components[0].digest, "disk")
+        assert store.locate(weights.sha256) is None
+    finally:
+        one.close()
+
+
+def test_a_file_that_cannot_be_deleted_leaves_the_accounts_right(
+    tmp_path: Path, model: Manifest, uploaded: Uploaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(store: Store, sha256: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    manifest = uploaded(model)
+    one = engine(tmp_path / "home", Store(tmp_path / "home"), manifest.size_bytes)
+    try:
+        one.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+        one._stage(protocol.Stage(version=manifest.digest))
+        first = manifest.components[0].digest
+        monkeypatch.setattr(Store, "drop", refused)
+        with one._shelf._changed, pytest.raises(OSError, match="Read-only"):
+            one._shelf._leave(first, "disk")
+        one.check_integrity()
+        assert first not in {held.digest for held in one.held() if held.tier == "disk"}
+    finally:
+        one.close()
+
+
+def test_a_restart_does_not_take_what_is_stored_for_a_full_disk(
+    tmp_path: Path, model: Manifest, uploaded: Uploaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is free now is beside what an earlier process left; the budget is of both."""
+    manifest = uploaded(model)
+    home = tmp_path / "home"
+    one = engine(home, Store(home), 1 << 30)
+    one.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+    one._stage(protocol.Stage(version=manifest.digest))
+    one.close()
+    store = Store(home)
+    free = type("Usage", (), {"free": store.used_bytes() // 4})
+    monkeypatch.setattr(host.shutil, "disk_usage", lambda folder: free)
+    budgets = host.budgets_for(Device("cpu"), home, Settings(home=home), stored_bytes=store.used_bytes())
+    two = engine(home, store, budgets["disk"])
+    two.close()
+    held = {held.digest for held in two.held()}
+    assert held == {component.digest for component in manifest.components}
+
+
+def test_a_description_that_finds_no_room_on_disk_is_believed_all_the_same(
+    bench: Bench, model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link would be closed over it, again and again."""
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        bench.engine.describe(protocol.DescribeVersion(digest=model.digest, manifest=model))
+    assert bench.engine.known() == (model.digest,)
+    assert len(bench.run(model).outputs) == 1
