@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import hmac
 import importlib.metadata
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ class Artefacts:
 
     def _from_peers(self, name: str) -> Parcel | None:
         for url in self._peers:
-            with contextlib.suppress(httpx.HTTPError, OSError):
+            with contextlib.suppress(httpx.HTTPError, httpx.InvalidURL, OSError):
                 answer = httpx.get(
                     f"{url.rstrip('/')}/blobs/{name}",
                     headers={"Authorization": f"Bearer {self._token}"},
@@ -97,18 +98,20 @@ class Artefacts:
         return None
 
     def _opened(self, name: str, data: bytes) -> Parcel | None:
-        """None for what another key signed, or what is not whole."""
+        """None for what another key signed, what is not whole, and what another release of ours wrote."""
         signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
         if not hmac.compare_digest(signature, self._signature(name, body)):
             return None
-        return msgspec.msgpack.decode(body, type=Parcel)
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.msgpack.decode(body, type=Parcel)
+        return None
 
     def _signature(self, name: str, body: bytes) -> bytes:
         return hmac.new(self._key, b"marquee compiled " + name.encode() + body, hashlib.sha256).digest()
 
     def _write(self, name: str, data: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = self._folder / f"{name}.new"
+        fresh = self._folder / f"{name}.{os.getpid()}.new"
         fresh.write_bytes(data)
         fresh.replace(self._folder / name)
 

@@ -7,8 +7,10 @@ names and budgets.
 """
 
 import bisect
+import contextlib
 import ctypes
 import mmap
+import queue
 import threading
 import weakref
 from collections.abc import Iterator
@@ -28,6 +30,8 @@ class Buffers:
 
     def __init__(self) -> None:
         self._waiting: list[mmap.mmap] = []  # by size
+        # Finalizers put here what comes back: they run wherever the garbage collector does, also under our lock.
+        self._returned: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         self._scratch: list[mmap.mmap] = []
         self._alive: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -40,7 +44,7 @@ class Buffers:
             return _small(size_bytes)
         memory = self._fitting(size_bytes) or self._fresh(size_bytes)
         view = (ctypes.c_char * size_bytes).from_buffer(memory)
-        weakref.finalize(view, self._come_back, memory).atexit = False
+        weakref.finalize(view, self._returned.put, memory).atexit = False
         return torch.frombuffer(view, dtype=torch.uint8)
 
     @contextmanager
@@ -58,6 +62,7 @@ class Buffers:
 
     def waiting_bytes(self) -> int:
         with self._lock:
+            self._sort_in()
             return sum(map(len, self._waiting))
 
     def alive_bytes(self) -> int:
@@ -68,6 +73,7 @@ class Buffers:
     def give_back(self) -> None:
         """Returns everything that waits to the system."""
         with self._lock:
+            self._sort_in()
             self._waiting.clear()
             self._scratch.clear()
 
@@ -79,6 +85,7 @@ class Buffers:
 
     def _fitting(self, size_bytes: int) -> mmap.mmap | None:
         with self._lock:
+            self._sort_in()
             at = bisect.bisect_left(self._waiting, size_bytes, key=len)
             if at < len(self._waiting) and len(self._waiting[at]) <= size_bytes * SLACK + HUGE_BYTES:
                 memory = self._waiting.pop(at)
@@ -89,9 +96,10 @@ class Buffers:
             self._waiting.clear()
             return None
 
-    def _come_back(self, memory: mmap.mmap) -> None:
-        with self._lock:
-            bisect.insort(self._waiting, memory, key=len)
+    def _sort_in(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                bisect.insort(self._waiting, self._returned.get_nowait(), key=len)
 
 
 def _fresh(size_bytes: int) -> mmap.mmap:

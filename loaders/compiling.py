@@ -8,12 +8,17 @@ gets the result of the way that is kept, so that it has the bytes which all late
 from collections.abc import Callable
 from typing import TypeVar
 
+import structlog
+
 from loaders import kernels
 from loaders.artefacts import Artefacts, Parcel, Verdict
+from loaders.errors import OutOfMemoryError
 from loaders.pipelines.blocks import Blocks
 from loaders.pipelines.built import Built
 from registry.catalog import Digest
 from registry.settings import CompileMode
+
+log = structlog.get_logger("marquee.compiling")
 
 LEAST_GAIN = 1.05  # below, compiling is not worth its start
 
@@ -60,10 +65,14 @@ class Compiler:
         """What is on disk or with a peer, its code ready to be used; for `on` there is nothing to find out."""
         import torch
 
-        parcel = self.artefacts.load(architecture)
-        if parcel is not None and parcel.code:
-            kernels.install(parcel.libraries)
-            torch.compiler.load_cache_artifacts(parcel.code)
+        parcel = None
+        try:
+            parcel = self.artefacts.load(architecture)
+            if parcel is not None and parcel.code:
+                kernels.install(parcel.libraries)
+                torch.compiler.load_cache_artifacts(parcel.code)
+        except OSError as error:  # then it is compiled again
+            log.warning("compiled code cannot be used", error=str(error))
         verdict = parcel.verdict if parcel is not None and parcel.verdict.is_found_out else None
         if self._mode == "on":
             verdict = Verdict(is_compiled=True, reason="asked for by the settings")
@@ -78,9 +87,12 @@ class Compiler:
                 attempt()
                 fast = attempt()
             settled = attempt()
+        except OutOfMemoryError:  # a new try with each request would fail each of them
+            self._verdicts[architecture] = Verdict(is_compiled=False, reason="compiled runs found no memory")
+            return plain
         except Exception as error:
             if not _is_of_compiler(error):
-                raise  # a cancel, a full device: nothing was found out
+                raise  # a cancel: nothing was found out
             verdict, made = Verdict(is_compiled=False, reason=f"{type(error).__name__} in compiling"), plain
         else:
             verdict = judge(min(plain[1], settled[1]), fast[1])
@@ -99,8 +111,11 @@ class Compiler:
         self._saved[architecture] = graphs
         verdict = self._verdicts[architecture]
         found = torch.compiler.save_cache_artifacts() if verdict.is_compiled else None
-        parcel = Parcel(verdict, b"") if found is None else Parcel(verdict, found[0], kernels.used())
-        self.artefacts.save(architecture, parcel)
+        try:
+            parcel = Parcel(verdict, b"") if found is None else Parcel(verdict, found[0], kernels.used())
+            self.artefacts.save(architecture, parcel)
+        except OSError as error:  # the request is done all the same
+            log.warning("compiled code is not kept", error=str(error))
 
 
 def judge(plain_seconds: float, compiled_seconds: float) -> Verdict:

@@ -1,5 +1,6 @@
 """Compiled blocks: weights and LoRAs swap under them, the verdict is kept, and only one's own pool's code is believed."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from loaders import deltas, kernels
 from loaders.artefacts import Artefacts, Parcel, Verdict
 from loaders.compiling import Compiler, judge
 from loaders.device import Device
+from loaders.errors import OutOfMemoryError
 from loaders.peers import BlobServer
 from loaders.pipelines import streamed
 from loaders.pipelines.blocks import Blocks
@@ -238,3 +241,33 @@ def test_libraries_are_written_nowhere_else(tmp_path: Path, monkeypatch: pytest.
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["cache/ab/in.so"]
     kernels.install({"ab/in.so": b"y"})
     assert (tmp_path / "cache/ab/in.so").read_bytes() == b"x"
+
+
+def test_a_disk_without_room_for_the_code_fails_no_request(
+    tmp_path: Path, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert Host(tmp_path, denoiser).run(9.0, 9.0, 1.0, 2.0) == "compiled"
+
+
+def test_code_that_another_release_wrote_is_made_again(tmp_path: Path, denoiser: Denoiser) -> None:
+    host = Host(tmp_path, denoiser)
+    name = host.artefacts.name(ARCHITECTURE)
+    body = msgspec.msgpack.encode({"verdict": "yes"})
+    host.artefacts._write(name, host.artefacts._signature(name, body) + body)
+    assert host.run(9.0, 9.0, 1.0, 2.0) == "compiled"
+
+
+def test_a_device_too_full_for_compiled_runs_serves_plain_ones(tmp_path: Path, denoiser: Denoiser) -> None:
+    host = Host(tmp_path, denoiser)
+
+    def attempt() -> tuple[str, float]:
+        if denoiser.layers[0]._compiled_call_impl is not None:
+            raise OutOfMemoryError("full")
+        return "plain", 1.0
+
+    made = [host.compiler.run(ARCHITECTURE, host.built, attempt) for _ in range(2)]
+    assert made == [("plain", 1.0)] * 2
