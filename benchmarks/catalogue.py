@@ -145,11 +145,9 @@ async def becoming_visible(dsn: str) -> None:
 async def watch(dsn: str) -> None:
     """The other gateway: says when each change is in its snapshot."""
     async with Database.open(dsn, connections=2) as db, snapshot.Catalogue.open(db) as catalogue:
-        catalogue.changed.clear()
         await asyncio.wait_for(catalogue.changed.wait(), 60)  # the resync that follows the first connection
         print(len(catalogue.now.variants), flush=True)
         while True:
-            catalogue.changed.clear()
             await catalogue.changed.wait()
             print(time.time(), flush=True)
 

@@ -22,20 +22,20 @@ class AdapterBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     slug: str
     base: str
-    name: str | None = None
-    description: str | None = None
-    licence: str | None = None
-    trigger_words: tuple[str, ...] = ()
+    name: desk.Line | None = None
+    description: desk.Lines | None = None
+    licence: desk.Line | None = None
+    trigger_words: desk.Tags = ()
     recommended_scale: float = 1.0
 
 
 class AdapterPatch(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is left out stays. The base stays: what was made for another is another adapter."""
 
-    name: str | msgspec.UnsetType | None = msgspec.UNSET
-    description: str | msgspec.UnsetType | None = msgspec.UNSET
-    licence: str | msgspec.UnsetType | None = msgspec.UNSET
-    trigger_words: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    name: desk.Line | msgspec.UnsetType | None = msgspec.UNSET
+    description: desk.Lines | msgspec.UnsetType | None = msgspec.UNSET
+    licence: desk.Line | msgspec.UnsetType | None = msgspec.UNSET
+    trigger_words: desk.Tags | msgspec.UnsetType = msgspec.UNSET
     recommended_scale: float | msgspec.UnsetType = msgspec.UNSET
 
 

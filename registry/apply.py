@@ -45,6 +45,8 @@ def read_file(file: Path) -> Catalog:
         text = file.read_text()
     except OSError as error:
         raise CatalogFileError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CatalogFileError(f"{file} is not UTF-8 text") from error
     declared = read_folders(manifest.parse(text, facts.schema), file.resolve().parent)
     return pinning.with_contents(declared, pinning.read(file))
 

@@ -6,6 +6,7 @@ An error of ours is one line on stderr and exit code 1.
 import asyncio
 import functools
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any, get_args
 
 import click
 
-from registry.catalog import Scope
-from registry.errors import RegistryError
+from registry.catalog import Scope, Source
+from registry.errors import FolderError, NoDatabaseError, RegistryError
 from registry.settings import Settings
 
 CATALOG_FILE = Path("catalog.yaml")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 Command = Callable[..., Awaitable[None]]
 
 
@@ -49,13 +51,18 @@ file_option = click.option(
 
 @asynccontextmanager
 async def open_database(home: Path | None) -> AsyncIterator[Any]:
-    """The settings' database, migrated; the embedded one is started when needed and left running if it ran before."""
+    """The settings' database, migrated; the embedded one is started when needed and left running if it ran before.
+
+    Raises `NoDatabaseError`: a mistyped home shall not become a new one, with keys that open nothing.
+    """
     from registry import postgres
     from registry.database import Database, migrate
 
     settings = Settings.from_environment(os.environ, home=home)
     starts_one = settings.database_url is None and postgres.pid(settings.home) is None
     dsn = settings.database_url
+    if dsn is None and not await asyncio.to_thread(postgres.exists, settings.home):
+        raise NoDatabaseError(settings.home.expanduser().resolve())
     if dsn is None:
         dsn = await asyncio.to_thread(postgres.ensure, settings.home)
     try:
@@ -127,7 +134,7 @@ async def export(home: Path | None) -> None:
         click.echo(await exporting.export(db), nl=False)
 
 
-@catalog.command()
+@catalog.command(short_help="Ask the Hub what its repositories hold.")
 @file_option
 @one_line_errors
 async def pin(file: Path) -> None:
@@ -160,17 +167,13 @@ async def pin(file: Path) -> None:
 @one_line_errors
 async def inspect(place: str, home: Path | None) -> None:
     """Print a pipeline's manifest: architecture, components, sizes, and what the catalogue has already."""
-    from registry import folders, hub
-    from registry.catalog import Source
+    from registry import folders, hub, reading
 
     settings = Settings.from_environment(os.environ, home=home)
-    if await asyncio.to_thread(Path(place).is_dir):
-        found = await asyncio.to_thread(folders.read_pipeline, Path(place))
-    else:
-        repository, _, revision = place.partition("@")
-        source = Source(kind="hub", location=repository, revision=revision or None)
-        endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
-        found = await asyncio.to_thread(hub.read_pipeline, endpoint, source)
+    endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
+    source = await asyncio.to_thread(_source, place)
+    where = reading.Place(home=settings.home, endpoint=endpoint)
+    found = (await reading.read_version(where, source, folders.Counted())).manifest
     known = await _known_digests(home) if home is not None else frozenset()
     click.echo(f"{found.pipeline_class}  {found.digest}\narchitecture {found.architecture}")
     for part in found.components:
@@ -179,6 +182,16 @@ async def inspect(place: str, home: Path | None) -> None:
             f"  {part.name:<18} {part.class_name:<32} {part.dtype or '':<9} {part.size_bytes:>15,}{share}"
         )
     click.echo(f"  {'total':<61} {found.size_bytes:>15,}")
+
+
+def _source(place: str) -> Source:
+    """Whatever is no folder and cannot be a repository is a folder mistyped. Raises `FolderError`."""
+    if Path(place).is_dir():
+        return Source(kind="path", location=place)
+    repository, _, revision = place.partition("@")
+    if Path(place).exists() or not REPOSITORY.fullmatch(repository):
+        raise FolderError(place, "no folder, and no repository on the Hub (owner/repo)")
+    return Source(kind="hub", location=repository, revision=revision or None)
 
 
 async def _known_digests(home: Path) -> frozenset[str]:

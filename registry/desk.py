@@ -5,7 +5,7 @@ Operators may act for anybody. Each change bumps its subject's revision (the ETa
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy
@@ -33,31 +33,35 @@ OPERATE: Scope = "operate"
 ELSEWHERE = "an adapter of another organization"  # its name may still be a secret
 CALLED_WITHIN = sqlalchemy.text("interval '30 days'")
 
+Line = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]  # shown as a name, so never empty
+Lines = Annotated[str, msgspec.Meta(max_length=20_000)]
+Tags = Annotated[tuple[Line, ...], msgspec.Meta(max_length=50)]
+
 
 class ModelBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
-    title: str | None = None
-    description: str | None = None
-    licence: str | None = None
+    title: Line | None = None
+    description: Lines | None = None
+    licence: Line | None = None
 
 
 class ModelPatch(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is left out stays."""
 
-    title: str | msgspec.UnsetType | None = msgspec.UNSET
-    description: str | msgspec.UnsetType | None = msgspec.UNSET
-    licence: str | msgspec.UnsetType | None = msgspec.UNSET
+    title: Line | msgspec.UnsetType | None = msgspec.UNSET
+    description: Lines | msgspec.UnsetType | None = msgspec.UNSET
+    licence: Line | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class VariantBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slug: str
     model: str
-    task: str
+    task: Line
     input_schema: dict[str, Any]
-    name: str | None = None
-    description: str | None = None
-    tags: tuple[str, ...] = ()
-    licence: str | None = None
+    name: Line | None = None
+    description: Lines | None = None
+    tags: Tags = ()
+    licence: Line | None = None
     price: Price | None = None
     defaults: Mapping[str, Any] = {}
 
@@ -65,12 +69,12 @@ class VariantBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class VariantPatch(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is left out stays."""
 
-    task: str | msgspec.UnsetType = msgspec.UNSET
+    task: Line | msgspec.UnsetType = msgspec.UNSET
     input_schema: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-    name: str | msgspec.UnsetType | None = msgspec.UNSET
-    description: str | msgspec.UnsetType | None = msgspec.UNSET
-    tags: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    licence: str | msgspec.UnsetType | None = msgspec.UNSET
+    name: Line | msgspec.UnsetType | None = msgspec.UNSET
+    description: Lines | msgspec.UnsetType | None = msgspec.UNSET
+    tags: Tags | msgspec.UnsetType = msgspec.UNSET
+    licence: Line | msgspec.UnsetType | None = msgspec.UNSET
     price: Price | msgspec.UnsetType | None = msgspec.UNSET
     defaults: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 

@@ -3,6 +3,7 @@
 RegistryError
 ├── SettingsError                 the environment holds a value that cannot be used
 ├── DatabaseError
+│   ├── NoDatabaseError           the home folder holds no database
 │   ├── HomeNotWritableError      the home folder cannot be written
 │   ├── HomeDamagedError          the embedded database's files are not what Postgres expects
 │   ├── DatabaseUnreachableError  nobody answers at the given address
@@ -66,6 +67,16 @@ class SettingsError(RegistryError):
 
 class DatabaseError(RegistryError):
     """Root of what goes wrong between us and Postgres."""
+
+
+class NoDatabaseError(DatabaseError):
+    """Nothing was ever started at this home. Name the right one with --home, or MARQUEE_DATABASE_URL."""
+
+    def __init__(self, home: object) -> None:
+        super().__init__(
+            f"no database in {home}: name the home of `marquee up` (--home, MARQUEE_HOME), or MARQUEE_DATABASE_URL"
+        )
+        self.home = home
 
 
 class HomeNotWritableError(DatabaseError):

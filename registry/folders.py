@@ -18,6 +18,7 @@ CHUNK_BYTES = 8 << 20
 SIDE_FOLDERS = ("scheduler", "tokenizer", "feature_extractor", "image_processor", "processor")
 SIDE_SUFFIXES = {".json", ".txt", ".model", ".jinja"}
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp16", "model.fp16")
+PUBLISHED_SUFFIXES = SIDE_SUFFIXES | {".safetensors", ".gguf"}
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 MAX_JSON_BYTES = 64 << 20
 GGUF_SUFFIX = ".gguf"  # quantized weights, no pickle
@@ -143,8 +144,11 @@ def adapter_of(
 def adapter_file(tree: Tree, weight_name: str | None) -> str:
     """Without a name there must be exactly one safetensors file. Raises `FolderError`."""
     found = [path for path in tree.paths() if path.endswith(".safetensors")]
-    if weight_name is None and len(found) != 1:
-        raise FolderError(tree.name, f"{len(found)} safetensors files; say which with `weights`")
+    if not found:
+        raise FolderError(tree.name, "no safetensors file")
+    if weight_name is None and len(found) > 1:
+        several = f"{len(found)} safetensors files ({found[0]}, {found[1]}…)"
+        raise FolderError(tree.name, f"{several}; say which with `weights`")
     if weight_name is not None and weight_name not in found:
         raise FolderError(tree.name, f"{weight_name} is missing")
     return weight_name or found[0]

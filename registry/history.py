@@ -58,12 +58,13 @@ async def read(
     limit: int = 100,
     below: int | None = None,
 ) -> tuple[Entry, ...]:
-    """Newest first; `below` pages on."""
+    """Newest first; `below` pages on. Of a variant or an adapter also what its versions went through."""
     query = sqlalchemy.select(changes).order_by(changes.c.id.desc()).limit(limit)
     if owner is not None:
         query = query.where(changes.c.owner == owner)
     if subject is not None:
-        query = query.where(changes.c.subject == subject)
+        versions = changes.c.subject.startswith(f"{subject}@", autoescape=True)
+        query = query.where((changes.c.subject == subject) | versions)
     if below is not None:
         query = query.where(changes.c.id < below)
     return tuple(Entry(**row) for row in (await session.execute(query)).mappings())

@@ -111,13 +111,20 @@ class Repository:
 
 def _info(endpoint: Endpoint, source: Source) -> Any:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     api = HfApi(endpoint=endpoint.url, token=endpoint.token or False)
     try:
         return api.model_info(
             source.location, revision=source.revision, files_metadata=True, timeout=TIMEOUT_SECONDS
         )
+    except HFValidationError as error:
+        raise HubError(source.location, "no name of a repository, which is owner/repo") from error
     except GatedRepoError as error:
         raise HubError(source.location, GATED) from error
     except RevisionNotFoundError as error:

@@ -27,6 +27,7 @@ from registry.errors import CatalogFileError
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 SLUG_CHARACTERS = 200
+ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED_OWNERS = frozenset({"workflows", "comfy"})  # fal's clients read a namespace there
 RESERVED_SEGMENTS = frozenset({"requests"})  # the queue's addresses are cut there
 UNKNOWN_FIELD = re.compile("unknown field `(.+)`")
@@ -106,6 +107,8 @@ class _StrictLoader(Loader):  # type: ignore[misc]
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  the base's signature
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise CatalogFileError("a name has to be text", line=key.start_mark.line + 1)
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise CatalogFileError(f"{key.value!r} stands twice", line=key.start_mark.line + 1)
             seen.add(key.value)
@@ -123,8 +126,12 @@ def parse(text: str, documented: Documented = _nothing) -> Catalog:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise CatalogFileError(f"not YAML: {error.problem}", line=line) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise CatalogFileError(f"not YAML: {str(error).splitlines()[0]}") from error
+    if data is None:
+        raise CatalogFileError("it is empty; a catalogue without entries says `models: {}`")
     try:
-        return _catalog(data or {}, documented)
+        return _catalog(data, documented)
     except _Refusal as refusal:
         raise CatalogFileError(refusal.reason, path=refusal.path, line=_line(text, refusal.path)) from refusal
 
@@ -138,6 +145,9 @@ def _catalog(data: Any, documented: Documented) -> Catalog:
         )
         for name, value in file.organizations.items()
     ]
+    for organization in organizations:
+        if not ORGANIZATION.fullmatch(organization.name):
+            raise _Refusal("letters, digits, . _ and -, at most 64", ("organizations", organization.name))
     models: list[Model] = []
     variants: dict[Slug, Variant] = {}
     for name, value in file.models.items():
@@ -278,7 +288,9 @@ def _convert(value: Any, kind: type[Spec], path: Path) -> Spec:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `$")
         below = [part for part in re.split(r"[.\[\]]+", place.rstrip("`")) if part and part != "..."]
-        below += UNKNOWN_FIELD.findall(reason)
+        if unknown := UNKNOWN_FIELD.findall(reason):
+            reason = reason if below else f"{reason}; there are {', '.join(kind.__struct_fields__)}"
+            below += unknown
         raise _Refusal(reason, (*path, *below)) from error
 
 

@@ -67,6 +67,11 @@ def ensure(home: Path, *, durable: bool = True) -> str:
     return dsn(home)
 
 
+def exists(home: Path) -> bool:
+    """Whether a database was ever made there."""
+    return _data_folder(home).exists()
+
+
 def stop(home: Path) -> None:
     """Ends the server under `home` if it runs; open connections are closed, open transactions rolled back."""
     data = _data_folder(home)

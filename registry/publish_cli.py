@@ -16,10 +16,12 @@ from rich import progress
 from rich.console import Console
 
 from registry import publish_keeping, publish_openings
+from registry.folders import PUBLISHED_SUFFIXES
 from registry.publish_client import Client
-from registry.publish_options import of_adapters
+from registry.publish_options import NAME, of_adapters
 
 POLL_SECONDS = 0.5
+SHOWN = 8  # of the files that are not sent
 
 
 @click.group()
@@ -67,7 +69,7 @@ def me(client: Client) -> None:
 
 
 @publish.command()
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--title")
 @click.option("--description")
 @click.option("--licence")
@@ -79,7 +81,7 @@ def model(client: Client, /, name: str, **facts: str | None) -> None:
 
 
 @publish.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @click.option("--model", required=True, help="The model (family) that it belongs to: owner/name.")
 @click.option("--task", required=True, help="text-to-image, image-to-image, text-to-video…")
 @click.option("--schema", type=click.File("rb"), required=True, help="The input's JSON Schema.")
@@ -97,8 +99,8 @@ def variant(client: Client, /, slug: str, model: str, task: str, schema: Any, **
     click.echo(f"variant {slug} made; nobody sees it before its first release")
 
 
-@publish.command()
-@click.argument("slug")
+@publish.command(short_help="Make an adapter: a LoRA that callers name in `loras`.")
+@click.argument("slug", type=NAME)
 @click.option("--base", required=True, metavar="SLUG", help="The variant it was trained on.")
 @click.option("--trigger-word", "trigger_words", multiple=True, metavar="WORD")
 @click.option("--scale", "recommended_scale", type=float, help="What callers get who name none (default 1).")
@@ -123,11 +125,10 @@ def upload(client: Client, place: Path, resume: str | None) -> None:
 
 def _upload(client: Client, place: Path, resume: str | None) -> str:
     folder = place if place.is_dir() else place.parent
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    announced = _announce(folder, files if place.is_dir() else [place])
-    found = (
-        client.get(f"/uploads/{resume}") if resume else client.post("/uploads", {"files": list(announced)})
-    )
+    announced = list(_announce(folder, _chosen(place)))
+    found = client.get(f"/uploads/{resume}") if resume else client.post("/uploads", {"files": announced})
+    if [{name: file[name] for name in announced[0]} for file in found["files"]] != announced:
+        raise click.ClickException(f"upload {resume} was begun with other files than {place} has now")
     click.echo(f"upload {found['id']}", err=True)
     total = sum(file["size_bytes"] for file in found["files"])
     with progress.Progress(console=Console(stderr=True)) as bar:
@@ -137,6 +138,24 @@ def _upload(client: Client, place: Path, resume: str | None) -> str:
             for sent in client.send(found["id"], file, folder / file["path"]):
                 bar.advance(sending, sent)
     return str(found["id"])
+
+
+def _chosen(place: Path) -> list[Path]:
+    """What a version is made of; a repository's README and pictures stay here, and so do pickles."""
+    if not place.is_dir():
+        return [place]
+    files = [file for file in sorted(place.rglob("*")) if file.is_file() and not _is_hidden(place, file)]
+    chosen = [file for file in files if file.suffix in PUBLISHED_SUFFIXES]
+    left = [file.relative_to(place).as_posix() for file in files if file not in chosen]
+    if left:
+        click.echo(f"not sent: {', '.join(left[:SHOWN])}{', …' if left[SHOWN:] else ''}", err=True)
+    if not chosen:
+        raise click.ClickException(f"{place} holds nothing that is published: no weights, no configs")
+    return chosen
+
+
+def _is_hidden(folder: Path, file: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _announce(folder: Path, files: list[Path]) -> Iterator[dict[str, Any]]:
@@ -151,7 +170,7 @@ def _announce(folder: Path, files: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 @publish.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.option("--folder", "place", type=click.Path(exists=True, path_type=Path), help="Upload this first.")
 @click.option("--upload", "upload_id", metavar="ID", help="An upload that is complete.")
@@ -165,6 +184,7 @@ def _announce(folder: Path, files: list[Path]) -> Iterator[dict[str, Any]]:
 @click.pass_obj
 def version(client: Client, /, slug: str, goods: str, weight_name: str | None, **places: Any) -> None:
     """Add a version, validate it, and wait for the result."""
+    client.get(client.place(goods, slug))  # a typo shall not cost an upload
     body: dict[str, Any] = {"source": _source(client, places)}
     if weight_name is not None:
         body["weight_name"] = weight_name
@@ -174,7 +194,7 @@ def version(client: Client, /, slug: str, goods: str, weight_name: str | None, *
 
 
 @publish.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.argument("number", type=int)
 @click.pass_obj

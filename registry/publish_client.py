@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -24,6 +25,7 @@ class Client:
     @cached_property
     def _http(self) -> httpx.Client:
         url, key = self._account()
+        _check(url, key)
         headers = {"authorization": f"Key {key}"}
         return httpx.Client(base_url=f"{url.rstrip('/')}/v1/admin", headers=headers, timeout=TIMEOUT)
 
@@ -51,9 +53,9 @@ class Client:
     def patch(self, path: str, body: Any) -> Any:
         """As of what is there now: an edit that somebody makes meanwhile is not overwritten."""
         answer = self._send("GET", path, {})
-        _result(answer)
+        self._result(answer)
         tag = answer.headers["etag"]
-        return _result(self._send("PATCH", path, {"if-match": tag}, json=body))
+        return self._result(self._send("PATCH", path, {"if-match": tag}, json=body))
 
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
@@ -67,14 +69,16 @@ class Client:
             while not file["verified"]:
                 stream.seek(offset)
                 query = {"path": file["path"], "offset": str(offset)}
-                file = self._ask(
-                    "PUT", f"/uploads/{upload_id}/files", params=query, content=stream.read(CHUNK_BYTES)
-                )
+                chunk = stream.read(CHUNK_BYTES)
+                try:
+                    file = self._ask("PUT", f"/uploads/{upload_id}/files", params=query, content=chunk)
+                except click.ClickException as refusal:
+                    raise click.ClickException(f"{source}: {refusal.message}") from refusal
                 yield file["received_bytes"] - offset
                 offset = file["received_bytes"]
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
-        return _result(self._send(method, path, {}, **request))
+        return self._result(self._send(method, path, {}, **request))
 
     def _send(self, method: str, path: str, headers: dict[str, str], **request: Any) -> httpx.Response:
         """The key makes a repeated write one write, so a lost connection is simply tried again."""
@@ -88,13 +92,45 @@ class Client:
                 time.sleep(0.2 * 2**attempt)
         raise AssertionError
 
+    def _result(self, answer: httpx.Response) -> Any:
+        """What is no answer of the admin API comes from something else that listens at this address."""
+        found = _json(answer)
+        if answer.is_success and found is not None:
+            return found
+        match found:
+            case {"title": str(title), "detail": str(detail)} if title != detail:
+                raise click.ClickException(f"{title}: {detail}{_request_id(answer)}")
+            case _:
+                raise click.ClickException(f"{self._http.base_url} answered {_strangely(answer)}")
 
-def _result(answer: httpx.Response) -> Any:
-    if answer.is_success:
-        return answer.json()
+
+def _check(url: str, key: str) -> None:
+    """Before a library refuses them in its own words."""
     try:
-        found = answer.json()
-        reason = f"{found['title']}: {found['detail']}"
-    except (ValueError, KeyError, TypeError):
-        reason = f"the server answered {answer.status_code}"
-    raise click.ClickException(reason)
+        parts = urlsplit(url)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise click.ClickException(f"{url!r} is no gateway's address, like https://models.example.com")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise click.ClickException("the key is none: it is one word that begins with mq_")
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _request_id(answer: httpx.Response) -> str:
+    """Where the server's log says more than the answer does."""
+    return f" ({answer.headers.get('x-request-id')})" if answer.is_server_error else ""
+
+
+def _strangely(answer: httpx.Response) -> str:
+    if answer.is_server_error:
+        return str(answer.status_code)
+    to = f" and points to {answer.headers['location']}" if answer.has_redirect_location else ""
+    return f"{answer.status_code}{to}: is it a gateway's address (MARQUEE_URL or --url)?"

@@ -1,18 +1,20 @@
 """The commands of `marquee publish` that keep house: edit, remove, and the organization's own keys. Process edge."""
 
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from registry.catalog import Scope
 from registry.publish_client import Client
+from registry.publish_options import NAME
 
 KINDS = {"model": "models", "variant": "variants", "adapter": "adapters"}
 
 
 class _Field(click.ParamType[tuple[str, Any]]):
-    """`name=value`; a value that is JSON counts as what it says, everything else as text."""
+    """`name=value`; a value that is JSON counts as what it says, everything else as text; `@FILE` as the file's."""
 
     name = "field=value"
 
@@ -22,26 +24,34 @@ class _Field(click.ParamType[tuple[str, Any]]):
         field, sign, text = str(value).partition("=")
         if not sign or not field:
             self.fail(f"{value!r} is no field=value", param, ctx)
+        if text.startswith("@"):
+            text = self._read(text[1:], param, ctx)
         try:
             return field, json.loads(text)
         except ValueError:
             return field, text
 
+    def _read(self, file: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return Path(file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"{file} cannot be read: {error}", param, ctx)
 
-@click.command()
+
+@click.command(short_help="Change what is said of a model, variant or adapter.")
 @click.argument("kind", type=click.Choice(list(KINDS)))
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.argument("fields", nargs=-1, required=True, type=_Field())
 @click.pass_obj
 def edit(client: Client, kind: str, name: str, fields: tuple[tuple[str, Any], ...]) -> None:
-    """Change what is said of a model, a variant or an adapter: `licence=mit`, `tags='["fast"]'`, `name=null`."""
+    """Change what is said of a model, a variant or an adapter: `licence=mit`, `tags='["fast"]'`, `name=null`, `input_schema=@FILE`."""
     client.patch(client.place(KINDS[kind], name), dict(fields))
     click.echo(f"{kind} {name} changed")
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.pass_obj
 def remove(client: Client, kind: str, name: str) -> None:
     """Remove what nobody calls."""

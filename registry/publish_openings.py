@@ -10,11 +10,13 @@ import click
 import msgspec
 
 from registry.publish_client import Client
-from registry.publish_options import MOMENT, Percent, of_adapters
+from registry.publish_options import MOMENT, NAME, Percent, of_adapters
+
+TIMES = ("prewarm", "preview", "exclusive", "public", "sunset", "retired")
 
 
 @click.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.argument("shares", nargs=-1, required=True, type=Percent())
 @click.option(
@@ -51,16 +53,13 @@ def release(
 
 def _describe(release: dict[str, Any]) -> str:
     parts = " + ".join(f"version {share['version']} {share['percent']} %" for share in release["shares"])
-    times = [
-        f"{name.removesuffix('_from')} from {when}"
-        for name, when in release["window"].items()
-        if name.endswith("_from")
-    ]
+    window = release["window"]
+    times = [f"{name} from {window[f'{name}_from']}" for name in TIMES if f"{name}_from" in window]
     return f"{parts}; {', '.join(times)}"
 
 
 @click.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.pass_obj
 def rollback(client: Client, slug: str, goods: str) -> None:
@@ -69,8 +68,8 @@ def rollback(client: Client, slug: str, goods: str) -> None:
     click.echo(f"release {made['release']['id']}: {_describe(made['release'])}")
 
 
-@click.command()
-@click.argument("slug")
+@click.command(short_help="Announce the end; answers go on, with a warning.")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.option("--successor", metavar="SLUG")
 @click.option("--sunset-from", type=MOMENT)
@@ -84,7 +83,7 @@ def deprecate(client: Client, /, slug: str, goods: str, **facts: Any) -> None:
 
 
 @click.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.option("--successor", metavar="SLUG")
 @click.pass_obj
@@ -95,7 +94,7 @@ def retire(client: Client, slug: str, goods: str, successor: str | None) -> None
 
 
 @click.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.argument("release_id", type=int)
 @click.pass_obj
@@ -106,27 +105,30 @@ def withdraw(client: Client, slug: str, goods: str, release_id: int) -> None:
 
 
 @click.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
 @click.pass_obj
 def status(client: Client, slug: str, goods: str) -> None:
     """A variant's versions and releases."""
     for found in client.get(f"{client.place(goods, slug)}/versions")["versions"]:
         size = f"{found['size_bytes']:,} bytes" if found.get("size_bytes") else ""
-        click.echo(f"version {found['number']}  {found['state']:<10} {size}")
+        reason = (found.get("report") or {}).get("message") or ""
+        click.echo(f"version {found['number']}  {found['state']:<10} {size or reason}".rstrip())
     for entry in client.get(f"{client.place(goods, slug)}/releases")["releases"]:
         ended = "  (withdrawn)" if entry.get("withdrawn_at") else ""
         click.echo(f"release {entry['release']['id']}  {_describe(entry['release'])}{ended}")
 
 
 @click.command()
-@click.argument("slug")
+@click.argument("slug", type=NAME)
 @of_adapters
-@click.option("--at", "when", type=MOMENT, required=True)
+@click.option("--at", "when", type=MOMENT, help="Default: now.")
 @click.pass_obj
-def live(client: Client, slug: str, goods: str, when: datetime) -> None:
-    """What answered the public at a moment."""
-    found = client.get(f"{client.place(goods, slug)}/live", at=when.isoformat())
+def live(client: Client, slug: str, goods: str, when: datetime | None) -> None:
+    """What answers the public, or answered it at a moment."""
+    found = client.get(
+        f"{client.place(goods, slug)}/live", **({} if when is None else {"at": when.isoformat()})
+    )
     shares = " + ".join(
         f"version {share['version']} {share['percent']} %" for share in found.get("shares", [])
     )
@@ -138,9 +140,29 @@ def live(client: Client, slug: str, goods: str, when: datetime) -> None:
 @click.pass_obj
 def history(client: Client, subject: str | None) -> None:
     """Who changed what, newest first."""
-    for entry in client.get("/history", **({"subject": subject} if subject else {}))["changes"]:
+    changes = client.get("/history", **({"subject": subject} if subject else {}))["changes"]
+    if not changes:
+        raise click.ClickException(f"of {subject or 'your organization'} no change is known")
+    for entry in changes:
         action = "added" if "before" not in entry else "removed" if "after" not in entry else "changed"
-        click.echo(f"{entry['at'][:19]}  {entry['actor']:<10} {action:<8} {entry['kind']} {entry['subject']}")
+        told = f"{entry['at'][:19]}  {entry['actor']:<10} {action:<8} {entry['kind']} {entry['subject']}"
+        click.echo(f"{told}  {_told(entry)}".rstrip())
+
+
+def _told(entry: dict[str, Any]) -> str:
+    """What a change was about, as far as a line can say it."""
+    before: dict[str, Any] = entry.get("before") or {}
+    after: dict[str, Any] = entry.get("after") or {}
+    match after or before:
+        case {"shares": _, "window": _, "id": number} as found:
+            return f"{number}: {_describe(found)}"
+        case {"state": state, **rest}:
+            report = rest.get("report") or {}
+            return f"{state}: {report['message']}" if report.get("message") else state
+        case _ if before and after:
+            return ", ".join(sorted(name for name in before | after if before.get(name) != after.get(name)))
+        case _:
+            return ""
 
 
 COMMANDS = (release, rollback, deprecate, retire, withdraw, status, live, history)

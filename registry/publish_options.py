@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from registry.manifest import SLUG
+
 
 class _Moment(click.ParamType[datetime]):
     """A time with its zone; without one the question would be whose morning was meant."""
@@ -22,6 +24,20 @@ class _Moment(click.ParamType[datetime]):
 
 
 MOMENT = _Moment()
+
+
+class _Name(click.ParamType[str]):
+    """Asked here: what is no name would be another address of the API, or a long upload for nothing."""
+
+    name = "owner/name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not SLUG.fullmatch(value):
+            self.fail(f"{value!r} is not owner/name, of letters, digits, . _ - and /", param, ctx)
+        return str(value)
+
+
+NAME = _Name()
 
 
 class Percent(click.ParamType[dict[str, int]]):

@@ -4,7 +4,6 @@ Stored is only what somebody did (draft, validating, validated, rejected); sched
 from the releases and the time, so a launch needs nobody to write anything at its second.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -13,7 +12,7 @@ import msgspec
 from registry import prices, windows
 from registry.catalog import OrganizationName, Price, Record, Release, Share, VersionState, Window
 from registry.errors import IllegalMoveError, InvalidRequestError
-from registry.manifest import RESERVED_OWNERS, RESERVED_SEGMENTS, SLUG, SLUG_CHARACTERS
+from registry.manifest import ORGANIZATION, RESERVED_OWNERS, RESERVED_SEGMENTS, SLUG, SLUG_CHARACTERS
 from registry.windows import Gone, Open, Phase
 
 MOVES: Mapping[VersionState, frozenset[VersionState]] = {
@@ -27,7 +26,6 @@ MOVES: Mapping[VersionState, frozenset[VersionState]] = {
     "retired": frozenset({"live"}),  # a retirement can be taken back
 }
 PUBLIC = OrganizationName("")  # stands for a caller whom no window names
-ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Recorded(Record, frozen=True, kw_only=True):

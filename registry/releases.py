@@ -156,9 +156,11 @@ async def live_at(
     session: AsyncSession,
     slug: str,
     organization: OrganizationName,
-    when: dt.datetime,
+    when: dt.datetime | None,
     goods: Goods = VARIANTS,
 ) -> LiveAt:
+    """None: now."""
+    when = when or await _now(session)
     match publishing.live_at(await recorded(session, slug, goods), organization, when):
         case Open(release=release, phase=phase):
             return LiveAt(

@@ -60,10 +60,9 @@ class CatalogRows(Record, frozen=True, kw_only=True):
 async def load_catalog(db: Database) -> CatalogRows:
     async with db.sessions() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        serial = await session.scalar(sqlalchemy.select(sqlalchemy.func.max(tables.changes.c.id)))
         return CatalogRows(
             at=(await session.execute(CLOCK)).scalar_one(),
-            serial=serial or 0,
+            serial=await _serial(session),
             organizations=tuple(
                 [
                     Organization(name=r["name"], title=r["title"])
@@ -84,6 +83,15 @@ async def load_catalog(db: Database) -> CatalogRows:
                 ]
             ),
         )
+
+
+async def newest_change(db: Database) -> int:
+    async with db.sessions() as session:
+        return await _serial(session)
+
+
+async def _serial(session: AsyncSession) -> int:
+    return await session.scalar(sqlalchemy.select(sqlalchemy.func.max(tables.changes.c.id))) or 0
 
 
 async def has_organization(db: Database, name: str) -> bool:

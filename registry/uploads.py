@@ -31,7 +31,6 @@ from registry.errors import (
 
 MAX_FILES = 2000
 MAX_FILE_BYTES = 256 << 30
-SUFFIXES = frozenset({".safetensors", ".gguf", ".json", ".txt", ".model", ".jinja"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PART = ".part"
 
@@ -77,12 +76,13 @@ def _check(file: FileRef) -> None:
     plain = path.as_posix() == file.path and not path.is_absolute() and ".." not in path.parts
     if not plain or "\0" in file.path or len(file.path) > 500:
         raise InvalidRequestError("files.path", f"{file.path[:80]!r} is not a plain relative path")
-    if path.suffix not in SUFFIXES:
-        raise InvalidRequestError("files.path", f"{path.name} is none of {', '.join(sorted(SUFFIXES))}")
+    if path.suffix not in folders.PUBLISHED_SUFFIXES:
+        known = ", ".join(sorted(folders.PUBLISHED_SUFFIXES))
+        raise InvalidRequestError("files.path", f"{file.path} is none of {known}")
     if not 0 < file.size_bytes <= MAX_FILE_BYTES:
-        raise InvalidRequestError("files.size_bytes", f"from 1 to {MAX_FILE_BYTES} bytes")
+        raise InvalidRequestError("files.size_bytes", f"{file.path}: from 1 to {MAX_FILE_BYTES} bytes")
     if not SHA256.fullmatch(file.sha256):
-        raise InvalidRequestError("files.sha256", "64 hexadecimal digits")
+        raise InvalidRequestError("files.sha256", f"{file.path}: 64 hexadecimal digits")
 
 
 async def announced(session: AsyncSession, caller: Caller, upload_id: str) -> tuple[FileRef, ...]:

@@ -7,7 +7,7 @@ point it leaves a version that can be validated again.
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from registry.catalog import Record, Slug, Source, Version, VersionState
 from registry.database import Database
 from registry.errors import (
     CatalogError,
+    FolderError,
     IllegalMoveError,
     InvalidRequestError,
     MisfitError,
@@ -58,7 +59,7 @@ async def validate(
         try:
             accept = await _read(case, place, row, counted)
         except (WeightsError, CatalogError, InvalidRequestError) as error:
-            return await _finish(case, "rejected", _refusal(error, counted))
+            return await _finish(case, "rejected", _refusal(error, row["source"], counted))
         except BaseException:
             await asyncio.shield(_finish(case, "draft", Report(message="interrupted")))
             raise
@@ -85,10 +86,12 @@ class _Case(NamedTuple):
         await versions.set_state(session, self.actor, self.slug, self.number, state, report, self.goods)
 
 
-def _refusal(error: RegistryError, counted: folders.Counted) -> Report:
+def _refusal(error: RegistryError, source: Mapping[str, Any], counted: folders.Counted) -> Report:
+    """Where an upload lies here is nothing that a lab can use."""
+    said = error.reason if isinstance(error, FolderError) and source["kind"] == "upload" else str(error)
     notes = "".join(f" ({Path(note).name})" for note in getattr(error, "__notes__", ()))
     name = error.name if isinstance(error, MisfitError) else type(error).__name__
-    return Report(checked_bytes=counted.bytes, error=name, message=f"{error}{notes}")
+    return Report(checked_bytes=counted.bytes, error=name, message=f"{said}{notes}")
 
 
 @contextlib.asynccontextmanager

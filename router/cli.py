@@ -1,5 +1,6 @@
 """The console command `marquee`: names its subcommands and imports each only when it is called. Process edge."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         target = COMMANDS.get(cmd_name)
         if target is None:
+            if near := difflib.get_close_matches(cmd_name, COMMANDS, n=1):
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {near[0]!r}?")
             return None
         module_name, attribute = target.split(":")
         command = getattr(importlib.import_module(module_name), attribute)
@@ -46,7 +49,7 @@ class LazyGroup(click.Group):
                 rows.append((name, f"(not installed here: needs {missing.name})"))
                 continue
             if command is not None:
-                rows.append((name, command.get_short_help_str(80)))
+                rows.append((name, command.get_short_help_str(200)))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

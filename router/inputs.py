@@ -1,6 +1,7 @@
 """Inputs: checked against a variant's JSON Schema, completed with its defaults; LoRAs looked up and matched. Pure.
 
-Fields that the schema does not know are dropped, unless it forbids them: customers' code outlives models.
+Fields that the schema does not know are dropped, unless it forbids them: customers' code outlives models. Only LoRAs
+are never dropped: without them it would be another picture.
 """
 
 import json
@@ -15,6 +16,7 @@ from registry.catalog import AdapterManifest, Slug, Variant, Version
 from router.errors import InvalidInputError, Issue
 
 BODY = "body"
+LORAS = "loras"
 ECHO_CHARACTERS = 200  # of an offending value that are said back
 KINDS = {
     "required": "missing",
@@ -47,6 +49,7 @@ class Checker:
     def complete(self, values: Mapping[str, Any], entropy: int | None) -> dict[str, Any]:
         """The whole input: defaults filled in, the seed set (not without `entropy`). Raises `InvalidInputError`."""
         if self._known is not None and not values.keys() <= self._known:
+            _refuse_loras(values, self._known)
             values = {name: value for name, value in values.items() if name in self._known}
         whole: dict[str, Any] = {**self._defaults, **values}
         if entropy is not None and self.takes_seed and whole.get("seed") is None:
@@ -107,6 +110,12 @@ class Checkers(dict[Slug, Checker]):
         return checker
 
 
+def _refuse_loras(values: Mapping[str, Any], known: frozenset[str]) -> None:
+    if LORAS not in known and values.get(LORAS):
+        said = f"this model takes no LoRAs; there are {', '.join(sorted(known))}"
+        raise InvalidInputError([Issue(location=(BODY, LORAS), message=said, kind="extra_forbidden")])
+
+
 def _refuse_nul(values: Mapping[str, Any]) -> None:
     """Postgres stores every character but NUL."""
     if b"\\u0000" in msgspec.json.encode(values):
@@ -129,10 +138,10 @@ def _issue(error: jsonschema_rs.ValidationError) -> Issue:
 
 def wanted_loras(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Raises `InvalidInputError`: not every schema says what an entry looks like."""
-    wanted = values.get("loras") or ()
+    wanted = values.get(LORAS) or ()
     if isinstance(wanted, list | tuple) and all(isinstance(item, Mapping) for item in wanted):
         return wanted
-    issue = Issue(location=(BODY, "loras"), message="a list of objects with a path", kind="type_error")
+    issue = Issue(location=(BODY, LORAS), message="a list of objects with a path", kind="type_error")
     raise InvalidInputError([issue])
 
 
@@ -146,7 +155,7 @@ def adapters(
     uses: list[AdapterUse] = []
     issues: list[Issue] = []
     for position, (item, manifest) in enumerate(zip(wanted, found, strict=True)):
-        location = (BODY, "loras", position, "path")
+        location = (BODY, LORAS, position, "path")
         path = str(item.get("path", ""))[:ECHO_CHARACTERS]
         if isinstance(manifest, str):
             issues.append(Issue(location=location, message=manifest, kind="value_error", input=path))

@@ -40,6 +40,7 @@ log = structlog.get_logger("marquee.snapshot")
 
 NOBODY = OrganizationName("")  # a visitor without a key
 RELOAD_PAUSE_SECONDS = 1.0  # after a reload that failed
+CAUGHT_UP_SECONDS = 10.0  # a hundred thousand variants take half of it
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +221,8 @@ class Catalogue:
         self._ahead = timedelta()  # how far the database's clock is ahead of ours
         self.now = Snapshot()
         self.brought: dict[Digest, AdapterManifest] = {}  # LoRAs that customers brought, by digest
-        self.changed = asyncio.Event()  # set at every reload; whoever waits for the next one clears it
+        self._serial = 0  # the newest change that `now` has
+        self.changed = asyncio.Event()  # set at the next reload, and another then
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -280,7 +282,20 @@ class Catalogue:
         self._ahead = rows.at - (began + (datetime.now(UTC) - began) / 2)
         callers = await keys.active(self._db)
         self.now = build(rows, callers, self.now, self._configured, self.brought)
-        self.changed.set()
+        self._serial = rows.serial
+        before, self.changed = self.changed, asyncio.Event()
+        before.set()
+
+    async def caught_up(self) -> None:
+        """Until what was committed before this call is known here: who changes something can count on it at once.
+
+        Gives up after some seconds without an error, for the change itself is made.
+        """
+        newest = await store.newest_change(self._db)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CAUGHT_UP_SECONDS):
+                while self._serial < newest:
+                    await self.changed.wait()
 
     async def _follow(self) -> None:
         async for _ in feed.listen(self._db.dsn):

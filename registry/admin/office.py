@@ -27,12 +27,23 @@ PUBLISH: Scope = "models:publish"
 READ: Scope = "models:read"
 
 
-class Office:
-    """What the admin API works with, and the validations it has begun."""
+async def _nobody_resolves() -> None:
+    """Where no calls are answered nobody waits."""
 
-    def __init__(self, db: Database, place: Place) -> None:
+
+class Office:
+    """What the admin API works with, and the validations it has begun.
+
+    `known` waits until this process resolves calls by all that was committed, so that a lab's release, retirement or
+    key holds here once it is answered.
+    """
+
+    def __init__(
+        self, db: Database, place: Place, known: Callable[[], Awaitable[None]] = _nobody_resolves
+    ) -> None:
         self.db = db
         self.place = place
+        self.known = known
         self._running: set[asyncio.Task[Any]] = set()
 
     def begin_validation(self, actor: str, slug: str, number: int, goods: Goods) -> None:
@@ -105,6 +116,7 @@ async def write(
     answer = await once(
         office.db, caller.organization, key, fingerprint, lambda session: work(session, caller)
     )
+    await office.known()
     return respond(answer.body, answer.status, answer.etag)
 
 

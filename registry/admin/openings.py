@@ -96,14 +96,18 @@ def _look_routes(home: Home, goods: Goods) -> list[Any]:
 
     @get(f"{place}/live")
     async def live(
-        request: AnyRequest, slug: FromPath[str], at: FromQuery[str], organization: FromQuery[str] = PUBLIC
+        request: AnyRequest,
+        slug: FromPath[str],
+        at: FromQuery[str | None] = None,
+        organization: FromQuery[str] = PUBLIC,
     ) -> Response[Any]:
-        """What answered the public, or one organization, at a moment."""
+        """What answered the public, or one organization, at a moment; by default now."""
 
         async def answered(session: AsyncSession, caller: Caller) -> Answer:
             await desk.row_of(session, caller, goods.table, name_of(slug))
             who = OrganizationName(organization)
-            found = await releases.live_at(session, name_of(slug), who, _moment(at), goods)
+            when = None if at is None else _moment(at)
+            found = await releases.live_at(session, name_of(slug), who, when, goods)
             return Answer(body=found)
 
         return await read(home, request, READ, answered)

@@ -36,6 +36,32 @@ def test_an_unknown_command_is_named(capsys):
     assert "fly" in capsys.readouterr().err
 
 
+def test_a_mistyped_command_is_guessed(capsys):
+    assert cli.main(["simulat"]) == 2
+    assert "No such command 'simulat'. Did you mean 'simulate'?" in capsys.readouterr().err
+
+
+def test_the_list_of_commands_cuts_no_sentence(capsys):
+    assert cli.main(["--help"]) == 0
+    assert cli.main(["publish", "--help"]) == 0
+    assert cli.main(["catalog", "--help"]) == 0
+    assert "...\n" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [("key", "list"), ("catalog", "export"), ("demo-data",), ("why", "01a2"), ("catalog", "plan")]
+)
+def test_a_mistyped_home_does_not_become_one(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "catalog.yaml").write_text("models: {}")
+    assert cli.main([*words, "--home", "typo"]) == 1
+    assert capsys.readouterr().err == (
+        f"Error: no database in {tmp_path}/typo: name the home of `marquee up` (--home, MARQUEE_HOME),"
+        " or MARQUEE_DATABASE_URL\n"
+    )
+    assert not (tmp_path / "typo").exists()
+
+
 def test_help_of_what_talks_to_a_server_needs_none(capsys, tmp_path):
     assert cli.main(["publish", "--home", str(tmp_path), "release", "--help"]) == 0
     assert "SLUG SHARES" in capsys.readouterr().out

@@ -37,3 +37,24 @@ def test_a_refusal_says_what_would_be_right(values, said):
     with pytest.raises(InvalidInputError) as refused:
         Checker(SCHEMA).complete(values, None)
     assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"prompt": "a", "seeed": 1}, {"prompt": "a"}),
+        ({"prompt": "a", "loras": []}, {"prompt": "a"}),
+        ({"prompt": "a", "loras": None}, {"prompt": "a"}),
+    ],
+    ids=["what outlived a model", "no LoRA", "none"],
+)
+def test_an_open_schema_drops_what_it_does_not_know(values, kept):
+    assert Checker({"type": "object", "properties": {"prompt": {}}}).complete(values, None) == kept
+
+
+def test_loras_are_refused_where_none_can_be_taken_and_never_dropped():
+    with pytest.raises(InvalidInputError) as refused:
+        Checker({"type": "object", "properties": {"prompt": {}}}).complete(
+            {"prompt": "a", "loras": [{"path": "acme/outline"}]}, None
+        )
+    assert str(refused.value) == "body.loras: this model takes no LoRAs; there are prompt"

@@ -65,14 +65,17 @@ def test_families_hand_their_defaults_down() -> None:
     )
 
 
-def test_an_empty_file_is_an_empty_catalogue() -> None:
-    assert manifest.parse("") == Catalog()
+def test_an_empty_catalogue_has_to_say_so() -> None:
+    """An empty file is one that was cut or mistaken; applied, it would remove everything."""
+    assert manifest.parse("models: {}") == Catalog()
+    with pytest.raises(CatalogFileError, match="it is empty"):
+        manifest.parse("# nothing\n")
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("task: text", "tusk: text", "models → acme/toys → tusk (line 8): Object contains unknown field `tusk`"),
+        ("task: text", "tusk: text", "models → acme/toys → tusk (line 8): Object contains unknown field `tusk`; there are description, task, tags, licence, input, hub, partner, price, pipeline, defaults, provenance, title, variants"),
         ("licence: mit", "licence: 3", "models → acme/toys → licence (line 9): Expected `str | null`, got `int`"),
         ("    task: text-to-image\n", "", "models → acme/toys → variants → acme/toys (line 13): neither the variant nor its family names a task"),
         ("    input: prompt\n", "", "models → acme/toys → variants → acme/toys (line 13): neither the variant nor its family says what input it takes"),
@@ -87,6 +90,9 @@ def test_an_empty_file_is_an_empty_catalogue() -> None:
         ("unit: image", "unit: banana", "models → acme/toys → variants → acme/toys → price → unit (line 14): Invalid enum value 'banana'"),
         ('amount: "0.02"', "amount: nought", "models → acme/toys → variants → acme/toys → price (line 14): 'nought' is no amount: from 0 to 1,000,000,000, with at most 12 decimals"),
         ("{title: Acme}", "{title: [", "catalogue file (line 5): not YAML: did not find expected ',' or ']'"),
+        ("title: Acme", "? [a]: Acme", "catalogue file (line 3): a name has to be text"),
+        ("acme: {", "a b: {", "organizations → a b (line 3): letters, digits, . _ and -, at most 64"),
+        ("title: Acme", "title: \x01", "catalogue file: not YAML: unacceptable character #x0001: control characters are not allowed"),
         ("models:", "- models:", "catalogue file (line 6): not YAML: did not find expected key"),
     ],
 )  # fmt: skip
