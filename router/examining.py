@@ -93,7 +93,7 @@ class _Process:
     async def start(cls) -> Self:
         return cls(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "loaders.examiner"),
+                *(sys.executable, "-P", "-m", "loaders.examiner"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -200,7 +200,7 @@ def children(
     }
     gateway = supervisor.Child(
         name="gateway",
-        command=[sys.executable, "-m", "router.gateway"],
+        command=[sys.executable, "-P", "-m", "router.gateway"],
         environment=environment,
         log_path=logs / "gateway.log",
         on_change=changed,
@@ -215,7 +215,7 @@ def children(
     ]
     host = supervisor.Child(
         name="host",
-        command=[sys.executable, "-m", "router.cli", "host", *host_arguments],
+        command=[sys.executable, "-P", "-m", "router.cli", "host", *host_arguments],
         environment={**_without_partners(environment), "MARQUEE_HOST_KEY": tokens.host_key},
         log_path=logs / "host.log",
         on_change=changed,

@@ -23,6 +23,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def _another_project(beside: Path) -> Path:
+    """Where a user may well stand: a folder whose packages have the names of ours."""
+    folder = beside / "another-project"
+    for name in ("loaders", "registry", "router"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "__init__.py").write_text("raise ImportError('somebody else')")
+    return folder
+
+
 class Marquee:
     """One `marquee up` and what a customer does with it."""
 
@@ -36,6 +45,7 @@ class Marquee:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MARQUEE_")}
         command = [
             sys.executable,
+            "-P",
             "-m",
             "router.cli",
             "up",
@@ -47,7 +57,11 @@ class Marquee:
         self.home.parent.mkdir(parents=True, exist_ok=True)
         with (self.home.parent / f"{self.home.name}.out").open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, *self.arguments], cwd=ROOT, env=environment, stdout=output, stderr=output
+                [*command, *self.arguments],
+                cwd=_another_project(self.home.parent),
+                env=environment,
+                stdout=output,
+                stderr=output,
             )
         return self
 
