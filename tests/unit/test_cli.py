@@ -54,6 +54,7 @@ def test_the_list_of_commands_cuts_no_sentence(capsys):
 )
 def test_a_mistyped_home_does_not_become_one(capsys, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MARQUEE_TEST_CLUSTER", raising=False)
     (tmp_path / "catalog.yaml").write_text("models: {}")
     assert cli.main([*words, "--home", "typo"]) == 1
     assert capsys.readouterr().err == (
