@@ -194,7 +194,7 @@ def resolving() -> None:
             shares = (Share(version=1, percent=100),)
             releases.append(Release(id=len(releases), variant=slug, shares=shares, window=window))
     rows = store.CatalogRows(
-        at=now, serial=0, organizations=(), models=(), variants=tuple(variants), releases=tuple(releases),
+        serial=0, organizations=(), models=(), variants=tuple(variants), releases=tuple(releases),
         versions=tuple(Version(variant=v.slug, number=1, manifest=manifest) for v in variants),
         adapters=(), adapter_releases=(), listed_adapters=(),
     )  # fmt: skip

@@ -43,7 +43,6 @@ CALLABLE_STATES = ("validated", "scheduled", "live", "sunset", "retired")
 class CatalogRows(Record, frozen=True, kw_only=True):
     """Everything a gateway needs to resolve a slug, as of one moment."""
 
-    at: datetime  # the database's clock when it was read
     serial: int  # the newest change that is in it
     organizations: tuple[Organization, ...]
     models: tuple[Model, ...]
@@ -61,7 +60,6 @@ async def load_catalog(db: Database) -> CatalogRows:
     async with db.sessions() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         return CatalogRows(
-            at=(await session.execute(CLOCK)).scalar_one(),
             serial=await _serial(session),
             organizations=tuple(
                 [
