@@ -18,6 +18,8 @@ RECENCY_DAYS = 14.0  # a day so long ago counts half
 MINIMUM_DAYS = 7
 NORMAL_90 = 1.6449
 CONFIDENCE = 0.90
+MOST_EXPECTED, MOST_HIGH = 4.0, 16.0  # times the best recent day: a launch's first days do not go on for ever
+SMALLEST_SPREAD = 1e-6  # demand that is the same every day leaves no noise to measure
 
 
 class Forecast(Record, frozen=True, kw_only=True):
@@ -39,16 +41,20 @@ class Backtest(Record, frozen=True, kw_only=True):
 
 
 def forecast(amounts: Array, *, first_weekday: int = 0, factor: float = 1.0) -> Forecast | None:
-    """`amounts`: float64, shape (days,), oldest first. None where there is too little to go by."""
-    recent = amounts[-WINDOW_DAYS:]
+    """`amounts`: float64, shape (days,), oldest first. None where there is too little to go by.
+
+    Days before the first demand are no demand that grew: a launch of yesterday is not forecast at all.
+    """
+    recent = np.trim_zeros(amounts[-WINDOW_DAYS:], "f")
     if len(recent) < MINIMUM_DAYS or recent.sum() <= 0:
         return None
     expected, spread = _ahead(recent, (first_weekday + len(amounts) - len(recent)) % decay.WEEK_DAYS)
-    margin = NORMAL_90 * factor * spread
+    best = float(recent.max())
+    expected, margin = np.minimum(expected, MOST_EXPECTED * best), NORMAL_90 * factor * spread
     return Forecast(
         expected=tuple(expected.tolist()),
         low=tuple((expected * np.exp(-margin)).tolist()),
-        high=tuple((expected * np.exp(margin)).tolist()),
+        high=tuple(np.minimum(expected * np.exp(margin), MOST_HIGH * best).tolist()),
     )
 
 
@@ -58,7 +64,7 @@ def _ahead(recent: Array, first_weekday: int) -> tuple[Array, Array]:
     fit = decay.fit(recent, first_weekday=first_weekday, weights=0.5 ** (ages / RECENCY_DAYS))
     days = np.arange(len(recent), len(recent) + HORIZON_DAYS, dtype=np.float64)
     noise = np.log1p(fit.dispersion / np.maximum(fit.expected(days), 1.0))
-    spread = np.sqrt(fit.log_error(days) ** 2 + noise)
+    spread = np.maximum(np.sqrt(fit.log_error(days) ** 2 + noise), SMALLEST_SPREAD)
     certainty = max(0.0, 1.0 - (fit.rate_error / fit.rate) ** 2) if fit.rate else 0.0
     fit.coefficients[0] += fit.rate * (1 - certainty) * (len(recent) - 1 - fit.centre) * 0.5
     fit.coefficients[1] *= certainty

@@ -25,6 +25,29 @@ def test_nothing_to_go_by_gives_no_forecast() -> None:
     assert forecasts.forecast(np.ones(3)) is None
 
 
+def test_a_launch_of_yesterday_is_not_forecast() -> None:
+    assert forecasts.forecast(np.r_[np.zeros(362), 1000, 1000, 1000]) is None
+
+
+@pytest.mark.parametrize("days", [1, 2, 3, 7, 14])
+def test_one_try_before_a_launch_makes_no_rocket_of_it(days: int) -> None:
+    made = forecasts.forecast(np.r_[np.zeros(300), 1, np.zeros(30), np.full(days, 1000.0)])
+    assert made is not None
+    assert max(made.expected) <= 4000
+    assert max(made.high) <= 16_000
+
+
+def test_demand_that_never_changes_narrows_nobodys_interval() -> None:
+    series = [demand(seed, 15 * (1 + seed % 4)) for seed in range(24)]
+    alone, together = (
+        forecasts.backtest(series),
+        forecasts.backtest([*series, np.full(365, 288.0), np.ones(365)]),
+    )
+    assert alone is not None
+    assert together is not None
+    assert together.factor == pytest.approx(alone.factor, rel=0.2)
+
+
 def test_forecasts_beat_last_week_and_their_intervals_hold_once_widened() -> None:
     series = [demand(seed, 15 * (1 + seed % 4)) for seed in range(24)]
     score = forecasts.backtest(series)
