@@ -204,4 +204,5 @@ def windows_panel(releases: Sequence[Row], *, with_model: bool) -> Panel:
 
 
 def _time(text: str | None) -> dt.datetime | None:
-    return dt.datetime.fromisoformat(text) if text else None
+    """In UTC, whatever zone its lab wrote."""
+    return dt.datetime.fromisoformat(text).astimezone(dt.UTC) if text else None

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Mapping
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ NAVIGATION: Mapping[PageName, tuple[str, str]] = {
 }
 DEFAULT_DAYS = 30
 LIVE_SECONDS = 2.0
+EARLIEST = dt.date(1970, 1, 1)  # that a page may end on: there are days and periods before it
 
 
 class Dashboard(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,9 +100,10 @@ def router(dashboard: Callable[[], Dashboard]) -> Router:
 
     @get("/dashboard/fleet/events", include_in_schema=False)
     async def follow_fleet(request: AnyRequest) -> ServerSentEvent:
-        if not isinstance(await _visit(dashboard(), request, "fleet"), Visit):
+        may_see = functools.partial(_may_see, dashboard(), request, "fleet")
+        if not await may_see():
             raise NotFoundException("Nothing to follow here.")
-        return ServerSentEvent(_fleet_events(dashboard()))
+        return ServerSentEvent(_fleet_events(dashboard(), may_see))
 
     @get("/dashboard/requests/{request_id:str}", include_in_schema=False)
     async def show_request(request: AnyRequest, request_id: FromPath[str]) -> Response[Any]:
@@ -147,6 +150,10 @@ async def _visit(dashboard: Dashboard, request: AnyRequest, page: PageName) -> "
     return Visit(visitor=visitor, view=view, page=page, figures=Figures(dashboard.db, view, _period(request)))
 
 
+async def _may_see(dashboard: Dashboard, request: AnyRequest, page: PageName) -> bool:
+    return isinstance(await _visit(dashboard, request, page), Visit)
+
+
 async def _owned(db: Database, organization: str) -> tuple[str, ...]:
     async with db.pool.connection() as connection:
         rows = await (await connection.execute(QUERIES["owned"], {"owner": organization})).fetchall()
@@ -156,10 +163,10 @@ async def _owned(db: Database, organization: str) -> tuple[str, ...]:
 def _period(request: AnyRequest) -> Period:
     """Filters from the address; what cannot be read is the default."""
     text = request.query_params.get("days", "")
-    days = int(text) if text.isdecimal() and int(text) in PERIODS else DEFAULT_DAYS
+    days = next((days for days in PERIODS if text == str(days)), DEFAULT_DAYS)
     until = dt.datetime.now(dt.UTC).date()
     with contextlib.suppress(ValueError):
-        until = min(until, dt.date.fromisoformat(request.query_params.get("until", "")))
+        until = min(until, max(EARLIEST, dt.date.fromisoformat(request.query_params.get("until", ""))))
     return Period(until=until, days=days)
 
 
@@ -219,10 +226,12 @@ def _export(page: Page, chosen: str) -> Response[str]:
     return Response(panel.csv(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-async def _fleet_events(dashboard: Dashboard) -> AsyncIterator[ServerSentEventMessage]:
-    """The live part of the fleet page, as it looks, whenever it changed; a comment otherwise."""
+async def _fleet_events(
+    dashboard: Dashboard, may_see: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[ServerSentEventMessage]:
+    """The live part of the fleet page, as it looks, whenever it changed; a comment otherwise. It ends with the session."""
     told = ""
-    while not dashboard.stopping.is_set():
+    while not dashboard.stopping.is_set() and await may_see():
         state = dashboard.observatory.fleet()
         parts = {"tiles": fleet.tiles(state), "panels": (fleet.warmth(state), fleet.occupancy(state))}
         html = dashboard.pages.text("live.html", page=parts, path="/dashboard/fleet", filters={})

@@ -65,7 +65,7 @@ class Panel(Record, frozen=True, kw_only=True):
     def csv(self) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\r\n")
-        writer.writerow(column.name for column in self.columns)
+        writer.writerow(_plain(column.name) for column in self.columns)  # hosts and models have chosen names
         writer.writerows([_plain(value) for value in row] for row in self.rows)
         return out.getvalue()
 

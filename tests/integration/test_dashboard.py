@@ -15,6 +15,7 @@ from registry import demo, keys, partitions, rollups, usage
 from registry.catalog import Caller, Digest, OrganizationName, Scope, Slug
 from registry.dashboard import pages
 from registry.dashboard.live import FleetState, HostState, Life, Part, Step
+from registry.dashboard.panels import Column, Panel
 from registry.database import Database
 from registry.usage import Charge, Quantities, UsageRecord
 from registry.web import signin
@@ -241,11 +242,27 @@ async def test_the_live_part_says_nothing_when_nothing_changed(db: Database) -> 
     """An empty event would empty the page."""
     door = Door(secret=bytes(32), verify=nobody, find=nobody)
     dashboard = pages.Dashboard(db=db, door=door, observatory=OneRequest())
-    events = pages._fleet_events(dashboard)
+    signed_in = True
+
+    async def may_see() -> bool:
+        return signed_in
+
+    events = pages._fleet_events(dashboard, may_see)
     first, second = (await anext(events)).encode(), (await anext(events)).encode()
-    await events.aclose()
     assert b"rack-7" in first
     assert second.strip() == b": no change"
+    signed_in = False  # the key is revoked, or somebody signed out
+    assert [event async for event in events] == []
+
+
+async def test_windows_are_shown_in_utc_whatever_zone_their_lab_wrote(db: Database, enter: Enter) -> None:
+    async with db.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO releases (variant, shares, \"window\", created_by) VALUES ('acme/alpha', %s, %s, 'k')",
+            ['[{"version": 1, "percent": 100}]', '{"public_from": "2027-01-31T00:30:00+01:00"}'],
+        )
+    client = await enter("ops", "operate")
+    assert "2027-01-30 23:30" in (await client.get("/dashboard/launches")).text
 
 
 async def test_pages_travel_compressed_and_events_do_not(enter: Enter) -> None:
@@ -286,7 +303,8 @@ async def test_a_link_from_elsewhere_tries_again_with_its_cookie(enter: Enter) -
 async def test_unknown_tables_and_odd_filters_do_no_harm(enter: Enter) -> None:
     client = await enter("ops", "operate")
     assert (await client.get("/dashboard?csv=nothing")).status_code == 404
-    for query in ("days=-1", "days=x", "until=never", "until=2999-01-01", "days=999999999999"):
+    odd = ("days=-1", "days=x", "until=never", "until=2999-01-01", "days=999999999999", "days=" + "9" * 5000)
+    for query in (*odd, "until=0001-01-01", "until=0001-01-01&days=365"):
         assert (await client.get(f"/dashboard?{query}")).status_code == 200
     assert (await client.get("/dashboard/models/no/such")).status_code == 404
     assert (await client.get("/dashboard/requests/no-such")).status_code == 404
@@ -304,3 +322,9 @@ async def test_a_made_up_year_can_be_looked_at_and_taken_away(db: Database, ente
     assert await demo.remove(db) == written
     assert await sql(db, "SELECT sum(requests)::int FROM scope_days WHERE scope = ''") == real
     assert await rollups.differences(db) == dict.fromkeys(rollups.TABLES, 0)
+
+
+def test_no_cell_and_no_heading_is_run_by_a_spreadsheet() -> None:
+    columns = (Column(name="=HYPERLINK(1)", kind="text"), Column(name="plain"))
+    panel = Panel(id="odd", title="Odd", columns=columns, rows=[("@SUM(1)", -1), ("+1", 2.5)])
+    assert panel.csv() == "'=HYPERLINK(1),plain\r\n'@SUM(1),-1\r\n'+1,2.5\r\n"
