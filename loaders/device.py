@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     import torch
 
 PAGE_BYTES = 4096
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",  # pinned host memory, the driver's own
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 SMALL_WORK_BYTES = 256 << 20
 
 
@@ -63,6 +69,13 @@ class Device:
         if self.is_cpu:
             return str(torch.backends.cpu.get_cpu_capability())
         return ".".join(map(str, torch.cuda.get_device_capability(self.torch_device)))
+
+    def enter_thread(self) -> None:
+        """What code means by "the GPU" in the calling thread: without it, every thread's is the machine's first."""
+        import torch
+
+        if not self.is_cpu:
+            torch.cuda.set_device(self.torch_device)
 
     def use_all_cores(self) -> None:
         """All that this process may use, for the calling thread: OpenMP counts threads per caller."""
@@ -151,7 +164,13 @@ class Device:
 
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             return True
-        return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+    def is_broken(self, error: BaseException) -> bool:
+        """Whether every later call would fail as well: a GPU's context does not outlive an illegal access."""
+        import torch
+
+        return isinstance(error, torch.AcceleratorError) and not self.is_out_of_memory(error)
 
 
 def _views(storage: "torch.Tensor", layout: Layout) -> Mapping[str, "torch.Tensor"]:

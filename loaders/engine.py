@@ -21,7 +21,7 @@ from loaders.cache import Order
 from loaders.compiling import Compiler
 from loaders.descriptions import Descriptions
 from loaders.device import Device
-from loaders.errors import HostError
+from loaders.errors import DeviceBrokenError, HostError
 from loaders.footprint import Footprint
 from loaders.headroom import Headroom
 from loaders.protocol import AttemptKey, Tier
@@ -72,6 +72,7 @@ class Engine:
         self._to_move: queue.SimpleQueue[Job | protocol.Stage | WarmUp | None] = queue.SimpleQueue()
         self._to_run: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._idle_since = self._last_sign = time.monotonic()
+        self.is_broken = False  # the device will do nothing for this process any more
         self._remember_disk()
         self._threads = [
             threading.Thread(target=self._move_all, name="mover", daemon=True),
@@ -177,6 +178,7 @@ class Engine:
     # the mover thread
 
     def _move_all(self) -> None:
+        self.device.enter_thread()
         while (order := self._to_move.get()) is not None:
             if isinstance(order, WarmUp):
                 self._warm_up()
@@ -243,6 +245,7 @@ class Engine:
     # the device thread
 
     def _run_all(self) -> None:
+        self.device.enter_thread()
         self.device.use_all_cores()
         while (job := self._to_run.get()) is not None:
             with self._lock:
@@ -278,6 +281,9 @@ class Engine:
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._forget(job)
+        if self.device.is_broken(error):
+            self.is_broken = True
+            error = DeviceBrokenError(f"the device takes no more work: {error}")
         if not job.returned:
             self._tell(running.failure(job, error, idle_since=self._idle_since))
 

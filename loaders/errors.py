@@ -17,6 +17,7 @@ LoaderError
     ├── NoRoomError             budgets too small for what is pinned and wanted
     ├── OutOfMemoryError        the device ran out during a run, also after evicting
     ├── HungError               a step took far too long; the process gives up
+    ├── DeviceBrokenError       the device takes no more work from this process; it gives up
     └── KeyRefusedError         the router does not know this host's key
 """
 
@@ -149,6 +150,12 @@ class HungError(HostError):
     """A run made no step for far too long."""
 
     name = "device_hung"
+
+
+class DeviceBrokenError(HostError):
+    """The device reported an error after which every call of this process fails. A fresh process may do it."""
+
+    name = "device_broken"
 
 
 class KeyRefusedError(HostError):

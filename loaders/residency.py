@@ -49,16 +49,14 @@ class Item(Protocol):
 
 
 class Shelf:
-    """The tiers of one device with their payloads. `on_change` is told of every arrival and departure, `drop_files` of
-    what leaves the disk and what stays there, by the digests that the router knows.
-    """
+    """The tiers of one device with their payloads. `on_change` is told of every arrival and departure."""
 
     def __init__(
         self,
         budgets: Mapping[Tier, int],
         *,
         on_change: Callable[[Residency], None],
-        drop_files: Callable[[Digest, frozenset[Digest]], None],
+        drop_files: Callable[[Digest, frozenset[Digest]], None],  # what leaves the disk, and what stays there
         order: Order = "lru",
     ) -> None:
         self.tiers: dict[Tier, WeightCache] = {
@@ -293,7 +291,7 @@ class Shelf:
         if tier != "disk":
             del self._payloads[tier][digest]
         reported = self._reported.pop((tier, digest), None)
-        staying = frozenset(known for (where, _), known in self._reported.items() if where == tier)
+        staying = frozenset(one for (where, _), one in self._reported.items() if where == tier)
         if reported is None or reported in staying:
             return  # never came, or is here in another dtype too
         self._on_change(Residency(removed=(Held(digest=reported, tier=tier, size_bytes=size_bytes),)))

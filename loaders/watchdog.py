@@ -1,4 +1,4 @@
-"""A watch over the device: a run that gives no sign for far too long takes its process with it.
+"""A watch over the device: a run that gives no sign for far too long takes its process with it, and so does a broken GPU.
 
 Nothing inside a process can end a thread that is stuck in a driver, so the host says what happened and exits; whoever
 supervises it starts a fresh one, and the router tries the request elsewhere. Asyncio, no IO of its own.
@@ -25,6 +25,8 @@ EXIT_CODE = 70  # EX_SOFTWARE
 class Watched(Protocol):
     """`loaders.engine.Engine`."""
 
+    @property
+    def is_broken(self) -> bool: ...
     def stalled(self) -> tuple[AttemptKey, float] | None: ...
 
 
@@ -36,9 +38,17 @@ async def watch(
     hung_seconds: float = HUNG_SECONDS,
     check_seconds: float = CHECK_SECONDS,
 ) -> None:
-    """Until cancelled, or until a run hangs: reports it as the host's fault and calls `leave`, `os._exit` in a host."""
+    """Until cancelled, or until a run hangs: reports it as the host's fault and calls `leave`, `os._exit` in a host.
+
+    A device that is broken has been reported by its run.
+    """
     while True:
         await asyncio.sleep(check_seconds)
+        if engine.is_broken:
+            log.error("broken")
+            await asyncio.sleep(min(FAREWELL_SECONDS, hung_seconds))
+            leave(EXIT_CODE)
+            return
         stalled = engine.stalled()
         if stalled is None or stalled[1] < hung_seconds:
             continue

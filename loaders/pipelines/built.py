@@ -5,9 +5,10 @@ tokenizers and scheduler is made per set of assets. Every run works on its own c
 scheduler, so that nothing of one run is seen by the next.
 """
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +77,25 @@ def run(pipeline: Any, call: arguments.Call, *, on_step: OnStep) -> Any:
     own = fresh(pipeline, on_step)
     generator = torch.Generator("cpu").manual_seed(call.seed)
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), _seeded(call.seed):
             return own(**call.arguments, generator=generator)
     except (ValueError, TypeError) as error:
         if _is_argument_check(error):
             raise InputError(str(error)) from error
         raise
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """For what draws without the run's generator: some schedulers and autoencoders. Afterwards all is as it was."""
+    import torch
+
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def fresh(pipeline: Any, on_step: OnStep) -> Any:

@@ -1,0 +1,40 @@
+"""The torch seam where no GPU is at hand: what it tells torch."""
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from loaders.device import Device
+from loaders.pipelines import built
+from loaders.pipelines.arguments import Call
+
+
+def test_a_thread_works_on_its_own_gpu_and_not_on_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    Device("cpu").enter_thread()
+    Device("cuda:1").enter_thread()
+    assert told == [torch.device("cuda:1")]
+
+
+class Careless(SimpleNamespace):
+    """A pipeline that draws from torch's own generator, as some schedulers and autoencoders do."""
+
+    components: ClassVar[dict[str, Any]] = {}
+
+    def __call__(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(4)
+
+
+def test_what_draws_without_a_generator_gives_the_same_again_and_disturbs_nobody() -> None:
+    def run(seed: int) -> list[float]:
+        call = Call(arguments={}, seed=seed, count=1)
+        return [float(number) for number in built.run(Careless(), call, on_step=lambda step, steps: None)]
+
+    before = torch.get_rng_state()
+    first = run(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    assert (run(1) == first, run(2) == first) == (True, False)
