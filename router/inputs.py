@@ -57,7 +57,7 @@ class Checker:
         if not self._validator.is_valid(whole):
             errors = self._validator.iter_errors(whole)
             raise InvalidInputError([issue for error in errors for issue in self._issues(error)])
-        _refuse_nul(whole)
+        _refuse_what_cannot_travel(whole)
         return whole
 
     def _issues(self, error: jsonschema_rs.ValidationError) -> Iterator[Issue]:
@@ -116,11 +116,25 @@ def _refuse_loras(values: Mapping[str, Any], known: frozenset[str]) -> None:
         raise InvalidInputError([Issue(location=(BODY, LORAS), message=said, kind="extra_forbidden")])
 
 
-def _refuse_nul(values: Mapping[str, Any]) -> None:
-    """Postgres stores every character but NUL."""
+def _refuse_what_cannot_travel(values: Mapping[str, Any]) -> None:
+    """Postgres stores every character but NUL; integers on the link to a host have 64 bits."""
     if b"\\u0000" in msgspec.json.encode(values):
         issue = Issue(location=(BODY,), message="NUL characters are not allowed", kind="value_error")
         raise InvalidInputError([issue])
+    if not _fits_the_link(values):
+        names = [name for name, value in values.items() if not _fits_the_link(value)]
+        message = "integers have at most 64 bits"
+        raise InvalidInputError(
+            [Issue(location=(BODY, name), message=message, kind="value_error") for name in names]
+        )
+
+
+def _fits_the_link(value: Any) -> bool:
+    try:
+        msgspec.msgpack.encode(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _issue(error: jsonschema_rs.ValidationError) -> Issue:

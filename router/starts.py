@@ -8,17 +8,22 @@ import functools
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
 from loaders import protocol
 from loaders.protocol import AttemptKey
 from router import placement, trails
 from router.attempts import Attempt
 from router.hosts import Assigned, Staging
+from router.requests import Failure
 from router.rows import Assignment, Explanation
 
 if TYPE_CHECKING:
     from router.term import Term
 
 DECISIONS_AT_ONCE = 16  # before other tasks get the loop
+
+log = structlog.get_logger("marquee.dispatcher")
 
 
 class Starts:
@@ -96,8 +101,18 @@ class Starts:
             self._term.ends.give_back(attempt, "host_lost", is_fault=False)
         else:
             attempt.sent = True
-            self._send(attempt, decision)
+            try:
+                self._send(attempt, decision)
+            except Exception:
+                self._give_up(attempt)
             self._term.board.touch(attempt.entry.id)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """It cannot be told to any host: else it would stay where nobody works on it, and hold that host's room."""
+        log.exception("an attempt cannot be sent", request=attempt.entry.id)
+        failure = Failure(kind="host", error="not_sent", message="it could not be sent to its host")
+        self._term.ends.free(attempt)
+        self._term.ends.finish(attempt.entry, attempt.key, attempt.fail(failure), attempt.span)
 
     def _send(self, attempt: Attempt, decision: placement.Decision) -> None:
         link, request = self._term.links[attempt.host_id], attempt.entry.request
