@@ -22,7 +22,7 @@ from router.files import Stored
 CHUNK_BYTES = 1 << 20
 INLINE_BYTES = 4 << 20  # smaller files are read at once
 SHA256 = re.compile(r"[0-9a-f]{64}")
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 FOR_GOOD = "public, max-age=31536000, immutable"
 
 

@@ -104,12 +104,12 @@ class Starts:
             try:
                 self._send(attempt, decision)
             except Exception:
+                log.exception("an attempt cannot be sent", request=attempt.entry.id)
                 self._give_up(attempt)
             self._term.board.touch(attempt.entry.id)
 
     def _give_up(self, attempt: Attempt) -> None:
         """It cannot be told to any host: else it would stay where nobody works on it, and hold that host's room."""
-        log.exception("an attempt cannot be sent", request=attempt.entry.id)
         failure = Failure(kind="host", error="not_sent", message="it could not be sent to its host")
         self._term.ends.free(attempt)
         self._term.ends.finish(attempt.entry, attempt.key, attempt.fail(failure), attempt.span)

@@ -146,6 +146,7 @@ STATUS: Mapping[type[errors.RouterError], int] = {
     errors.UnknownSlugError: 404,
     errors.UnknownRequestError: 404,
     errors.UnknownFileError: 404,
+    errors.AlreadyFinishedError: 400,
     errors.UnavailableError: 422,
     errors.InvalidInputError: 422,
     errors.MalformedBodyError: 422,

@@ -100,7 +100,7 @@ def arguments(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("n") is not None:
         values["num_images"] = body["n"]
     size = body.get("size")
-    if size not in {None, "auto"}:
+    if size is not None and size != "auto":
         match = SIZE.fullmatch(str(size))
         if match is None:
             raise InvalidInputError(

@@ -3,6 +3,7 @@
 Every model needs a two-segment name there, so a deep slug answers to `owner/rest-joined-by-dashes` as well.
 """
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -15,7 +16,14 @@ from registry.catalog import Caller, Digest, Slug, Variant
 from router.clients import replicate_shapes as shapes
 from router.clients import uploads
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object
-from router.errors import BodyTooLargeError, InvalidInputError, Issue, MalformedBodyError, UnknownSlugError
+from router.errors import (
+    AlreadyFinishedError,
+    BodyTooLargeError,
+    InvalidInputError,
+    Issue,
+    MalformedBodyError,
+    UnknownSlugError,
+)
 
 PREFIX = "/replicate/v1"
 LONGEST_HOLD_SECONDS = 60.0
@@ -112,7 +120,8 @@ async def _cancel(house: House, request: AnyRequest, prediction_id: str) -> Resp
     caller = house.caller(request)
     status = await house.core.status(caller, prediction_id)
     if not status.state.is_final:
-        await house.core.cancel(caller, prediction_id)
+        with contextlib.suppress(AlreadyFinishedError):  # a moment ago
+            await house.core.cancel(caller, prediction_id)
         status = await house.core.status(caller, prediction_id)
     return Response(shapes.prediction(status, house.origin(request)))
 

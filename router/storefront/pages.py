@@ -18,6 +18,8 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from registry.catalog import Adapter, Caller, Slug, Variant
 from registry.web.rendering import Pages, static_files
 from registry.web.signin import Door
+from router.clients import fal_shapes
+from router.errors import ForbiddenError, RouterError
 from router.requests import RequestId, Status
 from router.storefront import art, browse, forms, snippets
 from router.storefront.progress import progress
@@ -80,7 +82,7 @@ def router(front: Callable[[], Front]) -> Router:
     async def gallery(
         request: AnyRequest, q: FromQuery[str] = "", task: FromQuery[str] = "", page: FromQuery[str] = "1"
     ) -> Response[str]:
-        return await _gallery(front(), request, q[:200], task, int(page) if page.isdecimal() else 1)
+        return await _gallery(front(), request, q[:200], task, int(page[:9]) if page.isdecimal() else 1)
 
     @get("/m/{slug:path}", include_in_schema=False)
     async def playground(request: AnyRequest, slug: FromPath[str]) -> Response[str]:
@@ -96,7 +98,7 @@ def router(front: Callable[[], Front]) -> Router:
 
     @post("/page/runs/{slug:path}", status_code=202, include_in_schema=False)
     async def run(request: AnyRequest, slug: FromPath[str], data: JSONBody[dict[str, Any]]) -> Accepted:
-        caller = await front().door.actor(request)
+        caller = _runner(await front().door.actor(request))
         request_id = await front().calls.submit(caller, _slug(slug), data)
         return Accepted(id=request_id, events=f"/page/requests/{request_id}/events")
 
@@ -105,15 +107,25 @@ def router(front: Callable[[], Front]) -> Router:
         visitor = await front().door.visitor(request)
         if visitor.caller is None:
             raise NotFoundException("Sign in to see this run.")
-        return ServerSentEvent(_events(front().calls.watch(visitor.caller, RequestId(request_id))))
+        caller = _runner(visitor.caller)
+        return ServerSentEvent(_events(front().calls.watch(caller, RequestId(request_id))))
 
     @post("/page/requests/{request_id:str}/cancel", status_code=202, include_in_schema=False)
     async def cancel(request: AnyRequest, request_id: FromPath[str]) -> None:
-        caller = await front().door.actor(request)
+        caller = _runner(await front().door.actor(request))
         await front().calls.cancel(caller, RequestId(request_id))
 
     files = static_files("/storefront", HERE / "static")
-    return Router("/", route_handlers=[gallery, playground, picture, run, events, cancel, files])
+    routes = [gallery, playground, picture, run, events, cancel, files]
+    refused = fal_shapes.HANDLERS[RouterError]  # the page's script reads fal's shape
+    return Router("/", route_handlers=routes, exception_handlers={RouterError: refused})
+
+
+def _runner(caller: Caller) -> Caller:
+    """A key that may not run anything may not do it by way of the page. Raises `ForbiddenError`."""
+    if "run" not in caller.scopes:
+        raise ForbiddenError("run")
+    return caller
 
 
 async def _gallery(front: Front, request: AnyRequest, query: str, task: str, page: int) -> Response[str]:

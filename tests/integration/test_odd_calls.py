@@ -1,9 +1,15 @@
 """Calls that nobody in their right mind makes: each is refused by name, and costs nobody else anything."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
+from registry import keys
+from registry.database import Database
 from tests.live import Live
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -38,3 +44,70 @@ async def test_what_cannot_be_sent_fails_and_holds_no_host(
         assert (answer.status_code, answer.json()["error_type"]) == (500, "not_sent")
         assert (await live.client.post("/fal/run/acme/toys", json=PROMPT)).status_code == 200
         assert term.attempts == {}
+
+
+@contextlib.asynccontextmanager
+async def visiting(live: Live, token: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser that signed in with a key, and sends what its page's script sends."""
+    origin = {"origin": live.url}
+    async with httpx.AsyncClient(base_url=live.url, headers=origin, trust_env=False, timeout=20) as browser:
+        await browser.post("/sign-in", data={"key": token})
+        page = (await browser.get("/m/acme/toys")).text
+        browser.headers["x-marquee-token"] = page.split('data-token="')[1].split('"')[0]
+        yield browser
+
+
+async def test_the_page_runs_nothing_for_a_key_that_may_not(live: Live) -> None:
+    async with Database.open(live.gateway.db.dsn, connections=2) as db:
+        reader = await keys.create(db, "customer", ["usage:read"])
+    job = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()["request_id"]
+    async with asyncio.timeout(10):
+        while keys.hash_of(reader.token) not in live.gateway.house.core.catalogue.now.callers:
+            await asyncio.sleep(0.02)
+    async with visiting(live, reader.token) as browser:
+        answers = [
+            await browser.post("/page/runs/acme/toys", json=PROMPT),
+            await browser.get(f"/page/requests/{job}/events"),
+            await browser.post(f"/page/requests/{job}/cancel"),
+        ]
+    said = {"detail": "this key lacks the scope 'run'"}
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(403, said)] * 3
+    await live.client.put(f"/fal/queue/acme/toys/requests/{job}/cancel")
+
+
+async def test_the_page_says_what_is_wrong(live: Live) -> None:
+    async with visiting(live, live.key) as browser:
+        empty = await browser.post("/page/runs/acme/toys", json={"prompt": ""})
+        unknown = await browser.post("/page/runs/acme/nothing", json=PROMPT)
+        nobody = await browser.post("/page/requests/nobody/cancel")
+        page = await browser.get("/", params={"page": "9" * 5000})
+    assert (empty.status_code, empty.json()["detail"][0]["loc"]) == (422, ["body", "prompt"])
+    assert [answer.status_code for answer in (unknown, nobody, page)] == [404, 404, 200]
+
+
+@pytest.mark.parametrize("size", [[], {}, 5, "wide"])
+async def test_a_size_that_is_none_is_a_bad_request(live: Live, size: Any) -> None:
+    body = PROMPT | {"model": "acme/toys", "size": size}
+    answer = await live.client.post("/openai/v1/images/generations", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "size")
+
+
+async def test_a_range_without_bounds_of_reason_is_ignored(live: Live) -> None:
+    sent = await live.client.post("/v1/files", content=b"hello", headers={"content-type": "image/png"})
+    answer = await live.client.get(sent.json()["url"], headers={"range": f"bytes={'9' * 5000}-"})
+    assert (answer.status_code, answer.content) == (200, b"hello")
+
+
+async def test_a_prediction_that_ends_while_it_is_cancelled_stays_as_it_is(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, cancel = live.gateway.house.core, live.gateway.house.core.cancel
+    made = await live.client.post("/replicate/v1/models/acme/toys/predictions", json={"input": PROMPT})
+
+    async def too_late(caller: Any, request_id: str) -> Any:
+        await cancel(caller, request_id)
+        return await cancel(caller, request_id)
+
+    monkeypatch.setattr(core, "cancel", too_late)
+    answer = await live.client.post(f"/replicate/v1/predictions/{made.json()['id']}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
