@@ -116,7 +116,7 @@ def router(front: Callable[[], Front]) -> Router:
         await front().calls.cancel(caller, RequestId(request_id))
 
     files = static_files("/storefront", HERE / "static")
-    routes = [gallery, playground, picture, run, events, cancel, files]
+    routes: list[Any] = [gallery, playground, picture, run, events, cancel, files]
     refused = fal_shapes.HANDLERS[RouterError]  # the page's script reads fal's shape
     return Router("/", route_handlers=routes, exception_handlers={RouterError: refused})
 
