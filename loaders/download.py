@@ -8,6 +8,7 @@ for good makes room for the next. It refuses to know where blobs live and who el
 import queue
 import random
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -29,6 +30,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 8
     attempts: int = 5  # in a row without a block of progress
     backoff_seconds: float = 0.5
+    slack_seconds: float = 30.0  # of waiting that a request may cost beside what its bytes allow
+    least_bytes_per_second: int = 4096
 
 
 class NoRangesError(SourceDownError):
@@ -149,9 +152,26 @@ class _Crew:
         skip_bytes = position - opened.offset
         if skip_bytes < 0 or (skip_bytes and not self._may_skip):
             raise NoRangesError(f"{self._origin.name} cannot begin in the middle")
-        for chunk in opened.chunks:
+        for chunk in self._timely(opened.chunks):
             yield chunk[skip_bytes:]
             skip_bytes = max(skip_bytes - len(chunk), 0)
+
+    def _timely(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Gives up who sends a byte now and then. Our own pauses (cap, disk) are not the origin's."""
+        waited_seconds, received_bytes = 0.0, 0
+        began = time.monotonic()
+        for chunk in chunks:
+            waited_seconds += time.monotonic() - began
+            received_bytes += len(chunk)
+            if (
+                waited_seconds
+                > self._terms.slack_seconds + received_bytes / self._terms.least_bytes_per_second
+            ):
+                raise SourceDownError(
+                    f"{self._origin.name} sent {received_bytes} bytes in {waited_seconds:.0f} s"
+                )
+            yield chunk
+            began = time.monotonic()
 
     def _wait_seconds(self, error: SourceDownError, failures: int) -> float:
         if error.retry_after_seconds is not None:

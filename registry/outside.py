@@ -2,7 +2,7 @@
 
 An address is believed for nothing: the name is resolved here, every address checked, and the connection made to one
 that was checked, on each redirect again. Proxies from the environment are not used, because they would undo the
-check. Sizes and seconds are the callers' to bound.
+check. Who answers by a byte now and then is given up; sizes and seconds beyond that are the callers' to bound.
 """
 
 import contextlib
@@ -10,7 +10,9 @@ import functools
 import ipaddress
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
@@ -19,6 +21,8 @@ import msgspec
 from registry.errors import AddressError
 
 CONNECT_SECONDS = 10.0
+SLACK_SECONDS = 30.0  # of waiting that an answer may cost beside what its length allows
+LEAST_BYTES_PER_SECOND = 4096
 MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -96,7 +100,43 @@ class _CheckedBackend(httpcore.SyncBackend):
             is_public(ipaddress.ip_address(a.split("%")[0])) for a in addresses
         ):
             raise AddressError(f"{host} is a private address")
-        return super().connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+        return _Timely(super().connect_tcp(addresses[0], port, timeout, local_address, socket_options))
+
+
+class _Timely(httpcore.NetworkStream):
+    """A connection whose other end may not hold it with a byte now and then: a pause's limit alone allows that for ever.
+
+    Only what is waited for here counts, so a reader that takes its time is none of the other's slowness.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+        self._received_bytes = 0
+        self._waited_seconds = 0.0
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        allowed = SLACK_SECONDS + self._received_bytes / LEAST_BYTES_PER_SECOND - self._waited_seconds
+        if allowed <= 0:
+            raise httpcore.ReadTimeout("it answers too slowly")
+        began = time.monotonic()
+        data = self._stream.read(max_bytes, allowed if timeout is None else min(timeout, allowed))
+        self._waited_seconds += time.monotonic() - began
+        self._received_bytes += len(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Timely(self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 @functools.cache

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loaders import download, fetch
 from loaders.download import Terms
-from loaders.errors import WeightsDamagedError
+from loaders.errors import SourceDownError, WeightsDamagedError
 from loaders.pace import Pace
 from loaders.partial import Partial
 from registry.catalog import FileRef
@@ -37,6 +38,22 @@ class WholeOnly:
         yield b"?" * BLOCK + DATA[3 * BLOCK :]
 
 
+class Trickle:
+    """An origin that gives a byte now and then."""
+
+    name = "a peer"
+
+    @contextlib.contextmanager
+    def open(self, start: int, stop: int) -> Iterator[fetch.Opened]:
+        yield fetch.Opened(start, self._chunks(start, stop))
+
+    def _chunks(self, start: int, stop: int) -> Iterator[bytes]:
+        for position in range(start, min(stop, start + 100)):
+            time.sleep(0.02)
+            yield DATA[position : position + 1]
+        yield DATA[start + 100 : stop]
+
+
 @pytest.fixture
 def partial(tmp_path: Path) -> Iterator[Partial]:
     made = Partial(tmp_path / "part", len(DATA), BLOCK, "w.safetensors")
@@ -54,3 +71,9 @@ def test_an_origin_without_ranges_cannot_change_what_was_verified_before(partial
 def test_what_it_gives_from_nothing_is_refused(partial: Partial) -> None:
     with pytest.raises(WeightsDamagedError):
         download.fill(partial, [WholeOnly()], FILE, TERMS, Pace())
+
+
+def test_an_origin_that_gives_a_byte_now_and_then_is_given_up(partial: Partial) -> None:
+    terms = msgspec.structs.replace(TERMS, slack_seconds=0.1)
+    with pytest.raises(SourceDownError, match="a peer sent"):
+        download.fill(partial, [Trickle()], FILE, terms, Pace())

@@ -1,7 +1,10 @@
 """Files from addresses that callers choose: what is fetched, what is refused, and that nothing private is reached."""
 
+import contextlib
 import ipaddress
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,9 +12,11 @@ import pytest
 
 from loaders.errors import InputError
 from loaders.retrieval import Retrieval
+from registry import outside
 from registry.outside import is_public
 
 PICTURE = b"\x89PNG and the rest"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 UPLOADED = f"20261126-{'0' * 32}.png"
 
 
@@ -149,3 +154,26 @@ def test_a_file_of_the_router_is_found_by_whatever_name_the_caller_knew_it(origi
     assert retrieval.get(f"http://marquee.example/files/{UPLOADED}", "image_url") == PICTURE
     with pytest.raises(InputError, match="private"):  # no file of ours: asked there, where it may not be
         retrieval.get(f"http://127.0.0.2:9/files/{UPLOADED.replace('0' * 32, '1' * 32)}", "image_url")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"HTTP/1.1 200 OK\r\n" + b"X-Header: 1\r\n" * 99, CHUNKED + b"5;" + b"0" * 999]
+)
+def test_who_answers_by_a_byte_now_and_then_is_given_up(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a header, or in the length of a chunk: nothing of the body ever comes, and each pause is a short one."""
+    monkeypatch.setattr(outside, "SLACK_SECONDS", 0.2)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def trickle() -> None:
+        connection = listener.accept()[0]
+        with contextlib.suppress(OSError), connection:
+            for byte in sent:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    with pytest.raises(InputError, match=r"slowly|timed out"):
+        Retrieval(allow_private=True).get(f"http://127.0.0.1:{listener.getsockname()[1]}/", "image_url")
+    listener.close()
+    thread.join()
