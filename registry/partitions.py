@@ -8,11 +8,16 @@ import datetime as dt
 import uuid
 from collections.abc import Sequence
 
+import psycopg
+import structlog
 from psycopg import sql
 
 from registry.database import Connection
 
 DAYS_AHEAD = 7
+LOCK_SECONDS = 2.0  # that a table's own lock is waited for: whoever wants the table waits behind us meanwhile
+
+log = structlog.get_logger("marquee.partitions")
 
 
 def uuid7(unix_milliseconds: int, randomness: int) -> uuid.UUID:
@@ -39,11 +44,19 @@ def name_of(table: str, day: dt.date) -> str:
 async def prepare(
     connection: Connection, tables: Sequence[str], today: dt.date, days: int = DAYS_AHEAD
 ) -> int:
-    """Makes the missing partitions of today and the `days` after it; returns how many. Repeat at least daily."""
+    """Makes the missing partitions of today and the `days` after it; returns how many. Repeat at least daily.
+
+    Raises `psycopg.errors.LockNotAvailable` when somebody reads a table for longer than we wait; try again later.
+    """
     made = 0
     for table in tables:
         for offset in range(days + 1):
-            made += await _make(connection, table, today + dt.timedelta(days=offset))
+            try:
+                made += await _make(connection, table, today + dt.timedelta(days=offset))
+            except (
+                psycopg.errors.CheckViolation
+            ) as error:  # rows of that day came first: they stay where they are
+                log.warning("a day stays in the default partition", table=table, error=str(error).strip())
     return made
 
 
@@ -58,6 +71,7 @@ async def _make(connection: Connection, table: str, day: dt.date) -> bool:
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('partitions'))")
         if await _exists(connection, name):
             return False
+        await _wait_briefly(connection)
         await connection.execute(
             statement.format(
                 sql.Identifier(name), sql.Identifier(table), sql.Literal(str(low)), sql.Literal(str(high))
@@ -73,7 +87,7 @@ async def _exists(connection: Connection, name: str) -> bool:
 
 
 async def drop_before(connection: Connection, table: str, day: dt.date) -> tuple[str, ...]:
-    """Drops the partitions of days before `day`; returns their names."""
+    """Drops the partitions of days before `day`; returns their names. Raises as `prepare` does."""
     rows = await connection.execute(
         "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
         " WHERE inhparent = to_regclass(%s) AND relname ~ '_[0-9]{8}$' AND right(relname, 8) < %s ORDER BY relname",
@@ -81,5 +95,13 @@ async def drop_before(connection: Connection, table: str, day: dt.date) -> tuple
     )
     names = tuple(row["relname"] for row in await rows.fetchall())
     for name in names:  # another gateway may drop it at this moment
-        await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+        async with connection.transaction():
+            await _wait_briefly(connection)
+            await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
     return names
+
+
+async def _wait_briefly(connection: Connection) -> None:
+    """Until the transaction's end. A backup may hold a table for hours, and submits must not wait behind us for it."""
+    bound = sql.Literal(f"{LOCK_SECONDS * 1000:.0f}ms")
+    await connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(bound))

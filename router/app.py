@@ -236,7 +236,7 @@ async def _at_work(ground: Ground, house: House, dashboard: dashboard_pages.Dash
     """What goes on beside the calls."""
     settings, db = ground.settings, ground.db
     housekeeping = Housekeeping(db, ground.files, house.loras, settings.retention_days)
-    await housekeeping.once()
+    await housekeeping.try_once()
     deliverer = Deliverer(
         db=db,
         look=ground.queue.status,

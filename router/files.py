@@ -97,8 +97,9 @@ class FileStore:
     def drop_before(self, day: date) -> int:
         """Remove the folders of older days, and drafts that killed processes left; returns how many days."""
         for draft in self._drafts.iterdir():
-            if datetime.fromtimestamp(draft.stat().st_mtime, UTC).date() < day:
-                draft.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was kept a moment ago
+                if datetime.fromtimestamp(draft.stat().st_mtime, UTC).date() < day:
+                    draft.unlink()
         old = [f for f in self._root.iterdir() if f.name.isdigit() and f.name < f"{day:%Y%m%d}"]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)

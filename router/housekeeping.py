@@ -58,14 +58,18 @@ class Housekeeping:
         await asyncio.to_thread(self._files.drop_before, oldest)
         await self._loras.keep_house(self._days)
 
+    async def try_once(self) -> None:
+        """What does not work now is tried again in an hour; no gateway fails to start over it."""
+        try:
+            await self.once()
+        except (psycopg.Error, OSError) as error:
+            log.warning("housekeeping failed", error=str(error).strip())
+
     async def for_ever(self) -> None:
-        """Until cancelled. What does not work now is tried again in an hour."""
+        """Until cancelled."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            try:
-                await self.once()
-            except (psycopg.Error, OSError) as error:
-                log.warning("housekeeping failed", error=str(error).strip())
+            await self.try_once()
 
 
 async def _oldest_kept(connection: Connection, oldest: date) -> date:

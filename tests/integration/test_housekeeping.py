@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from registry import partitions
 from registry.catalog import Digest, OrganizationName, Slug
 from registry.database import Database
@@ -94,3 +96,30 @@ async def test_no_day_goes_while_one_of_its_requests_waits(db: Database, tmp_pat
     waits = await submitted(queue, OLD, ended=False)
     await keeper(db, tmp_path).once()
     assert await kept(db) == ({waits}, set(), COMING | {f"{OLD:%Y%m%d}"})
+
+
+async def test_somebody_who_reads_a_table_for_hours_holds_up_no_submit(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup, say. Its lock makes ours wait, and everybody else's waits behind ours."""
+    monkeypatch.setattr(partitions, "LOCK_SECONDS", 0.3)
+    await prepare(db, OLD)
+    await submitted(Queue(db, "here"), OLD, ended=True)
+    async with db.transaction() as reading:
+        await reading.execute("SELECT FROM requests")
+        async with asyncio.timeout(8):
+            keeping = asyncio.create_task(keeper(db, tmp_path).try_once())
+            await asyncio.sleep(0.1)
+            late = await submitted(Queue(db, "there"), NEW, ended=False)
+            await keeping
+    assert late in (await kept(db))[0]
+    await keeper(db, tmp_path).once()
+    assert (await kept(db))[2] == COMING
+
+
+async def test_a_day_whose_rows_came_before_its_partition_stays_in_the_default_one(
+    db: Database, tmp_path: Path
+) -> None:
+    await submitted(Queue(db, "here"), TODAY, ended=False)
+    await keeper(db, tmp_path).once()
+    assert (await kept(db))[2] == COMING - {f"{TODAY:%Y%m%d}"}
