@@ -6,6 +6,7 @@ the merged copies and pointing back is.
 """
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 Place = tuple[str, str]  # role, weight
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 Use = tuple["Lora", float]  # an adapter and its scale
+MAX_RANK = 1024  # all of a set's weights are padded to its largest: a narrow layer of a huge rank would fill the host
+UNFORESEEN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    msgspec.MsgspecError,
+)  # what conversions and numbers raise for files that nobody meant to be LoRAs
 UNSUPPORTED = {
     "lora_magnitude_vector": "a DoRA",
     "dora_scale": "a DoRA",
@@ -72,6 +83,20 @@ def parse(
     modules: Mapping[str, Any],
 ) -> Lora:
     """`modules` are the pipeline's parts by role. Raises `AdapterFormatError`, `AdapterMismatchError`."""
+    try:
+        return _parse(tensors, metadata, pipeline_class, modules)
+    except UNFORESEEN as error:
+        if "allocate memory" in str(error):
+            raise
+        raise AdapterFormatError(f"the LoRA's layout is not known: {_first_line(error)}") from error
+
+
+def _parse(
+    tensors: Mapping[str, "torch.Tensor"],
+    metadata: Mapping[str, str],
+    pipeline_class: Any,
+    modules: Mapping[str, Any],
+) -> Lora:
     _refuse_unsupported(tensors)
     converted, alphas = _convert(dict(tensors), pipeline_class, modules)
     settings = _settings(metadata)
@@ -177,10 +202,7 @@ def _convert(
         options["unet_config"] = modules["unet"].config
     if "return_alphas" in inspect.signature(pipeline_class.lora_state_dict).parameters:
         options["return_alphas"] = True
-    try:
-        found = pipeline_class.lora_state_dict(tensors, **options)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise AdapterFormatError(f"the LoRA's layout is not known: {error}") from error
+    found = pipeline_class.lora_state_dict(tensors, **options)
     converted, alphas = found if isinstance(found, tuple) else (found, None)
     return dict(converted), {key: float(value) for key, value in (alphas or {}).items()}
 
@@ -215,13 +237,20 @@ def _pair_up(
             continue
         layer = key.removesuffix(DOWN)
         up = renamed.get(layer + UP)
-        if up is None or down.shape[0] != up.shape[1]:
+        if up is None or not _are_pair(down, up):
             raise AdapterFormatError(f"{layer} has no pair of weights of one rank")
+        if down.shape[0] > MAX_RANK:
+            raise AdapterFormatError(f"{layer} has the rank {down.shape[0]}; {MAX_RANK} are allowed")
         pairs[f"{layer}.weight"] = Pair(down, up, _factor(layer, down.shape[0], alpha_of, settings))
     left = [key for key in renamed if not key.endswith((DOWN, UP))]
     if left:
         raise AdapterFormatError(f"{left[0]} is no LoRA weight")
     return pairs
+
+
+def _are_pair(down: Any, up: Any) -> bool:
+    rank = int(down.shape[0]) if down.ndim > 1 else 0
+    return rank > 0 and up.ndim > 1 and flat(up.shape)[1] == rank
 
 
 def _peft_names(part: Mapping[str, Any], module: Any, *, is_text: bool) -> dict[str, Any]:
@@ -238,6 +267,13 @@ def _peft_names(part: Mapping[str, Any], module: Any, *, is_text: bool) -> dict[
 
 
 def _factor(layer: str, rank: int, alphas: Mapping[str, float], settings: Mapping[str, Any]) -> float:
+    factor = _resolved(layer, rank, alphas, settings)
+    if not math.isfinite(factor):
+        raise AdapterFormatError(f"{layer} has no finite alpha")
+    return factor
+
+
+def _resolved(layer: str, rank: int, alphas: Mapping[str, float], settings: Mapping[str, Any]) -> float:
     """As PEFT resolves alpha / rank; without any alpha the update counts as it is."""
     if layer in alphas:
         return alphas[layer] / rank
@@ -248,6 +284,11 @@ def _factor(layer: str, rank: int, alphas: Mapping[str, float], settings: Mappin
     found = next((p for p in patterns if f".{layer}".endswith(f".{p.removeprefix('^')}")), None)
     alpha = float(patterns[found] if found is not None else settings["lora_alpha"])
     return alpha / rank**0.5 if settings.get("use_rslora") else alpha / rank
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def flat(shape: Sequence[int]) -> tuple[int, int]:

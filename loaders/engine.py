@@ -206,7 +206,7 @@ class Engine:
             job.intake = intake.take_in(
                 ready.built, ready.assets, job.assign.input, defaults, self._retrieval
             )
-            uses = [use for use in job.assign.adapters if use.scale]
+            uses = running.applied(job.assign.adapters)
             found = self._assembly.adapters(job.ready, [self._descriptions.adapter(u.digest) for u in uses])
             job.items = (*job.ready.components, *found)
             job.scales = tuple(use.scale for use in uses)

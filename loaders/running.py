@@ -5,9 +5,10 @@ are the shelf's to evict. Out of memory is answered once by evicting everything 
 """
 
 import contextlib
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from loaders import protocol
 from loaders.assembly import Ready
 from loaders.compiling import Compiler
 from loaders.device import Device
-from loaders.errors import CancelledError, LoaderError, OutOfMemoryError
+from loaders.errors import CancelledError, InputError, LoaderError, OutOfMemoryError
 from loaders.headroom import Headroom
 from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
@@ -168,6 +169,13 @@ def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
 def weight_bytes(job: Job) -> int:
     """Of the version alone: how many cores a run gets must not depend on anything that could change its bits."""
     return _ready(job).manifest.size_bytes
+
+
+def applied(uses: Sequence[protocol.AdapterUse]) -> list[protocol.AdapterUse]:
+    """Those that change something. Raises `InputError` for a scale that is no number."""
+    if not all(math.isfinite(use.scale) for use in uses):
+        raise InputError("a LoRA's scale has to be a finite number", "loras")
+    return [use for use in uses if use.scale]
 
 
 def headroom(job: Job, known: Headroom) -> int:

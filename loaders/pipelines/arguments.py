@@ -4,6 +4,7 @@ Pure: signatures and values in, keyword arguments out. An argument that the pipe
 it says nothing (none, empty) and refused by name when it says something.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,6 +40,11 @@ NOT_FOR_PIPELINES = frozenset(
     }
 )
 PRIOR_FRAME_RATE = 16.0  # frames a second, where neither caller nor class says
+FRAME_RATES = (0.1, 1000.0)  # that a clip can be written with
+MAX_SECONDS = 3600.0
+MAX_COUNT = 256
+MAX_SIDE = 16_384  # pixels
+SIDE = re.compile(r"[0-9]{1,6}")
 SIZE_STEP = 16  # pixels; every family's autoencoder and patches divide it
 
 
@@ -78,6 +84,7 @@ def prepare(
     frame_rate = _place_time(arguments, takes, call, given, frame_step)
     counted = "num_videos" if "num_videos" in given else "num_images"
     count = _whole(given.get(counted, 1), counted)
+    _number(count, 1, MAX_COUNT, counted)
     if count != 1:
         _place(arguments, takes, "num_images_per_prompt", count, counted)
     if "output_type" in takes:
@@ -135,6 +142,7 @@ def _place_time(
     told = next((name for name in names.SAME_THING["fps"] if name in takes), None)
     rate = given.get("fps", given.get("frame_rate"))
     if rate is not None:
+        _number(rate, *FRAME_RATES, "fps" if "fps" in given else "frame_rate")
         if told is not None:
             arguments[told] = rate
         elif not counts_frames and "video" not in takes:
@@ -144,6 +152,7 @@ def _place_time(
     duration = given.get("duration")
     if duration is None:
         return frame_rate
+    _number(duration, 0, MAX_SECONDS, "duration")
     if takes.intersection(names.SAME_THING["duration"]):
         _place(arguments, takes, "duration", duration)
     elif counts_frames:
@@ -162,6 +171,15 @@ def _field(name: str, given: Mapping[str, Any]) -> str:
 
 
 def _size(given: Mapping[str, Any]) -> tuple[int, int]:
+    """(0, 0) where nobody asked for one."""
+    width, height = _asked_size(given)
+    if (width, height) != (0, 0):
+        _number(width, 1, MAX_SIDE, "image_size", "width")
+        _number(height, 1, MAX_SIDE, "image_size", "height")
+    return width, height
+
+
+def _asked_size(given: Mapping[str, Any]) -> tuple[int, int]:
     size = given.get("image_size")
     if size is None:
         return (0, 0)
@@ -169,7 +187,7 @@ def _size(given: Mapping[str, Any]) -> tuple[int, int]:
         if size in IMAGE_SIZES:
             return IMAGE_SIZES[size]
         width, _, height = size.partition("x")
-        if width.isdecimal() and height.isdecimal():
+        if SIDE.fullmatch(width) and SIDE.fullmatch(height):
             return int(width), int(height)
         raise InputError(f"no image size is called {size!r}", "image_size")
     if not isinstance(size, Mapping):
@@ -184,3 +202,10 @@ def _whole(value: Any, *location: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{location[-1]} has to be a whole number", *location)
     return value
+
+
+def _number(value: Any, least: float, most: float, *location: str) -> None:
+    """Schemas say what a model takes; this is what would only be found out at the end of a run, or fill a host."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        raise InputError(f"{location[-1]} has to be a number from {least:g} to {most:g}", *location)

@@ -108,3 +108,19 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked() -> None
     Image.new("1", (9000, 9000)).save(out, "PNG")
     with pytest.raises(InputError, match="megapixels"):
         decoding.picture(out.getvalue(), "image_url")
+
+
+def _avif_without_its_picture() -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((40, 30), 80).convert("RGB").save(out, "AVIF")
+    return out.getvalue().replace(b"iloc", b"free")
+
+
+def test_what_a_decoder_says_of_nonsense_is_the_callers_fault() -> None:
+    """Decoders raise RuntimeError, struct.error, AttributeError…: a model would be blamed for them."""
+    with pytest.raises(InputError, match="damaged"):
+        decoding.picture(_avif_without_its_picture(), "image_url")
+    unknown = bytearray(_data(sound_uri()))
+    unknown[20:22] = b"\xee\xee"  # a codec that nobody knows
+    with pytest.raises(InputError, match="damaged"):
+        decoding.sound(bytes(unknown), "audio_url")

@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:::transformers"),
 ]
 
+EMBEDDER = "context_embedder.weight"
+
 
 def _question(folder: Path) -> Question:
     manifest, tree = folders.read_pipeline(folder), folders.Folder(folder)
@@ -117,21 +119,54 @@ def test_a_lora_is_known_by_its_shapes_alone(family: str, layout: Any, tmp_path:
     assert (verdict.error, "(" in str(verdict.message)) == ("AdapterMismatchError", True)
 
 
+def _pair(down: tuple[int, ...], up: tuple[int, ...]) -> Mapping[str, Any]:
+    return {
+        "transformer.context_embedder.lora_A.weight": down,
+        "transformer.context_embedder.lora_B.weight": up,
+    }
+
+
 STRANGE: list[tuple[Mapping[str, Any], str]] = [
     ({"transformer.x_embedder.lora_A.weight": (4, 8)}, "AdapterFormatError"),
     ({"something.else": (3,)}, "AdapterMismatchError"),
     ({"lora_unet_nothing_to_q.lora_down.weight": (4, 8), "lora_unet_nothing_to_q.hada_w1_a": (4, 8)}, "AdapterFormatError"),
     ({"unet.a.lora_A.weight": (4, 8), "unet.a.lora_B.weight": (8, 4)}, "AdapterMismatchError"),
     ({"transformer.nowhere.lora_A.weight": (4, 8), "transformer.nowhere.lora_B.weight": (8, 4)}, "AdapterMismatchError"),
+    (_pair((0, 16), (32, 0)), "AdapterFormatError"),
+    (_pair((), (32, 4)), "AdapterFormatError"),
+    (_pair((4, 16), (4,)), "AdapterFormatError"),
+    (_pair((4, 16), (32, 4, 3, 3)), "AdapterFormatError"),
+    (_pair((1 << 20, 16), (32, 1 << 20)), "AdapterFormatError"),
+]  # fmt: skip
+NAMES = [
+    "half a pair", "no LoRA", "a LoHa", "another role", "another layer", "of rank 0", "without dimensions",
+    "half without rows", "of a kernel that is no pair", "of a rank that would fill a host",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("shapes", "error"), STRANGE, ids=["half a pair", "no LoRA", "a LoHa", "another role", "another layer"]
-)
+@pytest.mark.parametrize(("shapes", "error"), STRANGE, ids=NAMES)
 def test_what_is_no_lora_for_this_model_is_refused(whole: Question, shapes: Shapes, error: str) -> None:
     verdict = examiner.examine(msgspec.structs.replace(whole, lora=Lora(shapes=shapes)))
     assert verdict.error == error, verdict
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "{",
+        "[]",
+        '{"transformer.lora_alpha": "nan"}',
+        '{"transformer.lora_alpha": [1]}',
+        '{"transformer.lora_alpha": 1, "transformer.alpha_pattern": [1]}',
+        '{"transformer.lora_alpha": 1, "transformer.alpha_pattern": {"context_embedder": []}}',
+    ],
+)
+def test_settings_that_are_none_are_refused_by_name(whole: Question, settings: str) -> None:
+    rows, columns = _part(whole, "transformer").shapes[EMBEDDER]
+    lora = Lora(shapes=_pair((4, columns), (rows, 4)), metadata={"lora_adapter_metadata": settings})
+    plain = Lora(shapes=lora.shapes, metadata={})
+    verdicts = [examiner.examine(msgspec.structs.replace(whole, lora=one)).error for one in (plain, lora)]
+    assert verdicts == [Verdict().error, "AdapterFormatError"]
 
 
 async def test_its_own_process_answers_and_dies_alone(

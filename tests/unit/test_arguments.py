@@ -1,0 +1,62 @@
+"""Values that would only be found out at the end of a run, or fill a host: refused at once, by field."""
+
+from typing import Any
+
+import pytest
+
+from loaders import protocol, running
+from loaders.errors import InputError
+from loaders.pipelines import arguments
+from registry.catalog import Digest
+
+
+def video(prompt: str, width: int, height: int, num_frames: int, num_videos_per_prompt: int) -> None:
+    """What a video pipeline's `__call__` takes."""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("fps", -5),
+        ("fps", 1e-9),
+        ("fps", float("nan")),
+        ("fps", "fast"),
+        ("fps", True),
+        ("duration", -1),
+        ("duration", float("inf")),
+        ("duration", 1e12),
+        ("num_images", 0),
+        ("num_videos", -1),
+        ("num_images", 10**6),
+        ("image_size", "99999999x64"),
+        ("image_size", f"{'9' * 5000}x64"),
+        ("image_size", "0x64"),
+        ("image_size", {"width": -64, "height": 64}),
+        ("image_size", {"width": 64, "height": 10**6}),
+    ],
+)
+def test_a_number_out_of_all_bounds_names_its_field(field: str, value: Any) -> None:
+    with pytest.raises(InputError) as raised:
+        arguments.prepare(video, {"prompt": "a", field: value})
+    assert raised.value.location[0] == field
+
+
+def test_ordinary_numbers_pass() -> None:
+    values = {"prompt": "a", "fps": 23.976, "duration": 2, "num_videos": 2, "image_size": "64x32"}
+    call = arguments.prepare(video, values)
+    assert dict(call.arguments) == {
+        "prompt": "a", "width": 64, "height": 32, "num_frames": 49, "num_videos_per_prompt": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), float("-inf")])
+def test_a_scale_that_is_no_number_is_refused(scale: float) -> None:
+    """Digests of merged copies would be the same for all of these."""
+    with pytest.raises(InputError) as raised:
+        running.applied([protocol.AdapterUse(Digest("sha256:a"), scale)])
+    assert raised.value.location == ("loras",)
+
+
+def test_what_changes_nothing_is_left_out() -> None:
+    uses = [protocol.AdapterUse(Digest("sha256:a"), scale) for scale in (0.0, -1.5)]
+    assert running.applied(uses) == uses[1:]
