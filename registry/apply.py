@@ -114,6 +114,9 @@ async def apply(
             changes, lambda change: (change.kind, change.action == "remove")
         ):
             await (_remove if removes else WRITERS[kind])(session, list(group), actor)
+        await _refuse_taken(
+            session, desired
+        )  # a lab may have published the name meanwhile; then it is the lab's
         await history.append(session, [_entry(change, actor) for change in changes])
     return changes
 
@@ -199,7 +202,8 @@ async def _upsert(session: AsyncSession, table: sqlalchemy.Table, rows: list[dic
     keys = [column.name for column in table.primary_key.columns]
     fresh: dict[str, Any] = {name: statement.excluded[name] for name in rows[0] if name not in keys}
     fresh |= {"revision": table.c.revision + 1, "updated_at": sqlalchemy.func.now()}
-    await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh), rows)
+    ours = table.c.managed_by == CATALOG
+    await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=fresh, where=ours), rows)
 
 
 async def _write_models(session: AsyncSession, changes: list[Change], actor: str) -> None:
@@ -256,11 +260,25 @@ async def _write_versions(session: AsyncSession, changes: list[Change], actor: s
 async def _remove(session: AsyncSession, changes: list[Change], actor: str) -> None:
     table = {"model": tables.models, "variant": tables.variants, "adapter": tables.adapters}[changes[0].kind]
     (name,) = table.primary_key.columns
-    await session.execute(
-        sqlalchemy.delete(table).where(store.among(name, [change.subject for change in changes]))
-    )
+    removed = [change.subject for change in changes]
+    if changes[0].kind in HOLDERS:
+        await _refuse_held(session, *HOLDERS[changes[0].kind], removed)
+    await session.execute(sqlalchemy.delete(table).where(store.among(name, removed)))
 
 
+async def _refuse_held(
+    session: AsyncSession, holder: sqlalchemy.Column[str], held: sqlalchemy.Column[str], removed: list[str]
+) -> None:
+    """What a lab built on them is in no file, and is not the file's to remove."""
+    query = sqlalchemy.select(held, holder).where(store.among(held, removed)).order_by(held, holder)
+    if found := (await session.execute(query)).all():
+        raise InUseError(found[0][0], [slug for subject, slug in found if subject == found[0][0]])
+
+
+HOLDERS: Mapping[str, tuple[sqlalchemy.Column[str], sqlalchemy.Column[str]]] = {
+    "model": (tables.variants.c.slug, tables.variants.c.model),
+    "variant": (tables.adapters.c.slug, tables.adapters.c.base),
+}
 Writer = Callable[[AsyncSession, list[Change], str], Awaitable[None]]
 WRITERS: Mapping[diff.Kind, Writer] = {
     "organization": _write_organizations,

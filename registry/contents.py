@@ -16,8 +16,9 @@ from registry.goods import ADAPTERS, VARIANTS, Goods
 
 
 async def number_of(session: AsyncSession, goods: Goods, slug: Slug, digest: Digest) -> int:
-    """The number that these contents have already, else the next."""
-    versions = goods.versions
+    """The number that these contents have already, else the next. Nobody else takes it: the owner's row is locked."""
+    versions, (name,) = goods.versions, goods.table.primary_key.columns
+    await session.execute(sqlalchemy.select(name).where(name == slug).with_for_update())
     mine = versions.c[goods.noun] == slug
     known = await session.scalar(
         sqlalchemy.select(versions.c.number).where(mine, versions.c.digest == digest)

@@ -35,7 +35,7 @@ def between(before: Catalog, after: Catalog) -> tuple[Change, ...]:
     removed: their usage and history name them.
     """
     steps = [
-        *_kept(_compare("organization", _by_name(before.organizations), _by_name(after.organizations))),
+        *_titled(_compare("organization", _by_name(before.organizations), _by_name(after.organizations))),
         *_compare("model", _by_name(before.models), _by_name(after.models)),
         *_compare("variant", _by_slug(before.variants), _by_slug(after.variants)),
         *_kept(_compare("version", before.contents, after.contents)),
@@ -57,6 +57,11 @@ def _compare(kind: Kind, before: Mapping[Any, Any], after: Mapping[Any, Any]) ->
 
 def _kept(changes: Iterable[Change]) -> Iterator[Change]:
     return (change for change in changes if change.action != "remove")
+
+
+def _titled(changes: Iterable[Change]) -> Iterator[Change]:
+    """A file that only names an organization says nothing of its title."""
+    return (change for change in _kept(changes) if change.before is None or change.after.title is not None)
 
 
 def _by_name(records: Iterable[Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _save(folder: Path, seed: int, name: str = "pytorch_lora_weights.safetensors
 async def _resolved(db: Database, who: str, when: Any = None) -> Any:
     rows = await store.load_catalog(db)
     caller = Caller(organization=OrganizationName(who), key_id="k")
-    found = snapshot.build(rows, {}).adapter("acme/bent", caller, when or rows.at)
+    found = snapshot.build(rows, {}).adapter("acme/bent", caller, when or await store.now(db))
     return getattr(found, "version", found and "gone")
 
 

@@ -1,5 +1,6 @@
 """A catalogue file becomes rows and comes back as the same records; twice is once; labs' own entries are safe."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -7,13 +8,29 @@ import pytest
 import sqlalchemy
 import yaml
 
-from registry import apply, diff, export, history, manifest, store, tables, usage, windows
-from registry.catalog import OrganizationName, Slug
+from registry import (
+    adapter_desk,
+    apply,
+    contents,
+    desk,
+    diff,
+    export,
+    history,
+    manifest,
+    store,
+    tables,
+    usage,
+    versions,
+    windows,
+)
+from registry.catalog import Caller, Digest, OrganizationName, Slug, Source
 from registry.database import Database
 from registry.errors import CatalogError, InUseError
+from registry.goods import VARIANTS
 from tests.integration.test_usage import _record
 
 ANYONE = OrganizationName("anyone")
+LAB = Caller(organization=OrganizationName("acme"), key_id="lab", scopes=frozenset({"models:publish"}))
 
 
 async def test_the_file_comes_back_as_records_and_a_second_apply_changes_nothing(
@@ -29,7 +46,9 @@ async def test_the_file_comes_back_as_records_and_a_second_apply_changes_nothing
     assert rows.models == desired.models
     assert {version.variant: version.manifest for version in rows.versions} == desired.contents
     assert {adapter.slug: adapter.manifest for adapter in rows.adapters} == desired.adapter_contents
-    opened = windows.resolve([r for r in rows.releases if r.variant == "acme/toys"], ANYONE, rows.at)
+    opened = windows.resolve(
+        [r for r in rows.releases if r.variant == "acme/toys"], ANYONE, await store.now(db)
+    )
     assert isinstance(opened, windows.Open)
     assert opened.release.shares[0].version == 1
 
@@ -64,7 +83,7 @@ async def _live(db: Database) -> dict[Slug, int]:
     rows = await store.load_catalog(db)
     found = {}
     for slug in {release.variant for release in rows.releases}:
-        answer = windows.resolve([r for r in rows.releases if r.variant == slug], ANYONE, rows.at)
+        answer = windows.resolve([r for r in rows.releases if r.variant == slug], ANYONE, await store.now(db))
         assert isinstance(answer, windows.Open)
         found[slug] = answer.release.shares[0].version
     return found
@@ -117,3 +136,57 @@ async def test_the_export_applies_as_no_change(db: Database, toys: Path, tmp_pat
     assert set(yaml.safe_load(text)) == {"organizations", "models", "adapters"}
     exported = apply.read_folders(manifest.parse(text), tmp_path)
     assert await apply.plan(db, exported) == ()
+
+
+async def test_a_lab_that_publishes_the_same_name_at_that_moment_keeps_it(db: Database, toys: Path) -> None:
+    desired = apply.read_file(toys)
+    async with db.sessions() as lab:
+        await desk.create_model(lab, LAB, desk.ModelBody(name="acme/toys", title="The lab's own"))
+        applied = asyncio.create_task(apply.apply(db, desired))
+        await asyncio.sleep(0.3)  # it waits for the name by now
+        await lab.commit()
+        with pytest.raises(CatalogError, match="acme/toys is published by its lab"):
+            await applied
+    async with db.sessions() as session:
+        models = (await session.execute(sqlalchemy.select(tables.models))).mappings().all()
+    assert [(row["title"], row["managed_by"]) for row in models] == [("The lab's own", "lab")]
+
+
+async def test_a_number_that_a_lab_takes_at_that_moment_is_not_given_twice(db: Database, toys: Path) -> None:
+    await apply.apply(db, apply.read_file(toys))
+
+    async def next_number() -> int:
+        async with db.sessions.begin() as session:
+            return await contents.number_of(session, VARIANTS, Slug("acme/toys"), Digest("sha256:fresh"))
+
+    async with db.sessions() as lab:
+        draft = await versions.add(lab, LAB, "acme/toys", Source(kind="hub", location="acme/toys"))
+        fresh = asyncio.create_task(next_number())
+        await asyncio.sleep(0.3)
+        await lab.commit()
+    assert (draft.number, await fresh) == (2, 3)
+
+
+async def test_what_a_labs_adapter_stands_on_is_not_removed(db: Database, toys: Path) -> None:
+    desired = apply.read_file(toys)
+    await apply.apply(db, desired)
+    async with db.sessions.begin() as session:
+        await adapter_desk.create(
+            session, LAB, adapter_desk.AdapterBody(slug="acme/outline", base="acme/toys/late")
+        )
+    smaller = manifest.parse(toys.read_text().replace("      acme/toys/late: {path: toys-late}\n", ""))
+    without = apply.read_folders(smaller, toys.parent)
+    for confirmed in ((), ("acme/toys/late",)):
+        with pytest.raises(InUseError, match="acme/outline"):
+            await apply.apply(db, without, confirmed=confirmed)
+
+
+async def test_a_title_that_the_file_does_not_name_stays(db: Database, toys: Path) -> None:
+    desired = apply.read_file(toys)
+    async with db.sessions.begin() as session:
+        await session.execute(sqlalchemy.insert(tables.organizations).values(name="acme", title="Acme Labs"))
+    await apply.apply(db, desired)
+    assert [one.title for one in (await store.load_catalog(db)).organizations if one.name == "acme"] == [
+        "Acme Labs"
+    ]
+    assert await apply.plan(db, desired) == ()

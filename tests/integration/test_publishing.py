@@ -45,7 +45,7 @@ async def two_versions(lab: Lab, toys: Path) -> Lab:
 
 async def _resolution(db: Database, who: OrganizationName = ANYONE) -> windows.Resolution:
     rows = await store.load_catalog(db)
-    return windows.resolve(rows.releases, who, rows.at)
+    return windows.resolve(rows.releases, who, await store.now(db))
 
 
 async def _state(lab: Lab, number: int) -> str:
