@@ -10,8 +10,16 @@ from registry.cli import home_option, one_line_errors, open_database
 
 @click.command("demo-data")
 @home_option
-@click.option("--requests", default=200_000, show_default=True, help="About how many in the year.")
-@click.option("--seed", default=1, show_default=True, help="Another seed, another year.")
+@click.option(
+    "--requests",
+    type=click.IntRange(min=1),
+    default=200_000,
+    show_default=True,
+    help="About how many in the year.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Another seed, another year."
+)
 @click.option("--remove", is_flag=True, help="Take the made-up usage away again.")
 @one_line_errors
 async def demo_data(home: Path | None, requests: int, seed: int, remove: bool) -> None:  # noqa: FBT001  click passes flags so

@@ -11,9 +11,13 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 @click.command()
 @click.argument("scenarios", nargs=-1)
 @click.option("--trace", "traces", type=click.Path(path_type=Path), help="Folder with the GenTD26 traces.")
-@click.option("--requests", type=int, help="How many, instead of the scenario's.")
-@click.option("--seeds", type=int, help="How many, instead of the scenario's.")
-@click.option("--load", type=float, help="Share of the hosts' run seconds, instead of the scenario's.")
+@click.option("--requests", type=click.IntRange(min=1), help="How many, instead of the scenario's.")
+@click.option("--seeds", type=click.IntRange(min=1), help="How many, instead of the scenario's.")
+@click.option(
+    "--load",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Share of the hosts' run seconds, instead of the scenario's.",
+)
 @click.option("--policy", "policies", multiple=True, help="Only these; repeat it.")
 @click.option("--plots", type=click.Path(path_type=Path), help="Folder for PNGs (needs the extra `sim`).")
 def simulate(
@@ -53,5 +57,14 @@ def simulate(
 
 
 def _text(name: str) -> str:
+    """Raises `ScenarioError`."""
+    from router.simulator.errors import ScenarioError
+
     shipped = SCENARIOS / f"{name}.yaml"
-    return (shipped if shipped.exists() else Path(name)).read_text()
+    file = shipped if shipped.exists() else Path(name)
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        ours = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.yaml")))
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise ScenarioError(f"{name}: {why}; give a YAML file, or one of {ours}") from error

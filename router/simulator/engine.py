@@ -15,6 +15,7 @@ from loaders.protocol import AttemptKey, Done, FromHost, Hello
 from registry.catalog import Digest
 from router.residency import Bundle
 from router.simulator.machine import Attempt, Evictor, HostType, Machine
+from router.simulator.ranges import NotNegative
 from router.simulator.workload import Job, Workload
 
 
@@ -66,8 +67,8 @@ class Outage:
     """A host dies at `at_seconds` and comes back with an empty device."""
 
     host: str
-    at_seconds: float
-    for_seconds: float
+    at_seconds: NotNegative
+    for_seconds: NotNegative
 
 
 @dataclass

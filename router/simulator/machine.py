@@ -27,6 +27,7 @@ from loaders.protocol import (
 from loaders.tiers import Move, Want, plan
 from registry.catalog import Digest
 from router.residency import Bundle
+from router.simulator.ranges import NotNegative, Positive
 from router.simulator.workload import GB, Job, last_that_fit
 
 PROGRESS_STEPS, PROGRESS_FROM_SECONDS = 10, 10.0  # a real host reports every denoising step
@@ -37,13 +38,13 @@ NEAR: tuple[Tier, ...] = ("device", "memory", "disk")
 class HostType:
     """A kind of machine, as a scenario describes it. Without `memory_gb` disk is read straight to the device."""
 
-    device_gb: float = 40.0
-    memory_gb: float = 0.0
-    disk_gb: float = 2000.0
-    disk_gb_per_second: float = 3.3
-    device_gb_per_second: float = 52.0
-    network_gb_per_second: float = 1.0
-    speed: float = 1.0
+    device_gb: Positive = 40.0
+    memory_gb: NotNegative = 0.0
+    disk_gb: Positive = 2000.0
+    disk_gb_per_second: Positive = 3.3
+    device_gb_per_second: Positive = 52.0
+    network_gb_per_second: Positive = 1.0
+    speed: Positive = 1.0
     on_disk: bool = True  # the disk is full of weights from the start, the newest ones
 
     @property

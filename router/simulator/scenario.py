@@ -3,9 +3,10 @@ the traces it has read.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -18,9 +19,11 @@ from router.simulator import synthetic, traces
 from router.simulator.engine import HostPlan, Outage
 from router.simulator.errors import ScenarioError
 from router.simulator.machine import HostType
-from router.simulator.synthetic import Market
+from router.simulator.ranges import Natural, NotNegative, Positive, Share
+from router.simulator.synthetic import FAMILIES, Market
 from router.simulator.workload import GB, Job, Workload, arrival_rate
 
+SHOWN = 12  # of the names that there are
 STAGING_SECONDS = 60.0  # before a launch opens
 VIDEO = Digest("long-video")
 VIDEO_SECONDS = 900.0
@@ -34,32 +37,34 @@ class Hosts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many machines of a type in one data centre."""
 
     type: str
-    count: int
+    count: Natural
     data_centre: str = "a"
 
 
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A new model that takes a share of all requests from a moment on."""
 
-    at_seconds: float
-    share: float
-    size_gb: float = 12.0
-    prewarm_replicas: int = 0  # that its window asks for; the peers know no such thing
+    at_seconds: NotNegative
+    share: Share
+    size_gb: Positive = 12.0
+    prewarm_replicas: Annotated[int, msgspec.Meta(ge=0)] = (
+        0  # that its window asks for; the peers know no such thing
+    )
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `marquee simulate` plays."""
 
     name: str
-    hosts: tuple[Hosts, ...]
+    hosts: Annotated[tuple[Hosts, ...], msgspec.Meta(min_length=1)]
     types: dict[str, HostType] = msgspec.field(default_factory=lambda: {"h100": HostType()})
     workload: Literal["trace-loras", "trace-customers", "synthetic"] = "synthetic"
-    requests: int = 10_000
-    load: float = 0.7  # of all hosts' run seconds, loads not counted
-    seeds: int = 3
+    requests: Natural = 10_000
+    load: Positive = 0.7  # of all hosts' run seconds, loads not counted
+    seeds: Natural = 3
     policies: tuple[str, ...] = ()  # empty: all
     market: Market = Market()
-    long_video_share: float = 0.0
+    long_video_share: Share = 0.0
     outages: tuple[Outage, ...] = ()
     launches: tuple[Launch, ...] = ()
 
@@ -68,13 +73,30 @@ def parse(text: str, **overrides: Any) -> Scenario:
     """Raises `ScenarioError`, which names the place."""
     try:
         values = yaml.safe_load(text)
+        if not isinstance(values, dict):
+            raise ScenarioError("not a scenario: a file of `name: value` lines, at least name and hosts")
         scenario = msgspec.convert({**values, **overrides}, Scenario)
-    except (yaml.YAMLError, msgspec.ValidationError, TypeError) as error:
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ScenarioError(f"not YAML: {' '.join(str(error).split())}") from error
+    except msgspec.ValidationError as error:
         raise ScenarioError(f"not a scenario: {error}") from error
-    unknown = {group.type for group in scenario.hosts} - scenario.types.keys()
-    if unknown:
-        raise ScenarioError(f"hosts name types that are not described: {', '.join(sorted(unknown))}")
+    _check_names(scenario)
     return scenario
+
+
+def _check_names(scenario: Scenario) -> None:
+    """Whatever is named must be there. Raises `ScenarioError`."""
+    for what, used, there in _names(scenario):
+        if unknown := sorted(used.difference(there)):
+            shown = ", ".join(there[:SHOWN]) + (", …" if there[SHOWN:] else "")
+            raise ScenarioError(f"{what} that are not described: {', '.join(unknown)}; there are {shown}")
+
+
+def _names(scenario: Scenario) -> Iterator[tuple[str, set[str], list[str]]]:
+    """What names what, the names, and those that there are; each may count on the ones before."""
+    yield "hosts name types", {group.type for group in scenario.hosts}, list(scenario.types)
+    yield "outages name hosts", {o.host for o in scenario.outages}, [plan.name for plan in fleet(scenario)]
+    yield "market names families", set(scenario.market.families), [family.name for family in FAMILIES]
 
 
 def fleet(scenario: Scenario) -> list[HostPlan]:

@@ -8,11 +8,14 @@ what is an assumption there is one here.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from registry.catalog import Digest
 from router.residency import Bundle, Part
+from router.simulator.ranges import Natural, Positive, Share
 from router.simulator.workload import GB, Job, Workload
 
 DAY_SECONDS = 86_400.0
@@ -44,21 +47,27 @@ FAMILIES = (
 class Market:
     """Knobs of the marketplace, defaults as in the workload definition."""
 
-    variants: int = 600
-    half_life_days: float = 30.0
-    skew: float = 1.2
-    launches_per_day: float = 2.0
-    customers: int = 2000
-    customer_skew: float = 0.81
-    models_per_customer: int = 14
-    stickiness: float = 0.72
-    lora_share: float = 0.22
-    loras: int = 900
-    lora_skew: float = 0.92
-    burst_share: float = 0.1  # of requests that come in batches of one customer
-    burst_size: int = 40
-    families: tuple[str, ...] = ("small-image", "large-image", "edit", "short-video", "long-video")
-    compress: float = 60.0  # days pass this much faster than seconds, so that a short run sees turnover
+    variants: Natural = 600
+    half_life_days: Positive = 30.0
+    skew: Positive = 1.2
+    launches_per_day: Positive = 2.0
+    customers: Natural = 2000
+    customer_skew: Positive = 0.81
+    models_per_customer: Natural = 14
+    stickiness: Share = 0.72
+    lora_share: Share = 0.22
+    loras: Natural = 900
+    lora_skew: Positive = 0.92
+    burst_share: Share = 0.1  # of requests that come in batches of one customer
+    burst_size: Natural = 40
+    families: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = (
+        "small-image",
+        "large-image",
+        "edit",
+        "short-video",
+        "long-video",
+    )
+    compress: Positive = 60.0  # days pass this much faster than seconds, so that a short run sees turnover
 
 
 def marketplace(market: Market, *, seed: int, requests: int, rate: float) -> Workload:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from loaders.protocol import Done, Residency
 from registry.catalog import Digest
+from router import cli
 from router.residency import Bundle, Part
 from router.simulator import experiment, measure, report, scenario
 from router.simulator.bounds import Belady, FreeLoads
@@ -146,11 +147,32 @@ def test_marquee_never_books_what_does_not_happen(tmp_path):
         ("name: x\nhosts: [{type: none, count: 1}]", "none"),
         ("name: x\nhosts: [{type: h100, count: 1}]\nlaod: 1", "laod"),
         ("[", "flow"),
+        ("", "a file of `name: value` lines"),
+        ("name: x\nhosts: []", "hosts"),
+        ("name: x\nhosts: [{type: h100, count: 0}]", r"hosts\[0\]\.count"),
+        (f"{SMALL}load: 0", "load"),
+        (f"{SMALL}requests: -1", "requests"),
+        (f"{SMALL}long_video_share: 2", "long_video_share"),
+        (SMALL.replace("device_gb: 40", "speed: 0"), r"types\[\.\.\.\]\.speed"),
+        (SMALL.replace("variants: 40", "half_life_days: 0"), r"market\.half_life_days"),
+        (SMALL.replace("large-image", "huge-image"), "huge-image; there are small-image, large-image"),
+        (SMALL.replace("for_seconds: 20", "for_seconds: -20"), r"outages\[0\]\.for_seconds"),
+        (SMALL.replace("a-h100-00", "a-h100-99"), "a-h100-99; there are a-h100-00, a-h100-01"),
     ],
 )
 def test_a_wrong_scenario_is_refused_with_its_place(text, place):
     with pytest.raises(ScenarioError, match=place):
         scenario.parse(text)
+
+
+@pytest.mark.parametrize("name", ["nowhere", ".", "noise.yaml"])
+def test_what_is_no_file_of_a_scenario_is_one_line(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noise.yaml").write_bytes(b"\xff\xfe")
+    assert cli.main(["simulate", name]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"Error: {name}: ")
+    assert "give a YAML file, or one of customers, marketplace, mixed" in said
 
 
 def test_a_missing_trace_says_what_to_do(tmp_path):
