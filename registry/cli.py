@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import click
 
-from registry.catalog import Scope, Source
+from registry.catalog import Manifest, Scope, Source
 from registry.errors import FolderError, NoDatabaseError, RegistryError
 from registry.settings import Settings
 
@@ -167,13 +167,8 @@ async def pin(file: Path) -> None:
 @one_line_errors
 async def inspect(place: str, home: Path | None) -> None:
     """Print a pipeline's manifest: architecture, components, sizes, and what the catalogue has already."""
-    from registry import folders, hub, reading
-
     settings = Settings.from_environment(os.environ, home=home)
-    endpoint = hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token)
-    source = await asyncio.to_thread(_source, place)
-    where = reading.Place(home=settings.home, endpoint=endpoint)
-    found = (await reading.read_version(where, source, folders.Counted())).manifest
+    found = await asyncio.to_thread(_manifest, place, settings)
     known = await _known_digests(home) if home is not None else frozenset()
     click.echo(f"{found.pipeline_class}  {found.digest}\narchitecture {found.architecture}")
     for part in found.components:
@@ -182,6 +177,22 @@ async def inspect(place: str, home: Path | None) -> None:
             f"  {part.name:<18} {part.class_name:<32} {part.dtype or '':<9} {part.size_bytes:>15,}{share}"
         )
     click.echo(f"  {'total':<61} {found.size_bytes:>15,}")
+
+
+def _manifest(place: str, settings: Settings) -> Manifest:
+    """Needs no server's packages: labs look at their folders with it. Raises `CatalogError`s, `WeightsError`s."""
+    from registry import folders, hub
+
+    source = _source(place)
+    if source.kind == "path":
+        tree: folders.Tree = folders.Folder(Path(place))
+    else:
+        tree = hub.Repository(hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token), source)
+    found = folders.read_tree(tree, source)
+    for component in found.components:
+        if not folders.is_packed(component):
+            folders.part_of(tree, component)  # its config is JSON, its headers are sound
+    return found
 
 
 def _source(place: str) -> Source:

@@ -22,6 +22,10 @@ COMMANDS = {
 }
 
 
+EXTRAS = {"host": "host", "load": "host"}  # all others need at most `server`
+OURS = ("loaders", "registry", "router")
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported on first use, so that `marquee host` needs no server packages."""
 
@@ -71,12 +75,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").split(".")[0] in OURS:
+            raise
+        click.echo(f"marquee: {_to_install(missing, arguments)}", err=True)
+        return 1
     except Exception as error:
         if not is_ours(error):
             raise
         click.echo(f"marquee: {error}", err=True)
         return 1
     return 0
+
+
+def _to_install(missing: ModuleNotFoundError, arguments: Sequence[str] | None) -> str:
+    words = sys.argv[1:] if arguments is None else arguments
+    extra = next((EXTRAS[word] for word in words if word in EXTRAS), "server")
+    return f"this command needs {missing.name}, which is not installed here: pip install 'marquee[{extra}]'"
 
 
 def is_ours(error: Exception) -> bool:

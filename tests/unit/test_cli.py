@@ -64,6 +64,32 @@ def test_a_mistyped_home_does_not_become_one(capsys, tmp_path, monkeypatch, word
     assert not (tmp_path / "typo").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "module", "extra"),
+    [(("key", "list"), "sqlalchemy", "server"), (("load", "x", "--prompt", "x"), "torch", "host")],
+)
+def test_where_only_a_part_is_installed_a_command_says_what_it_needs(
+    capsys, monkeypatch, words, module, extra
+):
+    def fail(**_):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.orm")
+
+    monkeypatch.setattr(cli.marquee, "main", fail)
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == (
+        f"marquee: this command needs {module}.orm, which is not installed here: pip install 'marquee[{extra}]'\n"
+    )
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch):
+    def fail(**_):
+        raise ModuleNotFoundError("No module named 'router.nix'", name="router.nix")
+
+    monkeypatch.setattr(cli.marquee, "main", fail)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main([])
+
+
 def test_help_of_what_talks_to_a_server_needs_none(capsys, tmp_path):
     assert cli.main(["publish", "--home", str(tmp_path), "release", "--help"]) == 0
     assert "SLUG SHARES" in capsys.readouterr().out
