@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from loaders.errors import LoaderError
+from registry import addresses
 from registry.errors import RegistryError
 from registry.settings import Settings
 
@@ -37,6 +38,10 @@ def host(
     settings = Settings.from_environment(os.environ, home=home, host_key=key, device=device, pool=pool)
     if settings.host_key is None:
         raise click.UsageError("a key is needed: --key or MARQUEE_HOST_KEY")
+    if not addresses.is_http(url):
+        raise click.BadParameter(f"{url!r} is no gateway's address, {addresses.LIKE}", param_hint="--url")
+    if not addresses.is_token(settings.host_key):
+        raise click.UsageError("the key is none: it is one word that begins with mq_")
     address = Address(url=url, key=settings.host_key)
     try:
         asyncio.run(process.run(address, settings, name=name, zone=zone))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from loaders.buffers import Buffers
+from loaders.errors import NoDeviceError
 from loaders.layout import ALIGNMENT_BYTES, Layout
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ class Arena:
         return int(self.storage.untyped_storage().nbytes())
 
 
+def _refuse_missing(device: Any) -> None:
+    """Raises `NoDeviceError`: torch itself says so late, and in its own words."""
+    import torch
+
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise NoDeviceError(str(device), "torch finds no GPU with a driver that it was built for")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise NoDeviceError(str(device), f"the last one is cuda:{torch.cuda.device_count() - 1}")
+
+
 class Device:
     """One accelerator, or the CPU."""
 
@@ -48,6 +59,7 @@ class Device:
         if name == "auto":
             name = "cuda:0" if torch.cuda.is_available() else "cpu"
         self.torch_device = torch.device(name)
+        _refuse_missing(self.torch_device)
         self.buffers = Buffers()
 
     @property

@@ -16,6 +16,7 @@ LoaderError
     ├── DiskFailedError         the disk does not read or write
     ├── NoRoomError             budgets too small for what is pinned and wanted
     ├── OutOfMemoryError        the device ran out during a run, also after evicting
+    ├── NoDeviceError           this machine has no such device
     ├── HungError               a step took far too long; the process gives up
     ├── DeviceBrokenError       the device takes no more work from this process; it gives up
     └── KeyRefusedError         the router does not know this host's key
@@ -144,6 +145,16 @@ class OutOfMemoryError(HostError):
     """The device ran out of memory in a run, and again after everything idle was evicted."""
 
     name = "out_of_memory"
+
+
+class NoDeviceError(HostError):
+    """The device that was asked for is not here. Name another with --device, or mend the driver."""
+
+    name = "no_device"
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(f"there is no device {device} here: {reason}")
+        self.device = device
 
 
 class HungError(HostError):

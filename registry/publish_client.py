@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import click
 import httpx
+
+from registry import addresses
 
 CHUNK_BYTES = 16 << 20
 TRIES = 5
@@ -25,7 +26,7 @@ class Client:
     @cached_property
     def _http(self) -> httpx.Client:
         url, key = self._account()
-        _check(url, key)
+        check_account(url, key)
         headers = {"authorization": f"Key {key}"}
         return httpx.Client(base_url=f"{url.rstrip('/')}/v1/admin", headers=headers, timeout=TIMEOUT)
 
@@ -104,16 +105,11 @@ class Client:
                 raise click.ClickException(f"{self._http.base_url} answered {_strangely(answer)}")
 
 
-def _check(url: str, key: str) -> None:
+def check_account(url: str, key: str) -> None:
     """Before a library refuses them in its own words."""
-    try:
-        parts = urlsplit(url)
-        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        is_address = False
-    if not is_address:
-        raise click.ClickException(f"{url!r} is no gateway's address, like https://models.example.com")
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not addresses.is_http(url):
+        raise click.ClickException(f"{url!r} is no gateway's address, {addresses.LIKE}")
+    if not addresses.is_token(key):
         raise click.ClickException("the key is none: it is one word that begins with mq_")
 
 

@@ -3,6 +3,7 @@
 It refuses bad values by name at start-up. Reads nothing but the mapping it is given; pure.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ CompileMode = Literal["off", "auto", "on"]
 PREFIX = "MARQUEE_"
 CLIENT_KEYS = frozenset({"MARQUEE_URL", "MARQUEE_KEY"})  # the commands' own: whom they talk to, as whom
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PROVIDERS = ("fal", "replicate", "openai")  # whose APIs `router.partners` speaks
 
@@ -153,10 +155,7 @@ def variable(field: str) -> str:
 def _checked(settings: Settings) -> Settings:
     if not 0 <= settings.port <= 65535:
         raise SettingsError(f"{PREFIX}PORT", f"{settings.port} is not a port number")
-    if settings.log_level not in LOG_LEVELS:
-        raise SettingsError(
-            f"{PREFIX}LOG_LEVEL", f"{settings.log_level!r} is not one of {', '.join(LOG_LEVELS)}"
-        )
+    _check_words(settings)
     limits = ("key_requests_per_minute", "key_requests_at_once", "longest_wait_seconds")
     for name in (*limits, "partner_longest_seconds", *(f"partner_{p}_at_once" for p in PROVIDERS)):
         if (limit := getattr(settings, name)) is not None and limit <= 0:
@@ -176,6 +175,15 @@ def _checked(settings: Settings) -> Settings:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")
     _check_partners(settings)
     return settings
+
+
+def _check_words(settings: Settings) -> None:
+    if not DEVICE.fullmatch(settings.device):
+        raise SettingsError(f"{PREFIX}DEVICE", f"{settings.device!r} is not auto, cpu or cuda:0, cuda:1 …")
+    if settings.log_level not in LOG_LEVELS:
+        raise SettingsError(
+            f"{PREFIX}LOG_LEVEL", f"{settings.log_level!r} is not one of {', '.join(LOG_LEVELS)}"
+        )
 
 
 def _check_oidc(settings: Settings) -> None:

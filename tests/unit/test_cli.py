@@ -90,6 +90,31 @@ def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch):
         cli.main([])
 
 
+@pytest.mark.parametrize("words", [("host",), ("why", "01a2")])
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [
+        (
+            "models.example.com",
+            "mq_1",
+            "'models.example.com' is no gateway's address, like https://models.example.com",
+        ),
+        ("http://[::1", "mq_1", "'http://[::1' is no gateway's address, like https://models.example.com"),
+        (
+            "http://a:70000",
+            "mq_1",
+            "'http://a:70000' is no gateway's address, like https://models.example.com",
+        ),
+        ("http://127.0.0.1:9", "schlüssel", "the key is none: it is one word that begins with mq_"),
+        ("http://127.0.0.1:9", "mq 1", "the key is none: it is one word that begins with mq_"),
+    ],
+)
+def test_what_is_no_address_or_no_key_is_said_at_once(capsys, monkeypatch, words, url, key, said):
+    monkeypatch.delenv("MARQUEE_TEST_CLUSTER", raising=False)
+    assert cli.main([*words, "--url", url, "--key", key]) > 0
+    assert said in capsys.readouterr().err
+
+
 def test_help_of_what_talks_to_a_server_needs_none(capsys, tmp_path):
     assert cli.main(["publish", "--home", str(tmp_path), "release", "--help"]) == 0
     assert "SLUG SHARES" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from loaders.device import Device
+from loaders.errors import NoDeviceError
 from loaders.pipelines import built
 from loaders.pipelines.arguments import Call
 
@@ -14,9 +15,23 @@ from loaders.pipelines.arguments import Call
 def test_a_thread_works_on_its_own_gpu_and_not_on_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     Device("cpu").enter_thread()
     Device("cuda:1").enter_thread()
     assert told == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "reason"),
+    [(0, "torch finds no GPU with a driver that it was built for"), (4, "the last one is cuda:3")],
+)
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, gpus: int, reason: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(NoDeviceError) as refused:
+        Device("cuda:4")
+    assert str(refused.value) == f"there is no device cuda:4 here: {reason}"
 
 
 class Careless(SimpleNamespace):
