@@ -49,9 +49,8 @@ def picture(data: bytes, field: str) -> Any:
         raise InputError("the file is no picture of a known format", field) from error
     except (InputError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # decoders raise all kinds for strangers' bytes; none of them is the model's fault
+    except Exception as error:
+        # Decoders raise all kinds for strangers' bytes; none of them is the model's fault.
         raise InputError(f"the picture is damaged: {error}", field) from error
 
 
@@ -115,7 +114,8 @@ def _opened(data: bytes, field: str) -> Iterator[Any]:
             yield container
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # as above; an unknown codec's stream even lacks attributes
+    except Exception as error:
+        # As above; the stream of an unknown codec even lacks attributes.
         raise InputError(f"the file is damaged: {error}", field) from error
 
 

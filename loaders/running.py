@@ -28,6 +28,7 @@ from loaders.protocol import AttemptKey
 from loaders.residency import Item, Shelf
 from registry.catalog import Digest
 
+MAX_MESSAGE = 4096  # characters
 PROGRESS_SECONDS = 0.1  # between two reports of progress
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ def failure(job: Job, error: Exception, *, idle_since: float) -> protocol.Failed
             attempt=job.attempt,
             kind=error.kind,
             error=error.name,
-            message=str(error),
+            message=_sayable(str(error)),
             location=error.location,
             timings=timings,
         )
@@ -145,9 +146,14 @@ def failure(job: Job, error: Exception, *, idle_since: float) -> protocol.Failed
         attempt=job.attempt,
         kind="host" if isinstance(error, OSError | MemoryError) else "model",
         error="pipeline_failed",
-        message=f"{type(error).__name__}: {error}",
+        message=_sayable(f"{type(error).__name__}: {error}"),
         timings=timings,
     )
+
+
+def _sayable(text: str) -> str:
+    """As it can travel: names of files and of strangers' weights may hold half characters, and end nowhere."""
+    return text[:MAX_MESSAGE].encode(errors="backslashreplace").decode()
 
 
 @contextmanager

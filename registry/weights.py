@@ -63,7 +63,11 @@ FOREIGN_WORDS = (
     "csubprocess",
 )  # protocol-0 pickles
 TAR_MAGIC = slice(257, 262)
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+HALVES = (
+    r"\ud800-\udfff"  # of characters, which JSON can spell and no text can hold: nobody could be told of them
+)
+HALF = re.compile(f"[{HALVES}]")
+CONTROL = re.compile(f"[\\x00-\\x1f\\x7f{HALVES}]")
 SNIFF_BYTES = 512
 
 
@@ -179,6 +183,8 @@ def _metadata(value: Any) -> dict[str, str]:
         raise MetadataError("__metadata__ must map strings to strings")
     if len(dict(value)) < len(value):
         raise MetadataError("__metadata__ names one key twice")
+    if any(HALF.search(text) for pair in value for text in pair):
+        raise MetadataError("__metadata__ is no Unicode")
     return dict(value)
 
 

@@ -7,6 +7,7 @@ import pytest
 from loaders import protocol, running
 from loaders.errors import InputError
 from loaders.pipelines import arguments
+from loaders.protocol import AttemptKey
 from registry.catalog import Digest
 
 
@@ -60,3 +61,13 @@ def test_a_scale_that_is_no_number_is_refused(scale: float) -> None:
 def test_what_changes_nothing_is_left_out() -> None:
     uses = [protocol.AdapterUse(Digest("sha256:a"), scale) for scale in (0.0, -1.5)]
     assert running.applied(uses) == uses[1:]
+
+
+def test_whatever_an_error_says_can_be_told() -> None:
+    """A report that cannot be encoded would never arrive, and end the host when it is said again on a new link."""
+    assign = protocol.Assign(attempt=AttemptKey("a", 1), version=Digest("v"), adapters=(), input={})
+    job = running.Job(assign=assign, submitted_at=0.0)
+    for error in (OSError("no file \udc80" + "x" * 10**6), InputError("no layer \ud800", "loras")):
+        failed = running.failure(job, error, idle_since=0.0)
+        assert protocol.decode_from_host(protocol.encode(failed)) == failed
+        assert len(failed.message) < 5000

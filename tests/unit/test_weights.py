@@ -91,6 +91,8 @@ CORPUS: list[tuple[str, bytes, type[WeightsError]]] = [
     ("an empty name", _file({"": ONE}), errors.TensorNameError),
     ("a name with a zero byte", _file({"a\0b": ONE}), errors.TensorNameError),
     ("a name with a line break", _file({"a\nb": ONE}), errors.TensorNameError),
+    ("a name with half a character", _file({"a\ud800b": ONE}), errors.TensorNameError),
+    ("metadata with half a character", _file({"__metadata__": {"a": "\udfff"}, "a": ONE}), errors.MetadataError),
     ("a name of ten thousand letters", _file({"a" * 10_000: ONE}), errors.TensorNameError),
     ("an entry that is a string", _file({"a": "x"}), errors.TensorFieldsError),
     ("an entry that is null", _file({"a": None}), errors.TensorFieldsError),
