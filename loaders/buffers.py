@@ -106,7 +106,8 @@ def _fresh(size_bytes: int) -> mmap.mmap:
     memory = mmap.mmap(
         -1, -(-size_bytes // HUGE_BYTES) * HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     )
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from loaders import allowance
 from loaders.buffers import Buffers
 from loaders.errors import NoDeviceError
 from loaders.layout import ALIGNMENT_BYTES, Layout
@@ -116,7 +117,8 @@ class Device:
         import torch
 
         if self.is_cpu:
-            return int(psutil.virtual_memory().available)
+            free_bytes, allowed = int(psutil.virtual_memory().available), allowance.left_bytes()
+            return free_bytes if allowed is None else min(free_bytes, allowed)
         return int(torch.cuda.mem_get_info(self.torch_device)[0])
 
     def host_buffer(self, size_bytes: int) -> "torch.Tensor":

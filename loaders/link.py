@@ -7,6 +7,7 @@ alone. It refuses to know what a run is.
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -67,6 +68,13 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return urlsplit(self.url).hostname in LOOPBACK
 
 
+def next_backoff(last_seconds: float, lasted_seconds: float) -> float:
+    """Seconds. Begins anew after a link that lasted; a router that loses each one at once is asked ever more rarely."""
+    if last_seconds == 0 or lasted_seconds > LONGEST_BACKOFF_SECONDS:
+        return FIRST_BACKOFF_SECONDS
+    return min(last_seconds * 2, LONGEST_BACKOFF_SECONDS)
+
+
 class Link:
     """Call `heard` from any thread with the engine's events; await `run` on the loop."""
 
@@ -101,8 +109,9 @@ class Link:
 
     async def run(self) -> None:
         """Until cancelled. Raises `KeyRefusedError` when the router refuses the key."""
-        backoff_seconds = FIRST_BACKOFF_SECONDS
+        backoff_seconds = 0.0
         while True:
+            began = time.monotonic()
             try:
                 async with self._connection() as socket:
                     keepalive.watch(socket.transport.get_extra_info("socket").fileno())
@@ -116,13 +125,12 @@ class Link:
                     raise KeyRefusedError(error.rcvd.reason) from error
                 log.warning("link lost", error=str(error))
             except (OSError, TimeoutError, WebSocketException, protocol.ProtocolError) as error:
-                log.warning(
-                    "no link", error=str(error) or type(error).__name__, retry_seconds=backoff_seconds
-                )
-            if self._welcomed:
-                self._welcomed, backoff_seconds = False, FIRST_BACKOFF_SECONDS
-            await asyncio.sleep(backoff_seconds)
-            backoff_seconds = min(backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+                log.warning("no link", error=str(error) or type(error).__name__)
+            lasted_seconds = time.monotonic() - began if self._welcomed else 0.0
+            self._welcomed = False
+            backoff_seconds = next_backoff(backoff_seconds, lasted_seconds)
+            # Hosts that lost one router all at once should not come back all at once.
+            await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.5))  # noqa: S311
 
     async def drain(self, timeout_seconds: float) -> None:
         """No more work: hands back what has not begun, waits until the rest is settled or time is up."""

@@ -1,6 +1,10 @@
 """Host memory that is used again."""
 
+import errno
+import mmap
 import threading
+
+import pytest
 
 from loaders.buffers import HUGE_BYTES, POOLED_FROM_BYTES, Buffers
 
@@ -70,3 +74,12 @@ def test_the_garbage_collector_may_bring_memory_back_at_any_moment() -> None:
     thread.join(2)
     assert not thread.is_alive()
     assert buffers.waiting_bytes() == SIZE
+
+
+def test_a_kernel_without_huge_pages_gives_ordinary_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(mmap.mmap):
+        def madvise(self, option: int, *place: int) -> None:
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Plain)
+    assert Buffers().take(SIZE).numel() == SIZE

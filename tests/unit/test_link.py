@@ -9,7 +9,7 @@ import pytest
 
 from loaders import protocol
 from loaders.errors import KeyRefusedError
-from loaders.link import Address, Link
+from loaders.link import Address, Link, next_backoff
 from loaders.protocol import AttemptKey
 from loaders.running import Finished
 from registry.catalog import Digest
@@ -228,3 +228,19 @@ async def test_a_router_that_is_not_ready_is_asked_again(router: FakeRouter, wor
         await asyncio.sleep(0.3)
         router.close_code = None
         assert (await router.hello()).host_id == "h1"
+
+
+@pytest.mark.parametrize(
+    ("last", "lasted", "following"),
+    [
+        pytest.param(0.0, 0.0, 0.2, id="the first loss"),
+        pytest.param(0.2, 0.0, 0.4, id="not welcomed"),
+        pytest.param(0.4, 0.1, 0.8, id="welcomed and lost again at once: no storm"),
+        pytest.param(4.0, 0.0, 5.0, id="no longer than this"),
+        pytest.param(5.0, 60.0, 0.2, id="after a link that lasted it begins anew"),
+    ],
+)
+def test_each_lost_link_is_opened_again_later_than_the_one_before(
+    last: float, lasted: float, following: float
+) -> None:
+    assert next_backoff(last, lasted) == following

@@ -1,0 +1,52 @@
+"""What a container lets its process take, from files as the kernel shows them."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loaders import allowance
+from loaders.device import Device
+
+GIB = 1 << 30
+
+
+def group(folder: Path, files: allowance.Files, limit: int | str, usage: int, idle: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / files.limit).write_text(f"{limit}\n")
+    (folder / files.usage).write_text(f"{usage}\n")
+    (folder / "memory.stat").write_text(f"anon {usage}\n{files.idle} {idle}\n")
+
+
+def left(root: Path, membership: str) -> int | None:
+    (root / "self").write_text(membership)
+    return allowance.left_bytes(root, root / "self")
+
+
+def test_a_containers_limit_counts_less_what_the_page_cache_could_give_back(tmp_path: Path) -> None:
+    group(tmp_path, allowance.UNIFIED, 16 * GIB, 6 * GIB, idle=2 * GIB)
+    assert left(tmp_path, "0::/\n") == 12 * GIB
+
+
+def test_the_narrowest_group_around_it_counts(tmp_path: Path) -> None:
+    group(tmp_path / "pod", allowance.UNIFIED, 8 * GIB, GIB)
+    group(tmp_path / "pod/one", allowance.UNIFIED, "max", GIB)
+    assert left(tmp_path, "0::/pod/one\n") == 7 * GIB
+
+
+def test_the_former_generation_is_understood(tmp_path: Path) -> None:
+    group(tmp_path / "memory", allowance.FORMER, 4 * GIB, GIB, idle=GIB)
+    assert left(tmp_path, "5:cpu,cpuacct:/x\n4:memory:/docker/of/the/machine\n0::/\n") == 4 * GIB
+
+
+@pytest.mark.parametrize("membership", ["", "0::/nowhere\n", "4:memory:/\n"])
+def test_without_a_limit_there_is_nothing_to_say(tmp_path: Path, membership: str) -> None:
+    assert left(tmp_path, membership) is None
+    assert allowance.left_bytes(tmp_path, tmp_path / "no such file") is None
+
+
+def test_a_device_has_no_more_than_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowance, "left_bytes", lambda: 12345)
+    assert Device("cpu").free_bytes() == 12345
+    monkeypatch.setattr(allowance, "left_bytes", lambda: None)
+    assert Device("cpu").free_bytes() <= psutil.virtual_memory().total
