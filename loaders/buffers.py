@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,21 @@ SLACK = 1.25  # a waiting buffer may be so much larger than what is asked for; t
 POOLED_FROM_BYTES = 1 << 20  # below, the ordinary allocator is as good
 
 
-class Buffers:
-    """Buffers of one process. Thread-safe."""
+class Pinning(Protocol):
+    """Has a GPU's driver hold pages in their place, so that it copies out of them by itself."""
 
-    def __init__(self) -> None:
+    def pin(self, address: int, size_bytes: int) -> None:
+        """Raises `MemoryError`."""
+        ...
+
+    def unpin(self, address: int) -> None: ...
+
+
+class Buffers:
+    """Buffers of one process. Thread-safe. With `pinning`, each is pinned as long as it is alive, waiting included."""
+
+    def __init__(self, pinning: Pinning | None = None) -> None:
+        self._pinning = pinning
         self._waiting: list[mmap.mmap] = []  # by size
         # Finalizers put here what comes back: they run wherever the garbage collector does, also under our lock.
         self._returned: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
@@ -42,7 +53,7 @@ class Buffers:
 
         if size_bytes < POOLED_FROM_BYTES:
             return _small(size_bytes)
-        memory = self._fitting(size_bytes) or self._fresh(size_bytes)
+        memory = self._fitting(size_bytes) or self._pinned(self._fresh(size_bytes))
         view = (ctypes.c_char * size_bytes).from_buffer(memory)
         weakref.finalize(view, self._returned.put, memory).atexit = False
         return torch.frombuffer(view, dtype=torch.uint8)
@@ -74,8 +85,21 @@ class Buffers:
         """Returns everything that waits to the system."""
         with self._lock:
             self._sort_in()
-            self._waiting.clear()
+            self._drop_waiting()
             self._scratch.clear()
+
+    def _pinned(self, memory: mmap.mmap) -> mmap.mmap:
+        if self._pinning is not None:
+            self._pinning.pin(_address(memory), len(memory))
+        return memory
+
+    def _drop_waiting(self) -> None:
+        if self._pinning is not None:
+            for memory in self._waiting:
+                self._pinning.unpin(
+                    _address(memory)
+                )  # before the system gives the addresses to something else
+        self._waiting.clear()
 
     def _fresh(self, size_bytes: int) -> mmap.mmap:
         memory = _fresh(size_bytes)
@@ -87,13 +111,14 @@ class Buffers:
         with self._lock:
             self._sort_in()
             at = bisect.bisect_left(self._waiting, size_bytes, key=len)
-            if at < len(self._waiting) and len(self._waiting[at]) <= size_bytes * SLACK + HUGE_BYTES:
+            slack = 1.0 if self._pinning else SLACK  # the rest of a pinned one cannot be returned
+            if at < len(self._waiting) and len(self._waiting[at]) <= size_bytes * slack + HUGE_BYTES:
                 memory = self._waiting.pop(at)
                 rest = -(-size_bytes // HUGE_BYTES) * HUGE_BYTES
-                if rest < len(memory):
+                if rest < len(memory) and self._pinning is None:
                     memory.madvise(mmap.MADV_DONTNEED, rest, len(memory) - rest)
                 return memory
-            self._waiting.clear()
+            self._drop_waiting()
             return None
 
     def _sort_in(self) -> None:
@@ -109,6 +134,10 @@ def _fresh(size_bytes: int) -> mmap.mmap:
     with contextlib.suppress(OSError):  # a kernel without them
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def _small(size_bytes: int) -> "torch.Tensor":

@@ -25,6 +25,7 @@ OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU's context
 SMALL_WORK_BYTES = 256 << 20
 
 
@@ -61,7 +62,7 @@ class Device:
             name = "cuda:0" if torch.cuda.is_available() else "cpu"
         self.torch_device = torch.device(name)
         _refuse_missing(self.torch_device)
-        self.buffers = Buffers()
+        self.buffers = Buffers(None if self.is_cpu else _Driver())
 
     @property
     def is_cpu(self) -> bool:
@@ -87,7 +88,7 @@ class Device:
         """What code means by "the GPU" in the calling thread: without it, every thread's is the machine's first."""
         import torch
 
-        if not self.is_cpu:
+        if self.torch_device.type == "cuda" and self.torch_device.index is not None:
             torch.cuda.set_device(self.torch_device)
 
     def use_all_cores(self) -> None:
@@ -122,14 +123,11 @@ class Device:
         return int(torch.cuda.mem_get_info(self.torch_device)[0])
 
     def host_buffer(self, size_bytes: int) -> "torch.Tensor":
-        """Host memory for an arena, page-aligned; pinned where a GPU copies out of it (torch keeps and reuses that)."""
-        import torch
+        """Host memory for an arena, page-aligned; pinned where a GPU copies out of it.
 
-        if self.is_cpu:
-            return self.buffers.take(size_bytes)
-        padded = torch.empty(size_bytes + PAGE_BYTES, dtype=torch.uint8, pin_memory=True)
-        skip = -padded.data_ptr() % PAGE_BYTES
-        return padded[skip : skip + size_bytes]
+        Not by torch's own `pin_memory`: that takes the next power of two, and keeps what was freed for ever.
+        """
+        return self.buffers.take(size_bytes)
 
     def to_device(self, arena: Arena) -> Arena:
         """The same layout in the device's memory. On the CPU that is the arena itself."""
@@ -185,6 +183,22 @@ class Device:
         import torch
 
         return isinstance(error, torch.AcceleratorError) and not self.is_out_of_memory(error)
+
+
+class _Driver:
+    """CUDA's, which pins memory that somebody else has taken."""
+
+    def pin(self, address: int, size_bytes: int) -> None:
+        import torch
+
+        code = int(torch.cuda.cudart().cudaHostRegister(address, size_bytes, PORTABLE))
+        if code:
+            raise MemoryError(f"{size_bytes} bytes of memory cannot be pinned: CUDA error {code}")
+
+    def unpin(self, address: int) -> None:
+        import torch
+
+        torch.cuda.cudart().cudaHostUnregister(address)
 
 
 def _views(storage: "torch.Tensor", layout: Layout) -> Mapping[str, "torch.Tensor"]:
