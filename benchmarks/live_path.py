@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,9 @@ class Rate(NamedTuple):
 
     per_second: float
     p50_seconds: float
+
+
+Parts = Mapping[str, subprocess.Popen | psutil.Process]
 
 
 def commit_seconds(dsn: str) -> float:
@@ -88,23 +92,37 @@ def marquee() -> dict[int, Rate]:
                 request = _load.post("/fal/run/acme/toys", customer, BODY)
                 print(f"   a commit on this disk: {commit_seconds(dsn) * 1e3:.2f} ms")
                 found = subject("Marquee", port, request)
-                shares(home, port, request, server, host)
+                parts = {"gateway": server, "host": host, "Postgres": psutil.Process(postgres.pid(home))}
+                shares(port, request, parts)
+                standby(home, dsn, request, parts)
                 return found
         finally:
             postgres.stop(home)
 
 
-def shares(home: Path, port: int, request: bytes, server: subprocess.Popen, host: subprocess.Popen) -> None:
+def standby(home: Path, dsn: str, request: bytes, parts: Parts) -> None:
+    """The same runs through a second gateway, which accepts, waits and answers while the first one dispatches."""
+    own, port = home / "standby", _serving.free_port()
+    own.mkdir()
+    with _serving.gateway(own, dsn, port) as other:
+        subject("Marquee's standby", port, request)
+        shares(port, request, {"standby": other, **parts})
+
+
+def shares(port: int, request: bytes, parts: Parts) -> None:
     """Where a run's CPU time goes; it does not depend on what else the machine does."""
-    database = psutil.Process(postgres.pid(home))
-    parts = {"gateway": (server, False), "Postgres": (database, True), "host": (host, False)}
-    before = {name: _serving.busy_seconds(p, children=c) for name, (p, c) in parts.items()}
+    before = {name: spent_by(name, process) for name, process in parts.items()}
     me = _serving.busy_seconds(psutil.Process())
     seconds, _, _ = uvloop.run(_load.run("127.0.0.1", port, request, at_once=AT_ONCE[-1], seconds=SECONDS))
-    spent = {name: _serving.busy_seconds(p, children=c) - before[name] for name, (p, c) in parts.items()}
+    spent = {name: spent_by(name, process) - before[name] for name, process in parts.items()}
     spent["generator"] = _serving.busy_seconds(psutil.Process()) - me
     told = ", ".join(f"{name} {value / len(seconds) * 1e3:.2f}" for name, value in spent.items())
     print(f"   CPU ms a run: {told}", flush=True)
+
+
+def spent_by(name: str, process: subprocess.Popen | psutil.Process) -> float:
+    """CPU seconds so far; Postgres works in children of its own."""
+    return _serving.busy_seconds(process, children=name == "Postgres")
 
 
 def main() -> None:

@@ -137,10 +137,11 @@ class Dispatcher:
             async for notice in connection.notifies(timeout=CHECK_SECONDS):
                 if notice.channel == queue.CANCELLED_CHANNEL:
                     term.withdraw(RequestId(notice.payload))
-                elif notice.payload == self.pool:
-                    term.backlog.set()
+                else:
+                    term.intake.hear(notice.payload)
             await connection.execute("SELECT 1")  # does the lock still stand?
             hub.give_up_orphans(time.time())
             if time.monotonic() > reconcile_at:
                 await hub.reconcile()
+                term.backlog.set()  # should ever a notice be lost
                 reconcile_at = time.monotonic() + RECONCILE_SECONDS

@@ -7,6 +7,7 @@ thousand, and nobody waits behind it: another line's request has room at once. W
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from router.requests import Request, RequestId
@@ -35,6 +36,7 @@ class Intake:
         self._held: Counter[Line] = Counter()
         self._line_of: dict[RequestId, Line] = {}
         self._behind: set[Line] = set()  # lines that may continue in the table
+        self._coming = 0  # of those that other processes named
 
     def admits(self, request: Request) -> bool:
         """False: its row has to wait in the table, in its line's order."""
@@ -59,6 +61,31 @@ class Intake:
         if not self._held[line]:
             del self._held[line]
 
+    def hear(self, notice: str) -> None:
+        """Another process stored a request: it is taken by itself, unless others may have to go before it."""
+        pool, _, request_id = notice.partition(" ")
+        if pool != self._term.pool:
+            return
+        behind = self._behind or self._term.backlog.is_set()
+        if request_id and not behind and len(self._line_of) + self._coming < SHARE:
+            self._coming += 1
+            self._term.spawn(self._take(RequestId(request_id)))
+        else:
+            self._term.backlog.set()
+
+    async def _take(self, request_id: RequestId) -> None:
+        try:
+            entry = await self._term.queue.take(request_id)
+            if entry is not None:
+                await self._offer([entry])
+        finally:
+            self._coming -= 1
+
+    async def _offer(self, entries: Sequence[Entry]) -> None:
+        await self._term.catalogue.learn({use.digest for entry in entries for use in entry.request.adapters})
+        for entry in entries:
+            self._term.offer(entry)
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
@@ -79,13 +106,10 @@ class Intake:
         self._term.backlog.clear()  # before we look: what is submitted meanwhile sets it again
         share, held = self._share, dict(self._held)
         entries = await self._term.queue.take_up(self._term.pool, share, held)
-        await self._term.catalogue.learn({use.digest for entry in entries for use in entry.request.adapters})
-        for entry in entries:
-            self._term.offer(entry)
+        await self._offer(entries)
         found = Counter(line_of(entry.request) for entry in entries)
-        full = {line for line, count in found.items() if held.get(line, 0) + count >= share}
-        self._behind = full | {line for line in self._behind if held.get(line, 0) >= share}
-        if any(self._is_short(line) for line in full):
+        self._behind = {line for line, count in (Counter(held) + found).items() if count >= share}
+        if any(self._is_short(line) for line in self._behind):
             self._term.backlog.set()
 
     @property

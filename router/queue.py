@@ -29,7 +29,7 @@ QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 MOVES = ("assign", "requeue", "adopt", "finish")
 # Without the half that only a repeated write needs: with it Postgres plans over all partitions at every call.
 FIRST_TRIES = {name: QUERIES[name].rpartition("\nUNION ALL\n")[0] for name in MOVES}
-SUBMITTED_CHANNEL = "marquee_submitted"  # payload: a pool
+SUBMITTED_CHANNEL = "marquee_submitted"  # payload: a pool and a request id, or a pool alone: look yourself
 FINISHED_CHANNEL = "marquee_finished"  # payload: a request id
 CANCELLED_CHANNEL = "marquee_cancelled"  # payload: a request id
 SUBMIT_PATIENCE_SECONDS = 10.0
@@ -50,6 +50,7 @@ class Queue:
         away = (QueueUnavailableError,)
         self._submits = Batcher(_patiently(self._submit, SUBMIT_PATIENCE_SECONDS), away)
         self._reads = Batcher(_patiently(self._statuses, SUBMIT_PATIENCE_SECONDS), away)
+        self._takes = Batcher(_patiently(self._take), away)
         self._assigns = Batcher(_patiently(self._assign), away)
         self._returns = Batcher(_patiently(self._requeue), away)
         self._adoptions = Batcher(_patiently(self._adopt), away)
@@ -83,6 +84,10 @@ class Queue:
 
     async def status(self, request_id: RequestId) -> Status | None:
         return await self._reads.add(request_id)
+
+    def take(self, request_id: RequestId) -> asyncio.Future[Entry | None]:
+        """A request that another process stored; None if it does not wait any more, or somebody has it."""
+        return self._takes.add(request_id)
 
     async def late(self, pool: str, limit: int) -> list[Entry]:
         """Taken up as well: waiting requests of nobody's memory whose deadline to start has passed.
@@ -149,6 +154,7 @@ class Queue:
     def _writers(self) -> tuple[Batcher[Any, Any], ...]:
         return (
             self._submits,
+            self._takes,
             self._assigns,
             self._returns,
             self._adoptions,
@@ -161,12 +167,16 @@ class Queue:
             [rows.from_submission(request, taken=taken) for request, taken in items]
         )
         parameters = {"rows": encoded.decode(), "origin": self.origin}
-        foreign = sorted({request.pool for request, taken in items if not taken})
+        foreign = [f"{request.pool} {request.id}" for request, taken in items if not taken]
         async with self._db.pool.connection() as connection:
             stored = await (await connection.execute(QUERIES["submit"], parameters)).fetchall()
             if foreign:
                 await _announce(connection, SUBMITTED_CHANNEL, foreign)
         return [stored[0]["created_at"]] * len(items)
+
+    async def _take(self, ids: Sequence[RequestId], repeated: bool) -> Sequence[Entry | None]:
+        found = {row["id"]: rows.to_entry(row) for row in await self._fetch("take", ids=list(ids))}
+        return [found.get(request_id) for request_id in ids]
 
     async def _assign(self, items: Sequence[Assignment], repeated: bool) -> Sequence[bool]:
         return await self._move("assign", items, repeated)

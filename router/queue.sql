@@ -44,6 +44,13 @@ UPDATE requests r SET taken = true FROM free WHERE r.id = free.id
 RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
           start_deadline, webhook_url, door, result_key, traceparent, origin, attempt, host_faults;
 
+-- name: take
+-- Of the requests that were named, those that still wait and that no dispatcher has in memory.
+UPDATE requests SET taken = true
+WHERE id = ANY(%(ids)s::uuid[]) AND state = 'queued' AND NOT taken
+RETURNING id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
+          start_deadline, webhook_url, door, result_key, traceparent, origin, attempt, host_faults;
+
 -- name: late
 -- Waiting requests that no dispatcher has in memory and whose deadline to start has passed.
 WITH late AS (

@@ -38,6 +38,31 @@ async def test_a_batch_that_does_not_fit_into_memory_runs_whole_and_lets_others_
     assert order.index(single["request_id"]) <= 2
 
 
+async def test_what_a_standby_accepts_is_taken_by_name_or_with_its_long_line(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "SHARE", 5)
+    tokens = await furnish(dsn)
+    async with (
+        serving(dsn, tmp_path / "a", tokens) as active,
+        serving(dsn, tmp_path / "b", tokens, standby=True) as other,
+    ):
+        batch = [
+            (await other.client.post("/fal/queue/acme/toys", json=PROMPT | {"seed": seed})).json()
+            for seed in range(BATCH)
+        ]
+        term = active.gateway.dispatcher.term
+        await active.until(batch[0]["status_url"], "IN_QUEUE")
+        held = len(term.waiting)
+        async with active.host(slots=1).linked() as host:
+            for job in batch:
+                await other.until(job["status_url"], "COMPLETED")
+        term.intake.check_integrity()
+
+    assert held <= 5
+    assert sorted(a.attempt.request_id for a in host.assigned) == [job["request_id"] for job in batch]
+
+
 async def test_a_deadline_passes_in_the_table_as_well(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

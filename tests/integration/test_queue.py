@@ -99,6 +99,15 @@ async def test_untaken_requests_are_taken_up_once_and_in_order(queue: Queue, mak
     assert [e.id for e in await queue.take_up("local", 9, {})] == [r.id for r in requests]
 
 
+async def test_a_named_request_is_taken_once_while_it_waits(queue: Queue, make_request: Any) -> None:
+    requests = [make_request() for _ in range(3)]
+    for request, taken in zip(requests, (False, True, False), strict=True):
+        await queue.submit(request, taken=taken)
+    entries = await asyncio.gather(*(queue.take(request.id) for request in requests))
+    assert [entry and entry.id for entry in entries] == [requests[0].id, None, requests[2].id]
+    assert await asyncio.gather(*(queue.take(request.id) for request in requests)) == [None] * 3
+
+
 async def test_every_line_is_taken_up_to_its_share(queue: Queue, make_request: Any) -> None:
     long = [make_request() for _ in range(5)]
     low = [make_request(priority="low") for _ in range(2)]
