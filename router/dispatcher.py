@@ -33,6 +33,11 @@ LOCK_CLASS = 0x6D71  # first half of the advisory lock's key; the second is the 
 RETRY_SECONDS = 0.5
 CHECK_SECONDS = 1.0
 RECONCILE_SECONDS = 10.0
+OVERGROWN_CELLS = 1 << 24  # a bundle on a host each, since a term began: about 300 MB
+
+
+class _OvergrownError(Exception):
+    """The term knows so many LoRAs that it is cheaper to begin anew with those that are wanted now."""
 
 
 class Dispatcher:
@@ -86,6 +91,9 @@ class Dispatcher:
                 await self._hold_lock()
             except (psycopg.Error, OSError) as error:
                 log.warning("the dispatcher's connection is gone", error=str(error).strip())
+            except _OvergrownError:
+                log.info("the dispatcher begins anew, to forget what nobody wants any more")
+                continue
             except Exception:
                 log.exception("the dispatcher failed and begins anew")
             await asyncio.sleep(RETRY_SECONDS)
@@ -131,7 +139,9 @@ class Dispatcher:
             await foresight.remember()
 
     async def _hear(self, connection: psycopg.AsyncConnection, term: Term, hub: Hub) -> None:
-        """Ends with the connection, and so with the lock."""
+        """Ends with the connection, and so with the lock. Raises `_OvergrownError`."""
+        residency = term.placement.fleet.residency
+        known = len(residency.bundles)
         reconcile_at = time.monotonic() + RECONCILE_SECONDS
         while True:
             async for notice in connection.notifies(timeout=CHECK_SECONDS):
@@ -140,6 +150,8 @@ class Dispatcher:
                 else:
                     term.intake.hear(notice.payload)
             await connection.execute("SELECT 1")  # does the lock still stand?
+            if (len(residency.bundles) - known) * residency.hosts > OVERGROWN_CELLS:
+                raise _OvergrownError
             hub.give_up_orphans(time.time())
             if time.monotonic() > reconcile_at:
                 await hub.reconcile()

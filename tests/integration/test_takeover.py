@@ -3,6 +3,9 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from router import dispatcher
 from tests import connections
 from tests.live import furnish, serving
 
@@ -26,6 +29,27 @@ async def test_a_new_gateway_process_takes_over_what_runs_and_what_waits(dsn: st
             host.release.set()
             for job in (running, waiting):
                 await live.until(f"/fal/queue/acme/toys/requests/{job['request_id']}/status", "COMPLETED")
+    assert [assign.attempt.number for assign in host.assigned] == [1, 1]
+
+
+async def test_a_term_that_knows_too_much_begins_anew_and_loses_nothing(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "OVERGROWN_CELLS", 0)
+    monkeypatch.setattr(dispatcher, "CHECK_SECONDS", 0.1)
+    async with serving(dsn, tmp_path, await furnish(dsn)) as live:
+        first, host = live.gateway.dispatcher.term, live.host(slots=1)
+        async with host.linked():
+            host.release.clear()
+            jobs = [(await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json() for _ in range(2)]
+            await host.hears(assigned=1)
+            async with asyncio.timeout(20):
+                while live.gateway.dispatcher.term in (None, first):
+                    await asyncio.sleep(0.01)
+        async with host.linked():
+            host.release.set()
+            for job in jobs:
+                await live.until(job["status_url"], "COMPLETED")
     assert [assign.attempt.number for assign in host.assigned] == [1, 1]
 
 
