@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 import httpx
+import msgspec
 
 from registry import database, postgres
 from registry.settings import Settings
@@ -37,7 +38,9 @@ WATCH_POSTGRES_SECONDS = 1.0
     "--home", type=click.Path(path_type=Path), default=Path(".marquee"), show_default=True, help="All state."
 )
 @click.option("--host", "bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
 @click.option(
     "--catalog", type=click.Path(path_type=Path), help="A catalog.yaml; default: the one beside the code."
@@ -59,7 +62,8 @@ async def run(settings: Settings, catalog: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     with own(settings.home):
         await asyncio.to_thread(end_leftovers, settings.home)
-        refuse_busy_port(settings.host, settings.port)
+        port = free_port(settings.host, settings.port)
+        settings = msgspec.structs.replace(settings, port=port)
         async with contextlib.AsyncExitStack() as stack:
             dsn = await stack.enter_async_context(running_postgres(settings))
             say("applying the catalogue …")
@@ -93,12 +97,14 @@ def own(home: Path) -> Iterator[None]:
             (home / "ready.json").unlink(missing_ok=True)
 
 
-def refuse_busy_port(host: str, port: int) -> None:
+def free_port(host: str, port: int) -> int:
+    """The port asked for, or any for 0. Raises `StartUpError` when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+            return int(probe.getsockname()[1])
         except OSError as error:
             raise StartUpError(
                 f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"

@@ -37,7 +37,7 @@ class Marquee:
 
     def __init__(self, home: Path, port: int | None = None, arguments: tuple[str, ...] = ()):
         self.home = home
-        self.port = port or free_port()
+        self.port = free_port() if port is None else port
         self.arguments = arguments
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -4,6 +4,7 @@ import signal
 import socket
 import stat
 
+import httpx
 import psutil
 import pytest
 
@@ -27,8 +28,9 @@ def test_ready_names_address_keys_and_processes(marquee):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_all_it_started(own_marquee, signal_number):
-    product = own_marquee().start()
+    product = own_marquee(port=0).start()
     pids = product.pids
+    assert httpx.get(f"{product.ready['url']}/healthz").json()["hosts"] == 1  # where `ready.json` says
     seconds, code = product.stop(signal_number)
     assert code == 0, product.output()
     assert seconds < 10
