@@ -222,10 +222,19 @@ class Model(Record, frozen=True, kw_only=True):
         return OrganizationName(self.name.split("/", 1)[0])
 
 
-class Variant(Record, frozen=True, kw_only=True):
-    """What a customer calls. Its contents are versions (open weights) or a partner, never both."""
+class Named(Record, frozen=True, kw_only=True):
+    """What callers name by a slug, which begins with its owner."""
 
     slug: Slug
+
+    @property
+    def owner(self) -> OrganizationName:
+        return OrganizationName(self.slug.split("/", 1)[0])
+
+
+class Variant(Named, frozen=True, kw_only=True):
+    """What a customer calls. Its contents are versions (open weights) or a partner, never both."""
+
     model: str  # the family it belongs to: `marquee/shapes`
     task: str  # `text-to-image`, `image-to-video`…
     input_schema: Mapping[str, Any]  # JSON Schema 2020-12 of the input object, defaults included
@@ -238,34 +247,22 @@ class Variant(Record, frozen=True, kw_only=True):
     source: Source | None = None  # where its weights are said to be; believed once a version pins the bytes
     pipeline_class: str | None = None
     provenance: str | None = None  # the documented fact that this entry rests on
-    defaults: Mapping[
-        str, Any
-    ] = {}  # pipeline arguments that the caller cannot set: dtype, max_sequence_length…
-
-    @property
-    def owner(self) -> OrganizationName:
-        return OrganizationName(self.slug.split("/", 1)[0])
+    defaults: Mapping[str, Any] = {}  # arguments that the caller cannot set: dtype, max_sequence_length…
 
 
-class Adapter(Record, frozen=True, kw_only=True):
+class Adapter(Named, frozen=True, kw_only=True):
     """A LoRA that the marketplace lists; callers name it by slug in `loras[].path`."""
 
-    slug: Slug
     manifest: AdapterManifest
     name: str | None = None
     description: str | None = None
     licence: str | None = None
     version: int = 1
 
-    @property
-    def owner(self) -> OrganizationName:
-        return OrganizationName(self.slug.split("/", 1)[0])
 
-
-class AdapterEntry(Record, frozen=True, kw_only=True):
+class AdapterEntry(Named, frozen=True, kw_only=True):
     """What a catalogue file says of an adapter. It can be called once its bytes are pinned in a manifest."""
 
-    slug: Slug
     base: Slug
     source: Source
     weight_name: str | None = None  # which file of the source, where it holds several
@@ -275,10 +272,6 @@ class AdapterEntry(Record, frozen=True, kw_only=True):
     description: str | None = None
     licence: str | None = None
     provenance: str | None = None
-
-    @property
-    def owner(self) -> OrganizationName:
-        return OrganizationName(self.slug.split("/", 1)[0])
 
 
 class Organization(Record, frozen=True, kw_only=True):
@@ -302,8 +295,6 @@ class Catalog(Record, frozen=True, kw_only=True):
     organizations: tuple[Organization, ...] = ()
     models: tuple[Model, ...] = ()
     variants: tuple[Variant, ...] = ()
-    contents: Mapping[
-        Slug, Manifest
-    ] = {}  # what each variant's newest version is made of, where that is known
+    contents: Mapping[Slug, Manifest] = {}  # of each variant's newest version, where that is known
     adapters: tuple[AdapterEntry, ...] = ()
     adapter_contents: Mapping[Slug, AdapterManifest] = {}

@@ -93,6 +93,21 @@ def router(dashboard: Callable[[], Dashboard]) -> Router:
     async def show_launches(request: AnyRequest) -> Response[Any]:
         return await _show(dashboard(), request, "launches", lambda visit: _launches(dashboard(), visit))
 
+    handlers = [
+        show_overview,
+        show_models,
+        show_model,
+        show_customers,
+        show_launches,
+        *_live_routes(dashboard),
+    ]
+    static = static_files("/dashboard/static", HERE / "static")
+    return Router("/", route_handlers=[*handlers, static], middleware=[compressed()])
+
+
+def _live_routes(dashboard: Callable[[], Dashboard]) -> list[Any]:
+    """What the process knows of now: the fleet, one request."""
+
     @get("/dashboard/fleet", include_in_schema=False)
     async def show_fleet(request: AnyRequest) -> Response[Any]:
         state = dashboard().observatory.fleet
@@ -111,11 +126,7 @@ def router(dashboard: Callable[[], Dashboard]) -> Router:
             dashboard(), request, "request", lambda visit: _request(dashboard(), visit, request_id)
         )
 
-    handlers = [
-        show_overview, show_models, show_model, show_customers, show_launches, show_fleet, follow_fleet, show_request,
-    ]  # fmt: skip
-    static = static_files("/dashboard/static", HERE / "static")
-    return Router("/", route_handlers=[*handlers, static], middleware=[compressed()])
+    return [show_fleet, follow_fleet, show_request]
 
 
 async def _models(dashboard: Dashboard, visit: Visit) -> Page:
