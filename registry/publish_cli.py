@@ -15,49 +15,23 @@ import click
 from rich import progress
 from rich.console import Console
 
-from registry import publish_keeping, publish_openings
+from registry import account, publish_keeping, publish_openings
 from registry.folders import PUBLISHED_SUFFIXES
 from registry.publish_client import Client
 from registry.publish_options import NAME, of_adapters
 
 POLL_SECONDS = 0.5
 SHOWN = 8  # of the files that are not sent
+LAB_KEY = "lab_key"
 
 
 @click.group()
-@click.option("--url", envvar="MARQUEE_URL", show_envvar=True, help="The gateway's address.")
-@click.option("--key", envvar="MARQUEE_KEY", show_envvar=True, help="A key with the scope models:publish.")
-@click.option(
-    "--home",
-    type=click.Path(path_type=Path),
-    envvar="MARQUEE_HOME",
-    default=Path(".marquee"),
-    show_default=True,
-    help="Whose address and lab key, where the others are not given.",
-)
+@account.options("models:publish", LAB_KEY)
 @click.pass_context
 def publish(context: click.Context, url: str | None, key: str | None, home: Path) -> None:
     """Publish models: upload, validate, schedule, release, split, roll back, retire."""
-    context.obj = context.with_resource(Client(lambda: _account(url, key, home)))
-
-
-def _account(url: str | None, key: str | None, home: Path) -> tuple[str, str]:
-    if url is not None and key is not None:
-        return url, key
-    try:
-        ready = json.loads((home / "ready.json").read_text())
-        return url or str(ready["url"]), key or str(ready["lab_key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        given = (
-            "MARQUEE_KEY or --key"
-            if url
-            else "MARQUEE_URL or --url"
-            if key
-            else "MARQUEE_URL and MARQUEE_KEY"
-        )
-        raise click.ClickException(
-            f"whose catalogue? No server runs in {home} (--home): set {given}"
-        ) from None
+    whose = "whose catalogue?"
+    context.obj = context.with_resource(Client(lambda: account.find(url, key, home, LAB_KEY, whose)))
 
 
 @publish.command()

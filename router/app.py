@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar
 
-from registry import adapter_listing, api, edge, hub, listing, postgres, rollups, store, tracing
+from registry import adapter_listing, api, edge, hub, listing, postgres, rollups, spending, store, tracing
 from registry.catalog import Caller
 from registry.dashboard import pages as dashboard_pages
 from registry.dashboard.live import FleetState
@@ -21,7 +21,7 @@ from registry.database import Database
 from registry.reading import Place
 from registry.settings import Settings
 from registry.web import company, opening, signin
-from router import background, downloads, fates, health, links, telemetry
+from router import background, downloads, fates, health, links, logbook, telemetry
 from router.board import Board
 from router.browsing import Browser
 from router.clients import fal, fal_shapes, huggingface, openai, replicate, uploads
@@ -41,6 +41,7 @@ from router.repeats import Repeats
 from router.signatures import Signer
 from router.snapshot import Catalogue
 from router.storefront import pages
+from router.storefront.gallery import Gallery
 from router.webhooks import Deliverer
 
 
@@ -53,6 +54,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     dashboard: dashboard_pages.Dashboard
     office: api.Office
     browser: Browser
+    logbook: logbook.Logbook
     seat: links.Seat
     dispatcher: Dispatcher
 
@@ -100,6 +102,7 @@ def _handlers(gateway: Callable[[], Gateway], fleet: Callable[[], FleetState | N
         openai.router(lambda: gateway().house),
         huggingface.router(lambda: gateway().house),
         fates.router(lambda: gateway().house),
+        logbook.router(lambda: gateway().logbook),
         downloads.router(lambda: gateway().house),
         uploads.router(lambda: gateway().house),
         links.router(lambda: gateway().seat),
@@ -109,6 +112,7 @@ def _handlers(gateway: Callable[[], Gateway], fleet: Callable[[], FleetState | N
         dashboard_pages.router(lambda: gateway().dashboard),
         telemetry.router(lambda: gateway().house, fleet),
         api.router(lambda: gateway().office),
+        spending.route(lambda: gateway().office),
         listing.router(lambda: gateway().browser),
         adapter_listing.router(lambda: gateway().browser),
         health.route(gateway),
@@ -194,7 +198,8 @@ async def _open(
             private_webhooks=settings.allow_private_webhooks,
             public_url=settings.public_url,
         )
-        front = _front(settings, db, catalogue, core)
+        book = logbook.Logbook(db=db, catalogue=catalogue)
+        front = _front(settings, book, core)
         dashboard = dashboard_pages.Dashboard(
             db=db,
             door=front.door,
@@ -211,6 +216,7 @@ async def _open(
                 dashboard=dashboard,
                 office=office,
                 browser=Browser(catalogue, settings.address),
+                logbook=book,
                 seat=links.Seat(catalogue=catalogue, hub=lambda: dispatcher.hub),
                 dispatcher=dispatcher,
             )
@@ -254,7 +260,9 @@ async def _at_work(ground: Ground, house: House, dashboard: dashboard_pages.Dash
         yield
 
 
-def _front(settings: Settings, db: Database, catalogue: Catalogue, core: Core) -> pages.Front:
+def _front(settings: Settings, book: logbook.Logbook, core: Core) -> pages.Front:
+    catalogue = book.catalogue
+
     async def verify(token: str) -> Caller | None:
         with contextlib.suppress(UnauthorizedError):
             return catalogue.now.caller(token, None)
@@ -264,7 +272,14 @@ def _front(settings: Settings, db: Database, catalogue: Catalogue, core: Core) -
         return catalogue.now.caller_of(key_id)
 
     async def knows(organization: str) -> bool:
-        return await store.has_organization(db, organization)
+        return await store.has_organization(book.db, organization)
 
     door = opening.door(settings, verify=verify, find=find, knows=knows)
-    return pages.Front(door=door, catalogue=catalogue, calls=core, public_url=settings.public_url)
+    return pages.Front(
+        door=door,
+        catalogue=catalogue,
+        calls=core,
+        gallery=Gallery(catalogue),
+        cost=book.cost,
+        public_url=settings.public_url,
+    )

@@ -13,6 +13,8 @@ COMMANDS = {
     "key": "registry.cli:key",
     "inspect": "registry.cli:inspect",
     "publish": "registry.publish_cli:publish",
+    "requests": "registry.account_cli:requests",
+    "usage": "registry.account_cli:usage",
     "demo-data": "registry.usage_cli:demo_data",
     "top": "router.top:top",
     "host": "loaders.cli:host",

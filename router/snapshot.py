@@ -64,6 +64,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that a request is resolved against."""
 
     variants: Mapping[Slug, Variant] = {}
+    names: spelling.Names[Slug] = spelling.Names(())  # of the variants
     releases: Mapping[Slug, tuple[Release, ...]] = {}
     versions: Mapping[tuple[Slug, int], Version] = {}
     digests: Mapping[tuple[Slug, int], Digest] = {}  # of the versions
@@ -109,7 +110,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def unknown(self, slug: str, caller: Caller | None, now: datetime) -> UnknownSlugError:
         """With the name that was probably meant, where the caller may know it."""
-        near = (name for name in spelling.near(slug, self.variants) if self.visible(name, caller, now))
+        near = (name for name in self.names.near(slug) if self.visible(name, caller, now))
         return UnknownSlugError(slug, next(near, None))
 
     def visible(self, slug: str, caller: Caller | None, now: datetime) -> bool:
@@ -192,6 +193,7 @@ def build(
     variants = {variant.slug: variant for variant in rows.variants}
     digests = {(version.variant, version.number): version.digest for version in rows.versions}
     return Snapshot(
+        names=spelling.Names(variants),
         variants=variants,
         releases=store.by_slug(rows.releases),
         versions={(version.variant, version.number): version for version in rows.versions},

@@ -66,6 +66,7 @@ requests = Table(
         "start_deadline",
         postgresql_where=text("state = 'queued' AND start_deadline IS NOT NULL"),
     ),
+    Index("requests_organization_id_idx", "organization", "id", postgresql_include=["slug", "state"]),
     postgresql_partition_by="RANGE (id)",
 )
 

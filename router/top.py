@@ -1,8 +1,6 @@
 """`marquee top`: the fleet in a terminal, refreshed until Ctrl-C; and the address it reads, `GET /v1/fleet`. Process edge."""
 
 import contextlib
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +14,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from registry import account
 from registry.dashboard.live import FleetState, HostState
-from registry.settings import Settings
 from router.errors import RouterError
 
 GIB = 1 << 30
 PARTS_SHOWN = 12
+OPERATOR_KEY = "operator_key"
 
 
 class TopError(RouterError):
@@ -29,19 +28,12 @@ class TopError(RouterError):
 
 
 @click.command()
-@click.option(
-    "--home", type=click.Path(path_type=Path), help="Whose gateway and operator key (default .marquee)."
-)
-@click.option("--url", help="The gateway's address; default: the home's own.")
-@click.option(
-    "--key", envvar="MQ_OPERATOR_KEY", show_envvar=True, help="An operator key; default: the home's own."
-)
 @click.option("--every", default=2.0, show_default=True, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Look once and end.")
-def top(home: Path | None, url: str | None, key: str | None, every: float, once: bool) -> None:  # noqa: FBT001  click passes flags so
+@account.options("operate", OPERATOR_KEY)
+def top(url: str | None, key: str | None, home: Path, every: float, once: bool) -> None:  # noqa: FBT001  click passes flags so
     """Hosts, queue, warm models and rates, live."""
-    kept = {} if url and key else _ready(Settings.from_environment(os.environ, home=home).home)
-    look = _looker(url or kept["url"], key or kept["operator_key"])
+    look = _looker(*account.find(url, key, home, OPERATOR_KEY, "whose fleet?"))
     if once:
         Console().print(screen(look(), None, 0.0))
         return
@@ -59,13 +51,6 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     fleet: FleetState
     ended: Mapping[str, float] = {}
-
-
-def _ready(home: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads((home / "ready.json").read_text()))
-    except (OSError, ValueError) as error:
-        raise TopError(f"no running gateway in {home}: give --url and --key, or --home") from error
 
 
 def _looker(url: str, key: str) -> Callable[[], Seen]:

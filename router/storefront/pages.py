@@ -5,7 +5,7 @@ same core calls as every other door.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,8 @@ from registry.web.signin import Door
 from router.clients import fal_shapes
 from router.errors import ForbiddenError, RouterError
 from router.requests import RequestId, Status
-from router.storefront import art, browse, forms, snippets
+from router.storefront import art, forms, snippets
+from router.storefront.gallery import Gallery
 from router.storefront.progress import progress
 
 HERE = Path(__file__).parent
@@ -32,7 +33,6 @@ AnyRequest = Request[Any, Any, Any]
 class Catalogue(Protocol):
     """What the storefront asks of the catalogue snapshot; launch windows are its business."""
 
-    def variants(self, caller: Caller | None) -> Sequence[Variant]: ...
     def variant(self, caller: Caller | None, slug: Slug) -> Variant | None: ...
     def adapters(self, caller: Caller | None, variant: Variant) -> Sequence[Adapter]: ...
     def runs_here(self, variant: Variant) -> bool: ...
@@ -47,12 +47,22 @@ class Calls(Protocol):
     def watch(self, caller: Caller, request_id: str, /) -> AsyncIterator[Status]: ...
 
 
+Costs = Callable[[str], Awaitable[str | None]]
+
+
+async def no_costs(_: str) -> str | None:
+    """Where there is no ledger to ask."""
+    return None
+
+
 class Front(msgspec.Struct, frozen=True, kw_only=True):
     """All that the storefront's pages need; made once per process by its composition root."""
 
     door: Door
     catalogue: Catalogue
     calls: Calls
+    gallery: Gallery
+    cost: Costs = no_costs  # of a request that has ended, in words
     public_url: str | None = None  # where callers reach the gateway; None means where the page was opened
     pages: Pages = msgspec.field(default_factory=lambda: Pages(HERE))
     examples: frozenset[str] = msgspec.field(
@@ -107,8 +117,8 @@ def router(front: Callable[[], Front]) -> Router:
         visitor = await front().door.visitor(request)
         if visitor.caller is None:
             raise NotFoundException("Sign in to see this run.")
-        caller = _runner(visitor.caller)
-        return ServerSentEvent(_events(front().calls.watch(caller, RequestId(request_id))))
+        statuses = front().calls.watch(_runner(visitor.caller), RequestId(request_id))
+        return ServerSentEvent(_events(statuses, front().cost))
 
     @post("/page/requests/{request_id:str}/cancel", status_code=202, include_in_schema=False)
     async def cancel(request: AnyRequest, request_id: FromPath[str]) -> None:
@@ -130,13 +140,13 @@ def _runner(caller: Caller) -> Caller:
 
 async def _gallery(front: Front, request: AnyRequest, query: str, task: str, page: int) -> Response[str]:
     visitor = await front.door.visitor(request)
-    variants = front.catalogue.variants(visitor.caller)
+    shelf, everything = await front.gallery.shelf(visitor.caller, query, task, page)
     return front.pages.answer(
         "gallery.html",
         cookies=front.door.cookies(visitor),
         visitor=visitor,
-        shelf=browse.shelf(variants, query=query, task=task, number=page),
-        everything=len(variants),
+        shelf=shelf,
+        everything=everything,
         query=query,
         task=task,
         picture=front.picture,
@@ -169,7 +179,7 @@ async def _playground(front: Front, request: AnyRequest, slug: Slug) -> Response
     )
 
 
-async def _events(statuses: AsyncIterator[Status]) -> AsyncIterator[ServerSentEventMessage]:
+async def _events(statuses: AsyncIterator[Status], cost: Costs) -> AsyncIterator[ServerSentEventMessage]:
     """One event per status, a comment when nothing happens for a while; ends with the request."""
     source = statuses.__aiter__()
     upcoming = asyncio.ensure_future(anext(source, None))
@@ -182,7 +192,8 @@ async def _events(statuses: AsyncIterator[Status]) -> AsyncIterator[ServerSentEv
             status = upcoming.result()
             if status is None:
                 break
-            yield ServerSentEventMessage(data=msgspec.json.encode(progress(status)).decode())
+            told = progress(status, await cost(status.request.id) if status.state.is_final else None)
+            yield ServerSentEventMessage(data=msgspec.json.encode(told).decode())
             upcoming = asyncio.ensure_future(anext(source, None))
     finally:
         upcoming.cancel()

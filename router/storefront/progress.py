@@ -31,9 +31,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     answer: Mapping[str, Any] | None = None  # a partner's own shape, with our addresses in it
     timings: Mapping[str, float] = {}
     location: tuple[str, ...] = ()
+    cost: str | None = None  # once it has ended and has a price, like `0.02 USD`
 
 
-def progress(status: Status) -> Progress:
+def progress(status: Status, cost: str | None = None) -> Progress:
     outcome = status.outcome
     return Progress(
         id=status.request.id,
@@ -45,6 +46,7 @@ def progress(status: Status) -> Progress:
         answer=_answer(outcome) if outcome else None,
         timings=_timings(outcome) if outcome else {},
         location=outcome.failure.location if outcome and outcome.failure else (),
+        cost=cost,
     )
 
 

@@ -29,6 +29,7 @@ from registry.web import signin
 from registry.web.signin import Door
 from router.requests import Outcome, Request, RequestId, State, Status, StoredFile
 from router.storefront import pages
+from router.storefront.gallery import Gallery
 
 KEY = "mq_abcdefgh_0123456789abcdefghijklmnopqrstuv"
 CALLER = Caller(organization=OrganizationName("atelier"), key_id="abcdefgh", scopes=frozenset({"run"}))
@@ -124,6 +125,11 @@ def adapter(slug: str, name: str, words: tuple[str, ...]) -> Adapter:
 
 
 class FakeCatalogue:
+    now = None
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC)
+
     def __init__(self) -> None:
         self._variants = {variant.slug: variant for variant in variants()}
 
@@ -150,6 +156,9 @@ class FakeCatalogue:
 
 class FakeCalls:
     """Draws the colour that the prompt names, outlined or striped where a LoRA says so."""
+
+    async def cost(self, request_id: str) -> str | None:
+        return "0.002 USD" if request_id in self.requests else None
 
     def __init__(self) -> None:
         self.requests: dict[str, Request] = {}
@@ -216,7 +225,10 @@ def create_app(*, loopback: bool = True) -> Litestar:
 
     door = Door(secret=bytes(32), verify=verify, find=find, playground_key=KEY, loopback=loopback)
     calls = FakeCalls()
-    front = pages.Front(door=door, catalogue=FakeCatalogue(), calls=calls)
+    catalogue = FakeCatalogue()
+    front = pages.Front(
+        door=door, catalogue=catalogue, calls=calls, gallery=Gallery(catalogue), cost=calls.cost
+    )
 
     @get("/files/{file_id:str}")
     async def file(file_id: FromPath[str]) -> Response[bytes]:

@@ -71,6 +71,7 @@ def test_a_run_draws_a_picture_and_a_lora_changes_it(visit: Visits) -> None:
     plain = run(page, "a red circle on white")
     expect(page.locator("#status")).to_have_text("Done.")
     expect(page.locator("#t-seed")).to_have_text("7")
+    expect(page.locator("#t-cost")).to_have_text("0.002 USD")
     page.get_by_label("Outline").first.check()
     outlined = run(page, "a red circle on white")
     assert plain != outlined

@@ -1,10 +1,11 @@
 import ast
+from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from registry.catalog import Slug, Variant
-from router.storefront import art, browse, snippets
+from registry.catalog import Caller, OrganizationName, Slug, Variant
+from router.storefront import art, browse, gallery, snippets
 
 
 def variant(
@@ -28,23 +29,73 @@ def slugs(found: browse.Shelf) -> list[str]:
 
 
 def test_names_come_before_tags_before_descriptions() -> None:
-    assert slugs(browse.shelf(SHELF, query="Dragon")) == ["lab/dragon", "lab/beta", "lab/alpha"]
+    assert slugs(browse.Index(SHELF).shelf(query="Dragon")) == ["lab/dragon", "lab/beta", "lab/alpha"]
 
 
 def test_every_word_must_be_found() -> None:
-    assert slugs(browse.shelf(SHELF, query="dragon video")) == ["lab/dragon"]
-    assert slugs(browse.shelf(SHELF, query="dragon unicorn")) == []
+    assert slugs(browse.Index(SHELF).shelf(query="dragon video")) == ["lab/dragon"]
+    assert slugs(browse.Index(SHELF).shelf(query="dragon unicorn")) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "meant", "found"),
+    [
+        ("dragn", "dragon", ["lab/dragon", "lab/beta", "lab/alpha"]),
+        ("dragon vidoe", "dragon video", ["lab/dragon"]),
+        ("alhpa draws", "alpha draws", ["lab/alpha"]),
+        ("xyzzy", "", []),
+        ("dragn xyzzy", "", []),
+        ("draws video", "", []),  # each is known, but of no variant both
+    ],
+)
+def test_a_slip_of_the_pen_finds_what_was_meant(query: str, meant: str, found: list[str]) -> None:
+    shelf = browse.Index(SHELF).shelf(query=query)
+    assert (shelf.meant, slugs(shelf)) == (meant, found)
+
+
+class Moved:
+    """A catalogue whose snapshot and clock a test moves; counts how often it is read."""
+
+    def __init__(self, count: int) -> None:
+        self.now: object = object()
+        self.at = datetime(2026, 11, 27, tzinfo=UTC)
+        self.read = 0
+        self._variants = [variant(f"lab/v{n}") for n in range(count)]
+
+    def clock(self) -> datetime:
+        return self.at
+
+    def variants(self, caller: Caller | None) -> list[Variant]:
+        self.read += 1
+        return self._variants if caller is None else self._variants[:1]
+
+
+async def test_a_large_gallery_is_read_again_when_it_changed_or_time_passed() -> None:
+    catalogue = Moved(gallery.LARGE)
+    shown = gallery.Gallery(catalogue)
+
+    async def look(caller: Caller | None = None) -> tuple[int, int]:
+        _, total = await shown.shelf(caller, "", "", 1)
+        return total, catalogue.read
+
+    stranger = Caller(organization=OrganizationName("stranger"), key_id="k", scopes=frozenset())
+    assert [await look(), await look()] == [(gallery.LARGE, 1), (gallery.LARGE, 1)]
+    assert [await look(stranger), await look(stranger)] == [(1, 2), (1, 3)]  # small: read at every look
+    catalogue.at += gallery.FRESH
+    assert await look() == (gallery.LARGE, 4)
+    catalogue.now = object()
+    assert await look() == (gallery.LARGE, 5)
 
 
 def test_task_counts_are_those_of_the_search() -> None:
-    found = browse.shelf(SHELF, query="dragon", task="text-to-video")
+    found = browse.Index(SHELF).shelf(query="dragon", task="text-to-video")
     assert slugs(found) == ["lab/dragon"]
     assert found.tasks == (browse.Task("text-to-image", 2), browse.Task("text-to-video", 1))
 
 
 @pytest.mark.parametrize(("asked", "given", "shown"), [(1, 1, 24), (3, 3, 2), (99, 3, 2), (-5, 1, 24)])
 def test_pages_hold_two_dozen_and_stay_in_range(asked: int, given: int, shown: int) -> None:
-    found = browse.shelf([variant(f"lab/v{n}") for n in range(50)], number=asked)
+    found = browse.Index(variant(f"lab/v{n}") for n in range(50)).shelf(number=asked)
     assert (found.number, found.pages, len(found.variants), found.total) == (given, 3, shown, 50)
 
 

@@ -58,4 +58,6 @@ def test_no_gateway_is_one_clear_line(
 ) -> None:
     monkeypatch.delenv("MARQUEE_TEST_CLUSTER", raising=False)
     assert cli.main(["top", "--home", str(tmp_path)]) == 1
-    assert "no running gateway" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"Error: whose fleet? No server runs in {tmp_path} (--home): set MARQUEE_URL and MARQUEE_KEY\n"
+    )

@@ -79,6 +79,7 @@ const finish = (view, prompt) => {
   at("timings").hidden = view.state !== "succeeded";
   at("t-seed").textContent = view.result?.seed ?? "–";
   for (const name of ["wait", "load", "run"]) at(`t-${name}`).textContent = seconds(view.timings?.[name] ?? 0);
+  at("t-cost").textContent = view.cost ?? "nothing";
   at("t-all").textContent = seconds((performance.now() - startedAt) / 1000);
 };
 
