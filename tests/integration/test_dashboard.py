@@ -80,8 +80,8 @@ async def enter(db: Database) -> AsyncIterator[Enter]:
         await client.aclose()
 
 
-async def table(client: httpx.AsyncClient, path: str, panel: str) -> list[dict[str, str]]:
-    answer = await client.get(path, params={"csv": panel, "days": "30"})
+async def table(client: httpx.AsyncClient, path: str, panel: str, days: int = 30) -> list[dict[str, str]]:
+    answer = await client.get(path, params={"csv": panel, "days": str(days)})
     assert answer.status_code == 200, answer.text
     return list(csv.DictReader(io.StringIO(answer.text)))
 
@@ -121,6 +121,43 @@ async def test_pages_say_what_the_ledger_says(
     page = (await client.get("/dashboard?days=30")).text
     total = await sql(db, f"SELECT count(*) {limit}")
     assert re.search(rf"<dt>Requests</dt>\s*<dd>{total:,}</dd>", page)
+
+
+@pytest.mark.parametrize("days", [7, 30, 90, 365])
+@pytest.mark.parametrize(
+    ("who", "scopes", "where"),
+    [
+        ("ops", ["operate"], "true"),
+        ("acme", ["models:publish"], "slug LIKE 'acme/%'"),
+        ("green", ["usage:read"], "organization = 'green'"),
+    ],
+)
+async def test_a_model_s_tables_and_the_movers_say_what_the_ledger_says(
+    db: Database, enter: Enter, who: str, scopes: list[Scope], where: str, days: int
+) -> None:
+    """Whole months come from their sums, the days at the ends from theirs."""
+    client = await enter(who, *scopes)
+    since = (TODAY - dt.timedelta(days=days - 1)).date()
+    ledger = f"FROM usage_records WHERE {where} AND finished_at >= '{since} 00:00+00'"
+
+    async def told(path: str, panel: str) -> dict[str, int]:
+        rows = await table(client, path, panel, days)
+        return {row[next(iter(row))]: int(row["requests"]) for row in rows if int(row["requests"])}
+
+    async def expected(key: str, of: str = "true") -> dict[str, int]:
+        query = f"SELECT jsonb_object_agg(key, n) FROM (SELECT {key} AS key, count(*) AS n {ledger} AND {of} GROUP BY 1) AS k"
+        return dict(await sql(db, query) or {})  # type: ignore[call-overload]
+
+    assert await told("/dashboard", "movers") == await expected("slug")
+    alpha = "slug = 'acme/alpha'"
+    path = "/dashboard/models/acme/alpha"
+    assert await told(path, "adapters") == {
+        name.removeprefix("sha256:"): n for name, n in (await expected("unnest(adapters)", alpha)).items()
+    }
+    if who == "ops":
+        assert await told(path, "callers") == await expected("organization", alpha)
+    versions = await table(client, path, "versions", days)
+    assert sum(int(row["v1"]) for row in versions) == sum((await expected("slug", alpha)).values())
 
 
 @pytest.mark.parametrize(
