@@ -19,6 +19,8 @@ from loaders.pipelines.built import Built
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Digest, Manifest, digest_of
 
+KEPT_VERSIONS = 256  # a version's layout, a few thousand tensors, takes a megabyte or two
+
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """A version that has everything but its weights."""
@@ -46,20 +48,25 @@ class Assembly:
         """Raises `ArchitectureError` and what fetching raises."""
         dtype = defaults.get("dtype")
         key = (manifest.digest, dtype)
-        if key not in self._ready:
-            built = self._architecture(manifest)
-            folder = self._assets(manifest)
-            built.pipeline(folder)
-            self._ready[key] = Ready(
-                manifest=manifest,
-                built=built,
-                assets=folder,
-                components=tuple(
-                    items.ComponentItem(component, manifest.source, built, self._store, self._device, dtype)
-                    for component in manifest.components
-                ),
-            )
-        return self._ready[key]
+        found = self._ready.pop(key, None) or self._made(manifest, dtype)
+        self._ready[key] = found  # at the end: the one used last
+        while len(self._ready) > KEPT_VERSIONS:
+            del self._ready[next(iter(self._ready))]
+        return found
+
+    def _made(self, manifest: Manifest, dtype: str | None) -> Ready:
+        built = self._architecture(manifest)
+        folder = self._assets(manifest)
+        built.pipeline(folder)
+        return Ready(
+            manifest=manifest,
+            built=built,
+            assets=folder,
+            components=tuple(
+                items.ComponentItem(component, manifest.source, built, self._store, self._device, dtype)
+                for component in manifest.components
+            ),
+        )
 
     def adapters(self, ready: Ready, manifests: Sequence[AdapterManifest]) -> tuple[items.AdapterItem, ...]:
         architecture = ready.manifest.architecture

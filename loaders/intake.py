@@ -3,7 +3,7 @@
 IO through `retrieval`. Called by the mover thread before any weight moves, so that a bad input costs no load.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from loaders.retrieval import Retrieval
 
 RATE_NAMES = ("output_sampling_rate", "sampling_rate", "sample_rate", "audio_sample_rate")
 RATE_PARTS = ("vocoder", "vae", "audio_vae")  # which parts know the sampling rate, the last stage first
+MAX_PIXELS = 4 * decoding.MAX_PIXELS  # of one field's pictures together
 STEPS = "num_inference_steps"
 FRAME_STEPS = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio")
 
@@ -74,9 +75,22 @@ def gather(values: Mapping[str, Any], retrieval: Retrieval, *, rate: int | None 
     media: dict[str, Any] = {}
     for field, addresses in _present(values).items():
         known = names.MEDIA[field]
-        found = [_decode(retrieval.get(address, field), known.kind, field, rate) for address in addresses]
+        given = (_decode(retrieval.get(address, field), known.kind, field, rate) for address in addresses)
+        found = list(_bounded(given, field))
         media[known.name] = found if len(found) > 1 else found[0]
     return media
+
+
+def _bounded(pictures: Iterable[Any], field: str) -> Iterator[Any]:
+    """One field's, as they come: each has its own bound, and many of them would fill a host's memory as well."""
+    left = MAX_PIXELS
+    for picture in pictures:
+        left -= picture.width * picture.height if hasattr(picture, "width") else 0
+        if left < 0:
+            raise InputError(
+                f"the pictures have more than {MAX_PIXELS // 1_000_000} megapixels together", field
+            )
+        yield picture
 
 
 def sample_rate(pipeline: Any) -> int | None:

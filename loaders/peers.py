@@ -6,6 +6,7 @@ travels between hosts. It gives out bytes by digest alone and refuses to know wh
 """
 
 import hmac
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -79,8 +80,13 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             self._head(HTTPStatus.NOT_FOUND, 0)
             return
-        with path.open("rb") as file:
-            self._send(file, path.stat().st_size)
+        try:
+            file = path.open("rb")
+        except OSError:  # evicted since
+            self._head(HTTPStatus.NOT_FOUND, 0)
+            return
+        with file:
+            self._send(file, os.fstat(file.fileno()).st_size)
 
     def _send(self, file: BufferedReader, size_bytes: int) -> None:
         start, stop, status = 0, size_bytes, HTTPStatus.OK

@@ -21,6 +21,7 @@ from registry.catalog import Manifest
 if TYPE_CHECKING:
     import torch
 
+KEPT_PIPELINES = 16  # tokenizers are tens of megabytes, and nearly each variant has assets of its own
 OnStep = Callable[[int, int], None]  # (step that was finished, steps); raises to stop the run
 
 
@@ -45,9 +46,11 @@ class Built:
         """
         kind = kind or self.pipeline_class
         key = (folder, kind.__name__)
-        if key not in self._pipelines:
-            self._pipelines[key] = self._assemble(kind, folder)
-        return self._pipelines[key]
+        found = self._pipelines.pop(key, None) or self._assemble(kind, folder)
+        self._pipelines[key] = found  # at the end: the one used last
+        while len(self._pipelines) > KEPT_PIPELINES:
+            del self._pipelines[next(iter(self._pipelines))]
+        return found
 
     def _assemble(self, kind: Any, folder: Path) -> Any:
         from diffusers.utils import logging

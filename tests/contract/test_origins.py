@@ -174,3 +174,14 @@ def test_a_peer_with_wrong_bytes_is_not_believed(
     assert store.ensure(FILE, source).read_bytes() == WEIGHTS
     store.close()
     liar.close()
+
+
+def test_a_blob_that_was_evicted_at_that_moment_is_not_there(tmp_path: Path) -> None:
+    server = BlobServer(lambda _: tmp_path / "gone", "mq_key")
+    token = fetch.peer_token("mq_key")  # asked as a router is, but with a peer's token
+    remote = fetch.Remote(router_url=f"http://127.0.0.1:{server.port}", host_key=token)
+    store = Store(tmp_path / "home", remote=remote, terms=TERMS)
+    with pytest.raises(errors.WeightsMissingError):
+        store.ensure(FILE, Source(kind="upload", location="1"))
+    store.close()
+    server.close()

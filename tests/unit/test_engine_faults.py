@@ -10,15 +10,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from loaders import assembly, host, protocol
+from loaders import assembly, decoding, host, intake, protocol
 from loaders.device import Device
 from loaders.engine import Engine
-from loaders.errors import HostError
+from loaders.errors import HostError, InputError
+from loaders.pipelines import built
+from loaders.retrieval import Retrieval
 from loaders.store import Store
 from registry import folders
 from registry.catalog import FileRef, Manifest
 from registry.settings import Settings
 from tests import architectures
+from tests.architectures.calls import picture_uri
 from tests.bench import Bench
 
 
@@ -246,3 +249,31 @@ def test_a_description_that_finds_no_room_on_disk_is_believed_all_the_same(
         bench.engine.describe(protocol.DescribeVersion(digest=model.digest, manifest=model))
     assert bench.engine.known() == (model.digest,)
     assert len(bench.run(model).outputs) == 1
+
+
+def test_versions_and_their_tokenizers_are_kept_while_they_are_used(
+    tmp_path: Path, model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No budget counts them, and a host serves more variants than it has memory for tokenizers."""
+    monkeypatch.setattr(built, "KEPT_PIPELINES", 1)
+    monkeypatch.setattr(assembly, "KEPT_VERSIONS", 1)
+    one = assembly.Assembly(tmp_path, Store(tmp_path), Device("cpu"))
+    (Path(model.source.location) / "scheduler/note.json").write_bytes(b"{}")
+    note = FileRef(path="scheduler/note.json", size_bytes=2, sha256=hashlib.sha256(b"{}").hexdigest())
+    other = msgspec.structs.replace(model, assets=(*model.assets, note))
+    first = one.ready(model, {})
+    assert one.ready(model, {}) is first
+    pipeline = first.built.pipeline(first.assets)
+    second = one.ready(other, {})
+    assert (second.built is first.built, list(one._ready)) == (True, [(other.digest, None)])
+    assert first.built.pipeline(first.assets) is not pipeline
+
+
+def test_many_pictures_of_one_request_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = picture_uri()
+    size = decoding.picture(Retrieval().get(one, "image_urls"), "image_urls").size
+    monkeypatch.setattr(intake, "MAX_PIXELS", 3 * size[0] * size[1])
+    assert len(intake.gather({"image_urls": [one] * 3}, Retrieval())["image"]) == 3
+    with pytest.raises(InputError, match="together") as raised:
+        intake.gather({"image_urls": [one] * 4}, Retrieval())
+    assert raised.value.location == ("image_urls",)
