@@ -92,7 +92,7 @@ def read_pipeline(folder: Path, source: Source | None = None, counted: Counted |
 
 def read_tree(tree: Tree, source: Source) -> Manifest:
     """The manifest of a diffusers pipeline. Raises `FolderError`, `WeightsError`."""
-    index = _json(tree, "model_index.json")
+    index = read_json(tree, "model_index.json")
     pipeline_class = index.get("_class_name")
     if not isinstance(pipeline_class, str):
         raise FolderError(tree.name, "model_index.json names no pipeline class")
@@ -197,10 +197,7 @@ def _shards(tree: Tree, paths: Collection[str], name: str) -> tuple[str | None, 
         if single in paths:
             return None, [single]
         if index in paths:
-            shards = [
-                f"{name}/{shard}"
-                for shard in dict.fromkeys(_json(tree, index).get("weight_map", {}).values())
-            ]
+            shards = [f"{name}/{shard}" for shard in shards_of(tree, index)]
             if missing := [shard for shard in shards if shard not in paths]:
                 raise FolderError(tree.name, f"{missing[0]} is missing")
             return index, shards
@@ -210,6 +207,15 @@ def _shards(tree: Tree, paths: Collection[str], name: str) -> tuple[str | None, 
     others = [path for path in paths if path.startswith(f"{name}/") and Path(path).suffix in PICKLES]
     reason = f"only {min(others)}, and pickles are not accepted" if others else "no safetensors"
     raise FolderError(tree.name, f"{name} has {reason}")
+
+
+def shards_of(tree: Tree, index: str) -> list[str]:
+    """The files that a shard index names, each once. Raises `FolderError`."""
+    named = read_json(tree, index).get("weight_map")
+    shards = list(named.values()) if isinstance(named, dict) else []
+    if not shards or not all(isinstance(shard, str) for shard in shards):
+        raise FolderError(tree.name, f"{index} names no shards")
+    return list(dict.fromkeys(shards))
 
 
 def weight_names(stem: str) -> tuple[str, str]:
@@ -225,14 +231,14 @@ def part_of(tree: Tree, component: Component) -> Part:
         name=component.name,
         library=component.library,
         class_name=component.class_name,
-        config=_json(tree, component.config.path),
+        config=read_json(tree, component.config.path),
         shapes={name: tensor.shape for index in indexes for name, tensor in index.tensors.items()},
     )
 
 
 def frame_of(tree: Tree, component: Component) -> Part:
     """A component without its weights: what an adapter is compared with."""
-    config = _json(tree, component.config.path)
+    config = read_json(tree, component.config.path)
     return Part(
         name=component.name, library=component.library, class_name=component.class_name, config=config
     )
@@ -274,9 +280,11 @@ def sha256_of(file: Path, counted: Counted | None = None) -> str:
     return digest.hexdigest()
 
 
-def _json(tree: Tree, path: str) -> dict[str, Any]:
+def read_json(tree: Tree, path: str) -> dict[str, Any]:
+    """Half of a surrogate pair is text that nobody can send on or store. Raises `FolderError`."""
     try:
         value = json.loads(tree.read(path))
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise FolderError(tree.name, f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -65,7 +65,10 @@ def _text(variant: Variant) -> str:
     ]
     words = (variant.slug, variant.name, variant.description, variant.task, *variant.tags)
     folded = "\n".join(word for word in words if word).casefold()
-    return SEPARATOR + SEPARATOR.join([folded, *marks]) + SEPARATOR
+    own = [
+        text.replace(SEPARATOR, " ") for text in (folded, *marks)
+    ]  # a lab's text makes no marks of its own
+    return SEPARATOR + SEPARATOR.join(own) + SEPARATOR
 
 
 class Shelf(Record, frozen=True, kw_only=True):

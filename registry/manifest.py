@@ -126,7 +126,7 @@ def parse(text: str, documented: Documented = _nothing) -> Catalog:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise CatalogFileError(f"not YAML: {error.problem}", line=line) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CatalogFileError(f"not YAML: {str(error).splitlines()[0]}") from error
     if data is None:
         raise CatalogFileError("it is empty; a catalogue without entries says `models: {}`")

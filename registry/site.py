@@ -6,7 +6,6 @@ once, for their digest, and kept nowhere. Addresses are the lab's choosing: `out
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -43,8 +42,8 @@ class Site:
     def paths(self) -> Sequence[str]:
         """Those of the names that a pipeline's files can have which are there."""
         if self._paths is None:
-            index = json.loads(self.read("model_index.json"))
-            names = tuple(dict.fromkeys(_candidates(index if isinstance(index, dict) else {})))
+            index = folders.read_json(self, "model_index.json")
+            names = tuple(dict.fromkeys(_candidates(index)))
             with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
                 there = threads.map(self._is_there, names)
                 found = [name for name, is_there in zip(names, there, strict=True) if is_there]
@@ -54,8 +53,7 @@ class Site:
 
     def _shards(self, index: str) -> Iterable[str]:
         folder = index.rpartition("/")[0]
-        weight_map = json.loads(self.read(index)).get("weight_map", {})
-        return {f"{folder}/{name}" for name in weight_map.values() if isinstance(name, str)}
+        return {f"{folder}/{name}" for name in folders.shards_of(self, index)}
 
     def _is_there(self, path: str) -> bool:
         with self._opened(path, 0, 1) as answer:

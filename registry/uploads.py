@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -33,6 +33,7 @@ MAX_FILES = 2000
 MAX_FILE_BYTES = 256 << 30
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PART = ".part"
+MOST_NAME_BYTES = 240  # of a file or folder; with `.part` a file system's 255
 
 
 class UploadBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,16 +66,23 @@ async def create(session: AsyncSession, caller: Caller, body: UploadBody) -> str
     paths = {file.path for file in body.files}
     if not 1 <= len(body.files) <= MAX_FILES or len(paths) < len(body.files):
         raise InvalidRequestError("files", f"from 1 to {MAX_FILES} files with different paths")
+    if inside := sorted(_folders(paths) & {name for path in paths for name in (path, path + PART)}):
+        raise InvalidRequestError("files.path", f"{inside[0]!r} would be a file and a folder")
     upload_id = secrets.token_hex(12)
     values = {"id": upload_id, "organization": caller.organization, "files": msgspec.to_builtins(body.files)}
     await session.execute(sqlalchemy.insert(tables.uploads).values(**values))
     return upload_id
 
 
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+
+
 def _check(file: FileRef) -> None:
     path = PurePosixPath(file.path)
     plain = path.as_posix() == file.path and not path.is_absolute() and ".." not in path.parts
-    if not plain or "\0" in file.path or len(file.path) > 500:
+    fits = all(len(part.encode()) <= MOST_NAME_BYTES for part in path.parts)
+    if not plain or "\0" in file.path or len(file.path) > 500 or not fits:
         raise InvalidRequestError("files.path", f"{file.path[:80]!r} is not a plain relative path")
     if path.suffix not in folders.PUBLISHED_SUFFIXES:
         known = ", ".join(sorted(folders.PUBLISHED_SUFFIXES))

@@ -10,9 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import psycopg
+import sqlalchemy
 import structlog
 
-from registry import database, partitions
+from registry import database, partitions, writes
 from registry.database import Connection, Database
 from router import repeats, results, tables
 from router.files import FileStore
@@ -55,6 +56,8 @@ class Housekeeping:
                 await connection.execute(QUERIES[query], {"first": first})
             await results.drop_before(connection, oldest)
             await repeats.forget_old(connection)
+        async with self._db.sessions.begin() as session:
+            await writes.forget_old(session)
         await asyncio.to_thread(self._files.drop_before, oldest)
         await self._loras.keep_house(self._days)
 
@@ -62,7 +65,7 @@ class Housekeeping:
         """What does not work now is tried again in an hour; no gateway fails to start over it."""
         try:
             await self.once()
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             log.warning("housekeeping failed", error=str(error).strip())
 
     async def for_ever(self) -> None:

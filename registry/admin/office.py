@@ -5,11 +5,13 @@ A scope is enough for one's own organization; `operate` does everything for ever
 """
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
+import sqlalchemy
 from litestar import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,6 +27,7 @@ AnyRequest = Request[Any, Any, Any]
 Body = TypeVar("Body", bound=Record)
 PUBLISH: Scope = "models:publish"
 READ: Scope = "models:read"
+MOST_DIGITS = 10  # of a revision
 
 
 async def _nobody_resolves() -> None:
@@ -97,9 +100,19 @@ async def body_of(request: AnyRequest, kind: type[Body]) -> Body:
 def revision_of(request: AnyRequest) -> int:
     """From `If-Match: "7"`. Raises `MissingHeaderError`."""
     given = request.headers.get("if-match", "").strip().strip('"')
-    if not given.isdigit():
+    if not (given.isascii() and given.isdigit() and len(given) < MOST_DIGITS):
         raise MissingHeaderError("an edit needs If-Match with the ETag of what it edits")
     return int(given)
+
+
+@contextlib.contextmanager
+def _storable() -> Iterator[None]:
+    """What no column can hold is the asker's fault: a zero byte in a text, a number beyond all numbers."""
+    try:
+        yield
+    except sqlalchemy.exc.DataError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise InvalidRequestError("request", f"it cannot be stored or looked up: {reason}") from error
 
 
 async def write(
@@ -113,9 +126,10 @@ async def write(
         raise MissingHeaderError("a write needs an Idempotency-Key of up to 200 characters")
     body = hashlib.sha256(await request.body()).hexdigest()
     fingerprint = digest_of([request.method, request.url.path, request.url.query, body])
-    answer = await once(
-        office.db, caller.organization, key, fingerprint, lambda session: work(session, caller)
-    )
+    with _storable():
+        answer = await once(
+            office.db, caller.organization, key, fingerprint, lambda session: work(session, caller)
+        )
     await office.known()
     return respond(answer.body, answer.status, answer.etag)
 
@@ -126,8 +140,9 @@ async def read(
     office = home()
     caller = await caller_of(office, request)
     desk.require(caller, scope)
-    async with office.db.sessions() as session:
-        answer = await work(session, caller)
+    with _storable():
+        async with office.db.sessions() as session:
+            answer = await work(session, caller)
     return respond(msgspec.to_builtins(answer.body), answer.status, answer.etag)
 
 

@@ -123,3 +123,17 @@ async def test_a_day_whose_rows_came_before_its_partition_stays_in_the_default_o
     await submitted(Queue(db, "here"), TODAY, ended=False)
     await keeper(db, tmp_path).once()
     assert (await kept(db))[2] == COMING - {f"{TODAY:%Y%m%d}"}
+
+
+async def test_answers_to_repeated_writes_are_forgotten_after_their_week(
+    db: Database, tmp_path: Path
+) -> None:
+    async with db.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO writes (organization, key, fingerprint, created_at)"
+            " VALUES ('acme', 'old', 'f', now() - interval '8 days'), ('acme', 'new', 'f', now())"
+        )
+    await keeper(db, tmp_path).once()
+    async with db.pool.connection() as connection:
+        left = await (await connection.execute("SELECT key FROM writes")).fetchall()
+    assert [row["key"] for row in left] == ["new"]

@@ -174,6 +174,15 @@ async def test_a_price_is_checked_at_every_edit(lab: Lab) -> None:
     assert (await lab.get("/variants/acme~toys")).get("price") is None
 
 
+async def test_what_no_column_holds_is_the_askers_fault(lab: Lab) -> None:
+    assert (await lab.ask("POST", "/models", {"name": "acme/nul", "description": "a\0b"})).status_code == 422
+    assert (await lab.ask("GET", "/variants/acme~toys/versions/99999999999")).status_code == 422
+    assert (await lab.ask("GET", f"/history?below={10**30}")).status_code == 422
+    for revision in ("²".encode("latin-1"), b"9" * 5000, b"-1"):
+        answer = await lab.ask("PATCH", "/models/acme~toys", {"title": "x"}, if_match=revision)  # type: ignore[arg-type]
+        assert answer.status_code == 428
+
+
 async def test_a_draft_cannot_be_released(lab: Lab, toys: Path) -> None:
     upload = await admin.send_folder(lab, toys.parent / "toys")
     await lab.post("/variants/acme~toys/versions", {"source": {"kind": "upload", "location": upload}})

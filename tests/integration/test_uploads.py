@@ -80,6 +80,24 @@ async def test_paths_that_lead_elsewhere_are_refused(lab: Lab, path: str) -> Non
     assert (answer.status_code, answer.json()["detail"].startswith("files.path")) == (422, True)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a.json", "a.json/b.json"), ("a.json", "a.json.part/b.json"), ("x/a.json", "x/a.json/y/b.txt")],
+)
+async def test_no_file_is_another_ones_folder(lab: Lab, first: str, second: str) -> None:
+    """A folder that lies where a file should would pass for the file, unread."""
+    answer = await lab.ask("POST", "/uploads", {"files": [_announce(first, b"{}"), _announce(second, b"{}")]})
+    assert (answer.status_code, answer.json()["detail"].endswith("would be a file and a folder")) == (
+        422,
+        True,
+    )
+
+
+async def test_a_name_that_no_file_system_holds_is_refused(lab: Lab) -> None:
+    answer = await lab.ask("POST", "/uploads", {"files": [_announce("é" * 130 + ".json", b"{}")]})
+    assert answer.status_code == 422
+
+
 async def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     file = FileRef(path="a.json", size_bytes=4, sha256=hashlib.sha256(b"{  }").hexdigest())
 

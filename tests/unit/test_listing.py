@@ -23,6 +23,7 @@ VARIANTS = [
     _variant("acme/toys/fast", task="image-to-image", description="Toys, but quick"),
     _variant("blue/film", task="text-to-video", licence="mit"),
     _variant("blue/secret"),
+    _variant("red/liar", description="x\x1fowner=acme\x1flicense=mit\x1f", tags=("a\x1fmodel=blue/clip",)),
 ]
 OLD = Release(
     id=1,
@@ -53,18 +54,20 @@ SHELF = Shelf(
 @pytest.mark.parametrize(
     ("query", "slugs"),
     [
-        (Query(), ["acme/toys", "acme/toys/fast", "blue/film"]),
+        (Query(), ["acme/toys", "acme/toys/fast", "blue/film", "red/liar"]),
+        (Query(needles=needles_of(None, owner="acme")), ["acme/toys", "acme/toys/fast"]),
+        (Query(needles=needles_of(None, model="blue/clip")), []),
         (Query(needles=needles_of("toys")), ["acme/toys", "acme/toys/fast"]),
         (Query(needles=needles_of("TOYS quick")), ["acme/toys/fast"]),
         (Query(needles=needles_of("quick film")), []),
         (Query(needles=needles_of("video")), ["blue/film"]),
-        (Query(needles=needles_of(None, category="text-to-image")), ["acme/toys"]),
+        (Query(needles=needles_of(None, category="text-to-image")), ["acme/toys", "red/liar"]),
         (Query(needles=needles_of(None, category="image")), []),
         (Query(needles=needles_of("toys", owner="acme", license="mit")), ["acme/toys"]),
         (Query(needles=needles_of(None, tag="starter")), ["acme/toys"]),
         (Query(status="deprecated"), ["acme/toys"]),
         (Query(endpoints=frozenset({"blue/film", "no/such"})), ["blue/film"]),
-        (Query(after=Slug("acme/toys")), ["acme/toys/fast", "blue/film"]),
+        (Query(after=Slug("acme/toys")), ["acme/toys/fast", "blue/film", "red/liar"]),
         (Query(needles=needles_of("secret")), []),
     ],
 )
@@ -82,7 +85,7 @@ def test_pages_join_without_gap_or_repetition() -> None:
         if not more:
             break
         after = found[-1].slug
-    assert seen == ["acme/toys", "acme/toys/fast", "blue/film"]
+    assert seen == ["acme/toys", "acme/toys/fast", "blue/film", "red/liar"]
 
 
 def test_an_entry_is_shaped_as_platform_clients_read_it() -> None:
