@@ -92,13 +92,12 @@ class _Crew:
         """The digest of the whole blob. Raises what made the first thread give up."""
         for segment in segments:
             self._todo.put(segment)
-        threads = [
-            threading.Thread(target=self._work, name="download", daemon=True)
-            for _ in range(min(self._terms.connections, len(segments)))
-        ]
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
         try:
+            for _ in range(min(self._terms.connections, len(segments))):
+                thread = threading.Thread(target=self._work, name="download", daemon=True)
+                thread.start()  # may fail where threads are counted; the others write to a file that is closed then
+                threads.append(thread)
             digest = self._partial.digest(carry_on=lambda: not self._stop.is_set())
         finally:
             self._stop.set()

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     import torch
 
 LIBRARIES = frozenset({"diffusers", "transformers"})  # a repository's own code is never run
+OWN_KERNELS = (
+    None,
+    "eager",
+    "sdpa",
+    "flex_attention",
+    "batched_mm",
+    "grouped_mm",
+)  # that come with the libraries
 PREFIXES = (
     "text_model.",
     "model.",
@@ -78,6 +86,7 @@ def build(component: Component, config: Mapping[str, Any], device: "torch.device
         raise ArchitectureError(
             f"{component.name} is quantized by {method}; ordinary, 8-bit float and GGUF weights are loaded"
         )
+    _refuse_kernels(component, config)
     try:
         with _without_weights():
             if _is_of_diffusers(kind):
@@ -94,6 +103,19 @@ def build(component: Component, config: Mapping[str, Any], device: "torch.device
     slots = Slots(module, device)
     slots.shapes = shapes
     return slots
+
+
+def _refuse_kernels(component: Component, config: Mapping[str, Any]) -> None:
+    """Transformers would fetch code that a config names from the Hub, and run it."""
+    for name, value in config.items():
+        if name.endswith("_implementation"):
+            chosen = tuple(value.values()) if isinstance(value, Mapping) else (value,)
+            if unknown := [one for one in chosen if one not in OWN_KERNELS]:
+                raise ArchitectureError(
+                    f"{component.name} asks for kernels of others: {name} is {unknown[0]!r}"
+                )
+        elif isinstance(value, Mapping):
+            _refuse_kernels(component, value)
 
 
 def class_of(library: str, class_name: str) -> Any:

@@ -169,6 +169,25 @@ def test_settings_that_are_none_are_refused_by_name(whole: Question, settings: s
     assert verdicts == [Verdict().error, "AdapterFormatError"]
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_attn_implementation": "stranger/kernel"},
+        {"attn_implementation": {"": "stranger/kernel"}},
+        {"experts_implementation": "stranger/kernel@main:function"},
+        {"text_config": {"attn_implementation": "flash_attention_2"}},
+    ],
+)
+def test_kernels_that_a_config_would_have_fetched_from_the_hub_are_refused(
+    whole: Question, config: Mapping[str, Any]
+) -> None:
+    """Transformers downloads and runs them, where the package `kernels` is installed."""
+    role = next(part.name for part in whole.parts if part.library == "transformers")
+    named = _changed(whole, role, config={**_part(whole, role).config, **config})
+    verdict = examiner.examine(named)
+    assert (verdict.error, "kernels of others" in (verdict.message or "")) == ("ArchitectureError", True)
+
+
 async def test_its_own_process_answers_and_dies_alone(
     whole: Question, monkeypatch: pytest.MonkeyPatch
 ) -> None:

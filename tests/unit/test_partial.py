@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +78,21 @@ def test_an_origin_that_gives_a_byte_now_and_then_is_given_up(partial: Partial) 
     terms = msgspec.structs.replace(TERMS, slack_seconds=0.1)
     with pytest.raises(SourceDownError, match="a peer sent"):
         download.fill(partial, [Trickle()], FILE, terms, Pace())
+
+
+def test_no_thread_writes_on_when_another_could_not_be_started(
+    partial: Partial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container with few threads: the file would be closed under it, and its number given to another."""
+    real, started = threading.Thread.start, list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"):
+        download.fill(partial, [Trickle()], FILE, TERMS, Pace())
+    assert [thread.is_alive() for thread in started] == [False]
