@@ -207,6 +207,7 @@ async def _open(
             stopping=core.stopping,
         )
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(loras.close)
             stack.push_async_callback(office.close)
             await stack.enter_async_context(_at_work(ground, house, dashboard))
             yield Gateway(

@@ -11,12 +11,15 @@ import hashlib
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -37,6 +40,10 @@ REFUSED_SECONDS = (
 )
 FETCH_SECONDS = 120.0
 MOST_OWN = 8  # of one call
+AT_ONCE, AT_ONE_ORGANIZATION = (
+    16,
+    3,
+)  # fetched at a time, in threads of their own: strangers' servers may drip
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 SUFFIX = ".safetensors"
 CHUNK_BYTES = 1 << 20
@@ -63,6 +70,9 @@ class Loras:
         self._base_place = place  # the base's own configs may well lie where only the operator may read
         self._fetching: dict[Wish, asyncio.Task[AdapterManifest]] = {}
         self._refused: dict[Wish, tuple[float, str]] = {}
+        self._threads = ThreadPoolExecutor(AT_ONCE, "lora")
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._closed = threading.Event()
 
     async def find(
         self, caller: Caller, wanted: Iterable[Mapping[str, Any]], version: Version, lot: float
@@ -126,8 +136,12 @@ class Loras:
         return await asyncio.shield(task)
 
     async def _fetch(self, wish: Wish, version: Version) -> AdapterManifest:
+        turn = self._turns.get(wish.organization) or asyncio.Semaphore(AT_ONE_ORGANIZATION)
+        self._turns[wish.organization] = turn
         try:
-            file = await asyncio.to_thread(self._download, wish)
+            async with turn:
+                loop = asyncio.get_running_loop()
+                file = await loop.run_in_executor(self._threads, self._download, wish)
             question = await asyncio.to_thread(self._question, file, version)
             verdict = await self._place.examine(question)
             if verdict.error is not None:
@@ -204,6 +218,10 @@ class Loras:
             return self._files.find(file_id) if folder == "/files" else None
         return None
 
+    def close(self) -> None:
+        """What is being fetched is not waited for."""
+        self._closed.set()
+
     def _write(self, part: Path, chunks: Iterator[bytes]) -> str:
         deadline = time.monotonic() + FETCH_SECONDS
         digest, size = hashlib.sha256(), 0
@@ -213,6 +231,8 @@ class Loras:
                     weights.header_length(chunk[: weights.SNIFF_BYTES])
                 size += len(chunk)
                 self._check_size(size)
+                if self._closed.is_set():
+                    raise AddressError("the gateway stops")
                 if time.monotonic() > deadline:
                     raise AddressError(f"the file did not arrive within {FETCH_SECONDS:.0f} seconds")
                 digest.update(chunk)

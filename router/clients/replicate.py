@@ -27,6 +27,7 @@ from router.errors import (
 
 PREFIX = "/replicate/v1"
 LONGEST_HOLD_SECONDS = 60.0
+FORM_BYTES = 64 << 10  # of a form beside its file
 PREFER_WAIT = re.compile(r"\bwait(?:=(\d+))?")
 
 
@@ -90,7 +91,7 @@ def _models_and_files(home: Home) -> list[Any]:
         name = home().caller(request).organization
         return {"type": "organization", "username": name, "name": name, "github_url": None}
 
-    @post("/files", status_code=201, request_max_body_size=None)
+    @post("/files", status_code=201, request_max_body_size=uploads.LIMIT_BYTES + FORM_BYTES)
     async def upload(request: AnyRequest) -> dict[str, Any]:
         return await _upload(home(), request)
 
