@@ -60,9 +60,10 @@ def submit(state: State, work: Work, now: float) -> None:
 
 
 def cancel(state: State, request_id: RequestId) -> None:
-    """A request no longer waits."""
+    """A request no longer waits. Behind the pool nothing was booked for it yet."""
+    is_booked = request_id in state.waiting.row_of
     entry = state.waiting.remove(request_id)
-    if entry is not None:
+    if entry is not None and is_booked:
         state.fairness.correct(entry.work.organization, entry.run_seconds, 0.0)
 
 

@@ -125,14 +125,12 @@ class Reuse:
 
     def leave(self, request_id: RequestId) -> None:
         """Its end is committed: the next with the same key finds its result, or runs."""
-        following = self._flights.leave(request_id)
-        if following is None:
-            return
-        entry = self._term.waiting.get(following)
-        if entry is None or entry.request.result_key is None:
-            self.leave(following)
-        else:
-            self._term.spawn(self._consult(following, entry.request.result_key))
+        while (following := self._flights.leave(request_id)) is not None:
+            entry = self._term.waiting.get(following)
+            if entry is not None and entry.request.result_key is not None:
+                self._term.spawn(self._consult(following, entry.request.result_key))
+                return
+            request_id = following
 
     async def _consult(self, request_id: RequestId, key: Digest) -> None:
         stored = await self._term.queue.stored_result(key)

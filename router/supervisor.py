@@ -80,7 +80,10 @@ class Child:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             self.restarts += 1
-            await self.start()
+            try:
+                await self.start()
+            except OSError as error:  # a full disk, say: it may pass, and nobody else would start it again
+                print(f"marquee: the {self.name} cannot be started: {error}", file=sys.stderr)  # noqa: T201
 
     async def stop(self, *, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL to the whole session when the grace is over."""

@@ -147,10 +147,14 @@ async def running_postgres(settings: Settings) -> AsyncIterator[str]:
 async def watch_postgres(home: Path) -> None:
     while True:
         await asyncio.sleep(WATCH_POSTGRES_SECONDS)
-        if postgres.pid(home) is None:
-            say("Postgres is gone; starting it again")
+        if postgres.pid(home) is not None:
+            continue
+        say("Postgres is gone; starting it again")
+        try:
             await asyncio.to_thread(postgres.ensure, home)
             write_ready(home, lambda ready: ready["pids"].update(postgres=postgres.pid(home)))
+        except Exception as error:  # noqa: BLE001  whatever it is may pass, and nobody else would start it again
+            say(f"Postgres does not start: {error}")
 
 
 @contextlib.asynccontextmanager

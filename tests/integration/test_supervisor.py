@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from router import supervisor
+from router import supervisor, up
 
 MARKER = "SUPERVISED_BY_A_TEST=yes"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -83,3 +83,39 @@ async def test_leftovers_are_ended_and_strangers_are_not(make_child):
     finally:
         stranger.kill()
         stranger.wait()
+
+
+async def test_a_start_that_fails_is_tried_again(make_child, monkeypatch):
+    pids = []
+    child = make_child("import time; time.sleep(60)", pids)
+    await child.start()
+
+    def full_disk(name, pid):
+        monkeypatch.setattr(child, "_on_change", lambda name, pid: pids.append(pid))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(child, "_on_change", full_disk)
+    keeper = asyncio.create_task(child.keep_running())
+    os.kill(pids[0], 9)
+    await until(lambda: child.restarts == 1 and child.pid != pids[0] and not keeper.done())
+    await until(lambda: child.exit_code is None)
+    os.kill(child.pid, 9)
+    await until(lambda: len(pids) == 2)
+    keeper.cancel()
+    await child.stop(grace_seconds=5)
+
+
+async def test_postgres_is_started_again_until_it_starts(tmp_path, monkeypatch):
+    tries = []
+
+    def ensure(home):
+        tries.append(home)
+        if len(tries) == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(up, "WATCH_POSTGRES_SECONDS", 0.01)
+    monkeypatch.setattr(up.postgres, "pid", lambda home: None if len(tries) < 2 else 7)
+    monkeypatch.setattr(up.postgres, "ensure", ensure)
+    watching = asyncio.create_task(up.watch_postgres(tmp_path))
+    await until(lambda: len(tries) == 2)
+    watching.cancel()

@@ -1,7 +1,10 @@
 """The pool and the backlog behind it."""
 
 from registry.catalog import Digest, OrganizationName
+from router import placement
+from router.demand import Demand, RunTimes
 from router.fairness import Fairness
+from router.fleet import Fleet
 from router.requests import RequestId
 from router.waiting import Waiting, Work
 
@@ -71,3 +74,14 @@ def test_plans_count_for_those_behind_them_only():
     assert waiting.plan_host[first] < 0
     assert first in waiting.unplanned
     waiting.check_integrity()
+
+
+def test_what_was_never_booked_gives_nothing_back():
+    """Else whoever submits and cancels ten thousand gets ahead of everybody."""
+    state = placement.State(fleet=Fleet(), waiting=filled(10), demand=Demand(0.0), run_times=RunTimes())
+    assert state.fairness.peek(OrganizationName("acme")) == 16.0
+    for number in range(4, 10):
+        placement.cancel(state, RequestId(f"r{number}"))
+    assert state.fairness.peek(OrganizationName("acme")) == 16.0
+    placement.cancel(state, RequestId("r3"))
+    assert state.fairness.peek(OrganizationName("acme")) == 12.0
