@@ -63,7 +63,9 @@ class Hub:
             running = [entry for entry in found if not term.desk.resume(entry)]
             self._orphans |= {entry.id: entry for entry in running}
             for entry in running:
-                self._disown(entry, "forgotten", is_fault=False)
+                self._disown(
+                    entry, "forgotten"
+                )  # a fault, so that what cannot be stored does not run for ever
             await term.queue.untake([i for i in lost if held[i] is State.QUEUED])
             term.backlog.set()
         return lost
@@ -235,13 +237,13 @@ class Hub:
         elif attempt.early is not None:
             self.end(attempt, attempt.early)
 
-    def _disown(self, entry: Entry, reason: str, *, is_fault: bool = True) -> None:
+    def _disown(self, entry: Entry, reason: str) -> None:
         """The tables believed it on a host that does not know of it."""
         del self._orphans[entry.id]
         key = AttemptKey(entry.id, entry.attempt)
         work = self._term.work_of(entry)
         attempt = Attempt(entry, key, entry.host_id or "", work, 0.0, time.time(), sent=True)
-        self._term.ends.give_back(attempt, reason, is_fault=is_fault)
+        self._term.ends.give_back(attempt, reason, is_fault=True)
 
     def _attempt(self, link: Link, key: AttemptKey) -> Attempt | None:
         attempt = self._term.attempts.get(RequestId(key.request_id))

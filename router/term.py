@@ -43,6 +43,7 @@ from router.waits import Waits
 log = structlog.get_logger("marquee.dispatcher")
 
 TICK_SECONDS = 0.5
+FORGOTTEN_DEADLINES = 1000  # of requests that wait no more, kept until there are so many
 
 
 class Term:
@@ -110,6 +111,7 @@ class Term:
         if request_id in self.waiting:
             self.drop(request_id)
         self.reuse.leave(request_id)
+        self.faulty.pop(request_id, None)
         attempt = self.attempts.get(request_id)
         if attempt is not None:
             attempt.cancelled = True
@@ -132,11 +134,18 @@ class Term:
             self.intake.enter(entry)
         bisect.insort(self._order, entry.id)
         if entry.request.start_deadline is not None:
-            heapq.heappush(self._deadlines, (entry.request.start_deadline.timestamp(), entry.id))
+            self._watch_deadline(entry.request.start_deadline.timestamp(), entry.id)
         self.waits.add(entry.id, entry.request.organization, self._estimate(entry))
         if self.reuse.enter(entry):
             self.take_turn(entry)
         self.board.touch(entry.id)
+
+    def _watch_deadline(self, at: float, request_id: RequestId) -> None:
+        """Those of requests that wait no more are dropped now and then: a deadline may be months away."""
+        heapq.heappush(self._deadlines, (at, request_id))
+        if len(self._deadlines) > 2 * len(self.waiting) + FORGOTTEN_DEADLINES:
+            self._deadlines = [known for known in self._deadlines if known[1] in self.waiting]
+            heapq.heapify(self._deadlines)
 
     def take_turn(self, entry: Entry) -> None:
         """It has to run: placed when its key's turn comes."""
@@ -146,6 +155,11 @@ class Term:
     def _let_run(self, entry: Entry) -> None:
         if self.desk.serves(entry):
             self.desk.enter(entry)
+            return
+        if (
+            missing := self.describe_to_fleet(entry)
+        ) is not None:  # a partner's that the catalogue lost meanwhile
+            asyncio.get_running_loop().call_soon(self.desk.refuse, entry.id, missing)
             return
         placement.submit(self.placement, self.work_of(entry), time.time())
         self.wake.set()

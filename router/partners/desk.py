@@ -71,7 +71,7 @@ class Desk:
         """Its key's turn has come."""
         name, request = self._partner(entry).provider, entry.request
         if name not in self._connections:
-            asyncio.get_running_loop().call_soon(self._refuse, entry.id, _not_configured(name))
+            asyncio.get_running_loop().call_soon(self.refuse, entry.id, _not_configured(name))
             return
         self._lines[name].enter(entry.id, request.organization, is_low=request.priority == "low")
         asyncio.get_running_loop().call_soon(self._pump, name)
@@ -96,21 +96,26 @@ class Desk:
         if breaker.is_open(now):
             failure = refusals.unavailable(name, breaker.reason, breaker.seconds_open(now))
             for waiting in line.drain():
-                self._refuse(waiting, failure)
+                self.refuse(waiting, failure)
             return
         if quiet := breaker.seconds_quiet(now):
             self._wake_in(name, quiet)
             return
         room = 1 if breaker.is_on_probation else connection.account.at_once
         while self._busy[name] < room and (request_id := line.pop()) is not None:
-            self._start(name, request_id)
+            entry = self._term.waiting[request_id]
+            if self.serves(entry):
+                self._start(name, request_id)
+            else:
+                self.refuse(request_id, _withdrawn(entry))
 
     def _wake_in(self, name: str, seconds: float) -> None:
         if (alarm := self._alarms.get(name)) is None or alarm.when() < asyncio.get_running_loop().time():
             loop = asyncio.get_running_loop()
             self._alarms[name] = loop.call_later(seconds + 0.01, self._pump, name)
 
-    def _refuse(self, request_id: RequestId, failure: Failure) -> None:
+    def refuse(self, request_id: RequestId, failure: Failure) -> None:
+        """It waits and cannot be served."""
         if self._term.closed or request_id not in self._term.waiting:
             return
         entry = self._term.drop(request_id)
@@ -230,6 +235,12 @@ class Desk:
 
     def _partner(self, entry: Entry) -> Partner:
         return self._term.catalogue.now.partners[entry.request.version]
+
+
+def _withdrawn(entry: Entry) -> Failure:
+    """The catalogue was changed while it waited."""
+    message = f"{entry.request.slug} is served by another endpoint now, or by none: call it again"
+    return Failure(kind="host", error="partner_endpoint_withdrawn", message=message)
 
 
 def _not_configured(provider: str) -> Failure:

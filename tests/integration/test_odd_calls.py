@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 from registry import keys
 from registry.database import Database
+from registry.usage import Quantities
+from router import ledger
+from router.requests import Outcome, RequestId, State
 from tests.live import Live
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -111,3 +115,36 @@ async def test_a_prediction_that_ends_while_it_is_cancelled_stays_as_it_is(
     monkeypatch.setattr(core, "cancel", too_late)
     answer = await live.client.post(f"/replicate/v1/predictions/{made.json()['id']}/cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+
+
+async def test_an_outcome_that_cannot_be_stored_is_not_made_for_ever(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, it ran again every twenty seconds, until somebody looked."""
+    measure = ledger.quantities
+
+    def broken(outcome: Outcome) -> Quantities:
+        if outcome.state is State.SUCCEEDED:
+            raise OverflowError("int too large to convert to float")
+        return measure(outcome)
+
+    monkeypatch.setattr(ledger, "quantities", broken)
+    hub = live.gateway.dispatcher.hub
+    async with live.host("a").linked(), live.host("b").linked(), live.host("c").linked():
+        job = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+        async with asyncio.timeout(20):
+            while (status := (await live.client.get(job["status_url"])).json())["status"] != "COMPLETED":
+                await hub.reconcile(0.0)
+                await asyncio.sleep(0.05)
+    assert status["error_type"] == "too_many_host_faults"
+
+
+async def test_what_a_term_remembers_of_requests_goes_with_them(live: Live) -> None:
+    term, now = live.gateway.dispatcher.term, time.time()
+    term._deadlines += [(now + 1e6 + n, RequestId(f"gone-{n}")) for n in range(5000)]
+    soon = {"x-fal-request-timeout": "60"}
+    job = (await live.client.post("/fal/queue/acme/toys", json=PROMPT, headers=soon)).json()
+    assert [known[1] for known in term._deadlines] == [job["request_id"]]
+    term.faulty[RequestId(job["request_id"])] = frozenset({"host-1"})
+    await live.client.put(job["cancel_url"])
+    assert term.faulty == {}

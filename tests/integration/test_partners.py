@@ -291,3 +291,31 @@ async def test_local_requests_do_not_pass_the_desk(shop: tuple[Live, FakeFal], f
     async with shop[0].host().linked() as host:
         answer = await shop[0].client.post("/fal/run/acme/toys", json=PROMPT)
         assert (answer.status_code, len(host.assigned), fal.asked) == (200, 1, [])
+
+
+async def test_an_endpoint_that_the_catalogue_loses_takes_nobody_elses_result_along(
+    shop: tuple[Live, FakeFal], fal: FakeFal
+) -> None:
+    live = shop[0]
+    fal.released = False
+    jobs = [(await live.client.post("/fal/queue/far/dev", json=PROMPT)).json() for _ in range(3)]
+    await live.until(jobs[1]["status_url"], "IN_PROGRESS")
+    async with live.gateway.db.pool.connection() as connection:
+        before = live.gateway.house.core.catalogue.now
+        move = "UPDATE variants SET partner = jsonb_set(partner, '{endpoint}', %s) WHERE slug = 'far/dev'"
+        await connection.execute(move, ['"far-ai/flux/other"'])
+        await connection.execute("NOTIFY catalog")
+        async with asyncio.timeout(10):
+            while live.gateway.house.core.catalogue.now is before:
+                await asyncio.sleep(0.02)
+        fal.released = True
+        codes = []
+        for job in jobs:
+            await live.until(job["status_url"], "COMPLETED")
+            codes.append((await live.client.get(job["response_url"])).status_code)
+        await connection.execute(move, ['"far-ai/flux/dev"'])
+        await connection.execute("NOTIFY catalog")
+    assert codes == [200, 200, 500]
+    assert (await live.client.get(jobs[2]["response_url"])).json()[
+        "error_type"
+    ] == "partner_endpoint_withdrawn"
