@@ -1,11 +1,14 @@
 """Whether an architecture's blocks run compiled: off, on, or found out by its first request and remembered.
 
 Touches torch's caches through `artefacts`. Called on the device thread. The first request in `auto` is run as it is,
-then compiled, then once more either way against the clock (the very first run of a process is slow in any case); it
-gets the result of the way that is kept, so that it has the bytes which all later ones have. A verdict that is on disk, or that a host of the pool has, is taken over with its code.
+then compiled (the very first run of a process is slow in any case), then in pairs of one each against the clock until
+they agree; it gets the result of the way that is kept, so that it has the bytes which all later ones have. A verdict
+that is on disk, or that a host of the pool has, is taken over with its code.
 """
 
-from collections.abc import Callable
+import contextlib
+import statistics
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import structlog
@@ -21,9 +24,15 @@ from registry.settings import CompileMode
 log = structlog.get_logger("marquee.compiling")
 
 LEAST_GAIN = 1.05  # below, compiling is not worth its start
+LEAST_SHARE = 0.75  # of the pairs that has to gain so much
+LEAST_PAIRS, MOST_PAIRS = 3, 9  # of runs that are compared: one is a matter of luck
+TRIAL_SECONDS = (
+    30.0  # a request that finds out waits no longer for another pair; long runs differ less by chance
+)
 
 T = TypeVar("T")
 Timed = tuple[T, float]  # a run's result and its seconds
+Pair = tuple[float, float]  # seconds of neighbouring runs, plain and compiled
 
 
 class Compiler:
@@ -52,8 +61,13 @@ class Compiler:
             return self._try_out(architecture, blocks, attempt)
         if not verdict.is_compiled:
             return attempt()
-        with blocks.compiled():
-            made = attempt()
+        try:
+            made = _one(blocks, attempt, is_compiled=True)
+        except Exception as error:
+            if not _is_of_compiler(error):
+                raise
+            self._verdicts[architecture] = _refused(error)
+            return attempt()
         self._save(architecture)
         return made
 
@@ -81,25 +95,24 @@ class Compiler:
         return verdict
 
     def _try_out(self, architecture: Digest, blocks: Blocks, attempt: Callable[[], Timed[T]]) -> Timed[T]:
-        plain = attempt()
+        made = {False: attempt()}
+        pairs: list[Pair] = []
         try:
-            with blocks.compiled():
-                attempt()
-                fast = attempt()
-            settled = attempt()
+            made[True] = _one(blocks, attempt, is_compiled=True)
+            while not is_settled(pairs):
+                pairs.append(_pair(blocks, attempt, compiled_first=len(pairs) % 2 == 0))
         except OutOfMemoryError:  # a new try with each request would fail each of them
             self._verdicts[architecture] = Verdict(is_compiled=False, reason="compiled runs found no memory")
-            return plain
+            return made[False]
         except Exception as error:
             if not _is_of_compiler(error):
                 raise  # a cancel: nothing was found out
-            verdict, made = Verdict(is_compiled=False, reason=f"{type(error).__name__} in compiling"), plain
+            verdict = _refused(error)
         else:
-            verdict = judge(min(plain[1], settled[1]), fast[1])
-            made = fast if verdict.is_compiled else plain
+            verdict = judge(pairs)
         self._verdicts[architecture] = verdict
         self._save(architecture)
-        return made
+        return made[verdict.is_compiled]
 
     def _save(self, architecture: Digest) -> None:
         """When something was compiled since the last time."""
@@ -118,13 +131,43 @@ class Compiler:
             log.warning("compiled code is not kept", error=str(error))
 
 
-def judge(plain_seconds: float, compiled_seconds: float) -> Verdict:
-    gain = plain_seconds / compiled_seconds
-    pays = gain >= LEAST_GAIN
+def _refused(error: Exception) -> Verdict:
+    return Verdict(is_compiled=False, reason=f"{type(error).__name__} in compiling")
+
+
+def _one(blocks: Blocks, attempt: Callable[[], Timed[T]], *, is_compiled: bool) -> Timed[T]:
+    with blocks.compiled() if is_compiled else contextlib.nullcontext():
+        return attempt()
+
+
+def _pair(blocks: Blocks, attempt: Callable[[], Timed[T]], *, compiled_first: bool) -> Pair:
+    """Which of the two is first takes turns, so that neither gains by a machine that slows down."""
+    seconds = {
+        is_compiled: _one(blocks, attempt, is_compiled=is_compiled)[1]
+        for is_compiled in (compiled_first, not compiled_first)
+    }
+    return seconds[False], seconds[True]
+
+
+def is_settled(pairs: Sequence[Pair]) -> bool:
+    """Enough pairs, all on one side of the bar; or no more time for others."""
+    if len(pairs) >= MOST_PAIRS or sum(map(sum, pairs)) >= TRIAL_SECONDS:
+        return True
+    sides = {plain / compiled >= LEAST_GAIN for plain, compiled in pairs}
+    return len(pairs) >= LEAST_PAIRS and len(sides) == 1
+
+
+def judge(pairs: Sequence[Pair]) -> Verdict:
+    """By the pairs' own gains: what slows both runs of a pair counts for neither. Pairs that disagree speak against it."""
+    gains = [plain / compiled for plain, compiled in pairs]
+    gain = statistics.median(gains)
+    pays = sum(one >= LEAST_GAIN for one in gains) >= LEAST_SHARE * len(gains)
+    said = f"compiled runs were {gain:.2f} times as fast, by {len(pairs)} pairs"
+    plain, compiled = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
     return Verdict(
         is_compiled=pays,
-        reason=f"compiled runs were {gain:.2f} times as fast" + ("" if pays else ", which does not pay"),
-        seconds={"plain": plain_seconds, "compiled": compiled_seconds},
+        reason=said if pays else f"{said}, which does not pay",
+        seconds={"plain": plain, "compiled": compiled},
     )
 
 

@@ -16,7 +16,9 @@ class Blocks:
     """The repeated blocks of some modules. Compiled lazily, at each one's first call of a new shape."""
 
     def __init__(self, modules: Iterable[Any], *, backend: str = "inductor") -> None:
-        self.found = [block for module in modules for block in _repeated(module)]
+        kinds = [(module, repeated(module)) for module in modules]
+        self.found = [block for _, blocks in kinds for block in blocks]
+        self._listed = {id(block) for module, blocks in kinds if _listed(module) for block in blocks}
         self._backend = backend
         self._code: list[Any] = []
 
@@ -31,7 +33,8 @@ class Blocks:
             torch._dynamo.config.recompile_limit = GRAPHS  # noqa: SLF001  the documented place of this switch
             torch._dynamo.config.accumulated_recompile_limit = GRAPHS * 8  # noqa: SLF001
             for block in self.found:
-                block.compile(fullgraph=True, dynamic=False, backend=self._backend)
+                # A class that diffusers has looked at has whole graphs; any other may break off and go on.
+                block.compile(fullgraph=id(block) in self._listed, dynamic=False, backend=self._backend)
                 self._code.append(block._compiled_call_impl)  # noqa: SLF001
         try:
             for block, code in zip(self.found, self._code, strict=True):
@@ -42,7 +45,36 @@ class Blocks:
                 block._compiled_call_impl = None  # noqa: SLF001
 
 
-def _repeated(module: Any) -> list[Any]:
-    """As diffusers names them for each class; none for classes that it has not looked at."""
-    names = getattr(module, "_repeated_blocks", None) or ()
-    return [part for part in module.modules() if type(part).__name__ in names]
+def repeated(module: Any) -> list[Any]:
+    """As diffusers names them for each class, else the outermost lists of parts of one kind; nothing of autoencoders.
+
+    Text encoders run once a request, and autoencoders once as well: their compilation would take longer than it saves.
+    """
+    if listed := _listed(module):
+        return [part for part in module.modules() if type(part).__name__ in listed]
+    return list(_outermost(module)) if is_denoiser(module) else []
+
+
+def _listed(module: Any) -> tuple[str, ...]:
+    return tuple(getattr(module, "_repeated_blocks", None) or ())
+
+
+def is_denoiser(module: Any) -> bool:
+    from diffusers import ModelMixin
+
+    return isinstance(module, ModelMixin) and not hasattr(module, "decode")
+
+
+def _outermost(module: Any) -> Iterator[Any]:
+    import torch
+
+    for child in module.children():
+        if isinstance(child, torch.nn.ModuleList) and _is_of_blocks(child):
+            yield from child
+        else:
+            yield from _outermost(child)
+
+
+def _is_of_blocks(parts: Any) -> bool:
+    """Of one class, each more than a layer."""
+    return len({type(part) for part in parts}) == 1 and any(parts[0].children())
