@@ -4,6 +4,7 @@ IO: an engine of its own, described from a folder, a Hub repository, or a catalo
 programs and the command line; a host process uses the engine itself.
 """
 
+import difflib
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -147,7 +148,10 @@ class Loader:
             tree, source = self._tree(entry.source)
             name = _file_of(tree, source, entry.weight_name)
             return folders.adapter_of(tree, source, name, entry.base, base.architecture)
-        raise InputError(f"there is no LoRA {lora}", "loras")
+        meant = _meant(str(lora), [adapter.slug for adapter in self._catalog().adapters])
+        raise InputError(
+            f"there is no LoRA {lora}, neither a file nor a slug of the catalogue{meant}", "loras"
+        )
 
     def close(self) -> None:
         self.engine.close()
@@ -194,9 +198,10 @@ class Loader:
 
     def _catalog(self) -> Catalog:
         if self._read is None:
-            is_there = self._catalog_file is not None and self._catalog_file.is_file()
-            text = self._catalog_file.read_text() if self._catalog_file and is_there else ""
-            self._read = manifest.parse(text, lambda kind, name: {})  # schemas are a gateway's business
+            self._read = Catalog()
+            if self._catalog_file is not None and self._catalog_file.is_file():
+                text = self._catalog_file.read_text()
+                self._read = manifest.parse(text, lambda kind, name: {})  # schemas are a gateway's business
         return self._read
 
     def _tree(self, source: Source) -> tuple[folders.Tree, Source]:
@@ -219,10 +224,17 @@ class Loader:
         except HubError as error:
             if hub.GATED in str(error):
                 raise WeightsGatedError(str(error)) from error
+            meant = _meant(source.location, [variant.slug for variant in self._catalog().variants])
             raise WeightsMissingError(
-                f"{source.location} is no folder, no slug of the catalogue, and no repository that the Hub gives us: {error}"
+                f"{source.location} is no folder, no slug of the catalogue{meant}, and no repository that the Hub gives us: {error}"
             ) from error
         return found, hub.pinned(source, found)
+
+
+def _meant(wrong: str, names: Sequence[str]) -> str:
+    """What of our own was probably misspelt, as words behind the error."""
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.8)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _file_of(tree: folders.Tree, source: Source, given: str | None) -> str:

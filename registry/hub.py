@@ -134,7 +134,9 @@ def _info(endpoint: Endpoint, source: Source) -> Any:
     except Exception as error:  # whichever HTTP library the client is built on has errors of its own
         reason = str(error).strip().splitlines()
         raise HubError(
-            source.location, f"the Hub does not answer: {reason[0] if reason else error!r}"
+            source.location,
+            f"the Hub does not answer ({reason[0] if reason else repr(error)}); check the name, that this machine reaches"
+            " the Hub, and MARQUEE_HUB_ENDPOINT",
         ) from error
 
 

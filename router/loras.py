@@ -26,10 +26,11 @@ import structlog
 
 from registry import brought, folders, hub, outside, reading, weights, windows
 from registry.brought import Wish
-from registry.catalog import AdapterManifest, Caller, FileRef, Source, Version
+from registry.catalog import Adapter, AdapterManifest, Caller, FileRef, Source, Version
 from registry.database import Database
 from registry.errors import AddressError, CatalogError, MisfitError, WeightsError
 from registry.reading import Place
+from router import spelling
 from router.errors import UnknownFileError
 from router.files import FileStore, Stored
 from router.snapshot import Catalogue
@@ -105,7 +106,7 @@ class Loras:
     ) -> Answer:
         is_address = path.startswith(("http://", "https://"))
         if not self._max_bytes or not (is_address or REPOSITORY.fullmatch(path)):
-            return f"no LoRA is called {path[:200]!r}"
+            return f"no LoRA is called {path[:200]!r}{self._meant(path, caller, version)}"
         if over:
             return f"more than {MOST_OWN} of one's own in one call"
         wish = Wish(
@@ -117,9 +118,21 @@ class Loras:
         try:
             manifest = await self._fetched(wish, version)
         except (CatalogError, WeightsError) as error:
-            return str(error) if is_address else f"no LoRA is called {path!r}, here or on the Hub: {error}"
+            if is_address:
+                return str(error)
+            meant = self._meant(path, caller, version)
+            return f"no LoRA is called {path!r}{meant}, here or on the Hub: {error}"
         self._catalogue.brought[manifest.digest] = manifest
         return manifest
+
+    def _meant(self, path: str, caller: Caller, version: Version) -> str:
+        """The LoRA for this base that was probably misspelt, where the caller may use it, as words behind it."""
+        now, clock = self._catalogue.now, self._catalogue.clock()
+        for name in spelling.near(path, now.adapter_releases):
+            match now.adapter(name, caller, clock):
+                case Adapter(manifest=found) if found.architecture == version.manifest.architecture:
+                    return f" (did you mean {name!r}?)"
+        return ""
 
     async def _fetched(self, wish: Wish, version: Version) -> AdapterManifest:
         """Once for all who ask at the same time. Raises `CatalogError`s, `WeightsError`s."""

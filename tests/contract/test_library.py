@@ -51,6 +51,8 @@ def test_a_folder_and_a_slug_of_the_same_bytes_give_the_same_picture(root: Path,
         assert by_file.outputs == bent.outputs
         with pytest.raises(InputError, match="no LoRA nowhere"):
             loader.run("toys/bricks", loras=[("nowhere", 1.0)], **VALUES)
+        with pytest.raises(InputError, match=r"did you mean toys/bent\?"):
+            loader.run("toys/bricks", loras=[("toys/bend", 1.0)], **VALUES)
         with pytest.raises(FailedRunError) as caught:
             loader.run("toys/bricks", **VALUES | {"image_size": "huge"})
         assert caught.value.failure.location == ("image_size",)
@@ -86,6 +88,11 @@ def test_a_repository_and_an_address_of_the_same_bytes_give_it_too(root: Path, t
             by_repository = loader.run("toys/bricks", loras=[(root / "lora", 0.5)], **VALUES)
             with pytest.raises(WeightsMissingError, match="no repository that the Hub gives us"):
                 loader.run("toys/none", **VALUES)
+        with (
+            Loader(settings, catalog=catalog) as loader,
+            pytest.raises(WeightsMissingError, match=r"did you mean toys/bricks\?"),
+        ):
+            loader.run("toys/brick", **VALUES)
     finally:
         server.stop()
     assert by_folder.outputs == by_slug.outputs == by_repository.outputs

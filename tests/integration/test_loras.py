@@ -131,6 +131,11 @@ async def test_a_lab_publishes_one_by_upload_and_a_customer_calls_it(live: Live,
         sha256 = hashlib.sha256(BENT).hexdigest()
         blob = await live.visit(live.host_key).get(f"/blobs/{sha256}")
         assert (blob.status_code, blob.content) == (200, BENT)
+        (misspelt,) = (await _call(live, "acme/outlines")).json()["detail"]
+        assert misspelt["msg"] == (
+            "no LoRA is called 'acme/outlines' (did you mean 'acme/outline'?), here or on the Hub: acme/outlines: "
+            "the Hub knows no such repository, or it wants a token"
+        )
         await lab.post("/adapters/acme~outline/retire")
         while (answer := await _call(live, "acme/outline")).status_code == 200:
             await asyncio.sleep(0.05)
