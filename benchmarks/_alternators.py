@@ -66,56 +66,98 @@ def diffusers(root, budget_bytes):
     ask(seconds=time.perf_counter() - began)
 
 
+class Engine:
+    """Ours, over the variants and LoRAs under `root`."""
+
+    def __init__(self, root, home, budget_bytes):
+        from loaders import adapters
+        from registry import folders
+        from tests.bench import Bench
+
+        self.bench = Bench(Path(home), budget_bytes)
+        self.tiny = folders.read_pipeline(root / "tiny")
+        self.variants = [folders.read_pipeline(root / f"variant{number}") for number in range(VARIANTS)]
+        base = self.variants[0].architecture
+        self.loras = [
+            adapters.describe(root / f"lora{number}.safetensors", architecture=base)
+            for number in range(LORAS)
+        ]
+
+    def warm_up(self):
+        self.bench.picture(self.tiny, seed=0, **self.call)
+
+    @property
+    def call(self):
+        return {"image_size": {"width": SIZE, "height": SIZE}, **CALL}
+
+    def submit(self, variant, lora, seed):
+        uses = {} if lora is None else {self.loras[lora]: 1.0}
+        self.bench.submit(self.variants[variant], uses, seed=seed, **self.call)
+
+    def finish(self):
+        from loaders.running import Finished
+
+        outcome = self.bench.outcome()
+        assert isinstance(outcome, Finished), outcome
+
+    def close(self):
+        self.bench.engine.close()
+        self.bench.engine.check_integrity()
+
+
 def ours(root, budget_bytes):
     """The engine, fed as a router feeds it: one runs, the next is staged."""
     import tempfile
 
-    from loaders import adapters
-    from loaders.running import Finished
-    from registry import folders
-    from tests.bench import Bench
-
-    size = {"width": SIZE, "height": SIZE}
     with tempfile.TemporaryDirectory() as home:
-        bench = Bench(Path(home), budget_bytes)
-        variants = [folders.read_pipeline(root / f"variant{number}") for number in range(VARIANTS)]
-        base = variants[0].architecture
-        loras = [
-            adapters.describe(file, architecture=base)
-            for file in (root / f"lora{number}.safetensors" for number in range(LORAS))
-        ]
-
-        def submit(variant, lora, seed):
-            uses = {} if lora is None else {loras[lora]: 1.0}
-            bench.submit(variants[variant], uses, seed=seed, image_size=size, **CALL)
-
-        def finish():
-            outcome = bench.outcome()
-            assert isinstance(outcome, Finished), outcome
-
-        bench.picture(folders.read_pipeline(root / "tiny"), seed=0, image_size=size, **CALL)
+        engine = Engine(root, home, budget_bytes)
+        engine.warm_up()
         ask(pid=os.getpid())
         requests, first = asked()
         for request in first:
-            submit(*request)
-            finish()
-        began = time.perf_counter()
-        waiting = iter(requests)
-        for request in itertools.islice(waiting, AT_ONCE):
-            submit(*request)
-        for request in waiting:
-            finish()
-            submit(*request)
-        for _ in range(AT_ONCE):
-            finish()
-        ask(seconds=time.perf_counter() - began)
-        bench.engine.close()
-        bench.engine.check_integrity()
+            engine.submit(*request)
+            engine.finish()
+        ask(seconds=alternate(requests, engine.submit, lambda _: engine.finish()))
+        engine.close()
+
+
+def alternate(requests, submit, finish):
+    """Seconds for all of them, `AT_ONCE` under way. `finish` gets what `submit` gave, oldest first."""
+    began = time.perf_counter()
+    waiting = iter(requests)
+    under_way = [submit(*request) for request in itertools.islice(waiting, AT_ONCE)]
+    for request in waiting:
+        finish(under_way.pop(0))
+        under_way.append(submit(*request))
+    for one in under_way:
+        finish(one)
+    return time.perf_counter() - began
 
 
 def ray(root, budget_bytes):
     """Ray Serve's own way to many models: three to a replica, the least recently used leaves."""
     import ray as core
+    from ray import serve
+
+    core.init(
+        _node_ip_address="127.0.0.1", include_dashboard=False, num_cpus=2, object_store_memory=200 << 20,
+        logging_level="error", log_to_driver=False,
+    )  # fmt: skip
+    handle = serve.run(multiplexed().bind(str(root)), name="alternation", route_prefix=None)
+    ask(pid=handle.pid.remote().result())
+    requests, first = asked()
+
+    def send(variant, lora, seed):
+        return handle.options(multiplexed_model_id=f"variant{variant}").remote(lora, seed)
+
+    for request in first:
+        send(*request).result()
+    ask(seconds=alternate(requests, send, lambda answer: answer.result()))
+    serve.shutdown()
+
+
+def multiplexed():
+    """The deployment; a class can only be one where Ray is there."""
     from ray import serve
 
     @serve.deployment(max_ongoing_requests=AT_ONCE, ray_actor_options={"num_cpus": 2})
@@ -141,29 +183,7 @@ def ray(root, budget_bytes):
             async with self.turn:
                 return (await asyncio.to_thread(run, pipeline, self.root, lora, seed)).shape
 
-    core.init(
-        _node_ip_address="127.0.0.1", include_dashboard=False, num_cpus=2, object_store_memory=200 << 20,
-        logging_level="error", log_to_driver=False,
-    )  # fmt: skip
-    handle = serve.run(Pipelines.bind(str(root)), name="alternation", route_prefix=None)
-    ask(pid=handle.pid.remote().result())
-    requests, first = asked()
-
-    def send(variant, lora, seed):
-        return handle.options(multiplexed_model_id=f"variant{variant}").remote(lora, seed)
-
-    for request in first:
-        send(*request).result()
-    began = time.perf_counter()
-    under_way = []
-    for request in requests:
-        if len(under_way) == AT_ONCE:
-            under_way.pop(0).result()
-        under_way.append(send(*request))
-    for answer in under_way:
-        answer.result()
-    ask(seconds=time.perf_counter() - began)
-    serve.shutdown()
+    return Pipelines
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from loaders.errors import LoaderError
 from registry import addresses
 from registry.errors import RegistryError
 from registry.settings import Settings
+
+if TYPE_CHECKING:
+    from loaders.library import Result
 
 device_option = click.option("--device", help="auto, cpu or cuda:0 (default auto).")
 
@@ -99,6 +103,11 @@ def load(
     except (LoaderError, RegistryError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(err=True)
+    _keep(result, out, seed)
+
+
+def _keep(result: "Result", out: Path, seed: int) -> None:
+    """Writes the outputs and says what there is to say of them."""
     out.mkdir(parents=True, exist_ok=True)
     for output in result.outputs:
         path = out / f"{seed}-{output.sha256[:12]}.{output.suffix}"
