@@ -77,8 +77,8 @@ def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnB
 
 
 def _copiers() -> int:
-    """Half the cores copy and the others ask for the next bytes: measured, a disk starves behind cores that all copy."""
-    return max(1, (os.cpu_count() or 2) // 2)
+    """As many at once as there are cores; more only wait for each other."""
+    return os.cpu_count() or 2
 
 
 class _Reader:

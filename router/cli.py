@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import click
 
+from loaders import tunables
+
 COMMANDS = {
     "up": "router.up:up",
     "catalog": "registry.cli:catalog",
@@ -68,6 +70,8 @@ def marquee() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. A named error of ours becomes one clear line and exit code 1; a traceback is a bug."""
+    if arguments is None and sys.argv[1:2] == ["host"]:
+        tunables.apply()
     try:
         marquee.main(args=arguments, prog_name="marquee", standalone_mode=False)
     except click.ClickException as error:
