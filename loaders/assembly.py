@@ -42,19 +42,19 @@ class Assembly:
         self._store = store
         self._device = device
         self._built: dict[Digest, Built] = {}
-        self._ready: dict[tuple[Digest, str | None], Ready] = {}
+        self._ready: dict[tuple[Digest, items.Form], Ready] = {}
 
     def ready(self, manifest: Manifest, defaults: Mapping[str, Any]) -> Ready:
         """Raises `ArchitectureError` and what fetching raises."""
-        dtype = defaults.get("dtype")
-        key = (manifest.digest, dtype)
-        found = self._ready.pop(key, None) or self._made(manifest, dtype)
+        form = items.form(defaults)
+        key = (manifest.digest, form)
+        found = self._ready.pop(key, None) or self._made(manifest, form)
         self._ready[key] = found  # at the end: the one used last
         while len(self._ready) > KEPT_VERSIONS:
             del self._ready[next(iter(self._ready))]
         return found
 
-    def _made(self, manifest: Manifest, dtype: str | None) -> Ready:
+    def _made(self, manifest: Manifest, form: items.Form) -> Ready:
         built = self._architecture(manifest)
         folder = self._assets(manifest)
         built.pipeline(folder)
@@ -63,7 +63,7 @@ class Assembly:
             built=built,
             assets=folder,
             components=tuple(
-                items.ComponentItem(component, manifest.source, built, self._store, self._device, dtype)
+                items.ComponentItem(component, manifest.source, built, self._store, self._device, form)
                 for component in manifest.components
             ),
         )

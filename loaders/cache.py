@@ -117,8 +117,8 @@ class WeightCache:
         if missing_bytes <= 0:
             return ()
         for digest in self._eviction_order():
-            if digest in self._pins or digest in keep:
-                continue
+            if digest in self._pins or digest in keep or not self._accounts[digest].size_bytes:
+                continue  # what takes no room makes none
             chosen.append(digest)
             missing_bytes -= self._accounts[digest].size_bytes
             if missing_bytes <= 0:

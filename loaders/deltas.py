@@ -71,10 +71,12 @@ def add(
     return target
 
 
-def fresh(original: "torch.Tensor", down: "torch.Tensor", up: "torch.Tensor") -> "torch.Tensor":
+def fresh(
+    original: "torch.Tensor", down: "torch.Tensor", up: "torch.Tensor", dtype: "torch.dtype"
+) -> "torch.Tensor":
     """What `add` makes, as one expression without room of its own."""
     import torch
 
     rows, columns = up.shape[0], down.shape[1]
     total = torch.addmm(original.view(rows, columns).to(torch.float32), up, down)
-    return total.to(original.dtype).view(original.shape)
+    return total.to(dtype).view(original.shape)

@@ -28,6 +28,7 @@ from loaders.protocol import AttemptKey, Tier
 from loaders.residency import Item, Shelf
 from loaders.retrieval import Retrieval
 from loaders.running import Finished, Job
+from loaders.sketches import Sketches
 from loaders.store import Store
 from registry.catalog import Digest
 
@@ -66,6 +67,7 @@ class Engine:
         self._headroom = Headroom()
         self._footprint = Footprint(device, disturbed=self._shelf.moves)
         self._compiler = compiler or Compiler("off", Artefacts(home / "compiled", device))
+        self._sketches = Sketches(home / "previews")
         self._pace = merging.Pace(device)
         self._jobs: dict[AttemptKey, Job] = {}
         self._lock = threading.Lock()
@@ -161,7 +163,7 @@ class Engine:
         for digest, files in self._descriptions.weight_files():
             if all(self._store.locate(file.sha256) for file in files):
                 with contextlib.suppress(HostError):  # a smaller budget than last time
-                    self._shelf.remember_on_disk(digest, sum(file.size_bytes for file in files))
+                    self._shelf.remember_on_disk(digest, self._store.kept_bytes(files))
 
     def _drop_files(self, digest: Digest, staying: frozenset[Digest]) -> None:
         """All but those that something else on this disk is made of."""
@@ -271,6 +273,7 @@ class Engine:
                     idle_since=self._idle_since,
                     report=self._tell,
                     compiler=self._compiler,
+                    sketching=running.sketching(job, self._sketches),
                     measured=lambda: self._footprint.of_run(learn),
                 )
         except Exception as error:  # noqa: BLE001 (every failure becomes a report)

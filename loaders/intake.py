@@ -12,7 +12,7 @@ import msgspec
 from loaders import decoding
 from loaders.errors import InputError
 from loaders.headroom import pixels
-from loaders.pipelines import arguments, names, outputs, siblings, tuned, tuning
+from loaders.pipelines import arguments, attention, names, outputs, siblings, tuned, tuning
 from loaders.pipelines.built import Built
 from loaders.retrieval import Retrieval
 
@@ -57,6 +57,8 @@ def take_in(
         kind.__call__, values, defaults, _for_class(media, kind), frame_step=_frame_step(own)
     )
     given = {**defaults, **values}
+    if given.get("attention") == attention.AUTO:
+        given["attention"] = attention.choose(attention.kit(built.device), given.get("dtype"))
     return Intake(
         pipeline=own,
         call=call,

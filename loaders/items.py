@@ -17,6 +17,7 @@ from loaders.headers import Header
 from loaders.pipelines import packings
 from loaders.pipelines.built import Built
 from loaders.pipelines.modules import keep_float32, load_by_library
+from loaders.pipelines.narrow import names as narrow_names
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Source, digest_of
 from registry.folders import GGUF_SUFFIX
@@ -29,8 +30,32 @@ class Bound(msgspec.Struct, frozen=True):
     views: Mapping[str, Any]
 
 
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """What a variant's defaults say of how its weights are held."""
+
+    dtype: str | None = None  # computed in; None: as stored
+    storage: str | None = None  # of a denoiser's large weights, narrower than they are computed in
+
+    def digest_of(self, component: Component) -> Digest:
+        """The component's own, where it is held as it is stored."""
+        said = {"dtype": self.dtype} if self.dtype != component.dtype else {}
+        said |= {} if self.storage is None else {"storage": self.storage}
+        said = {name: value for name, value in said.items() if value is not None}
+        return digest_of({"cast": component.digest, **said}) if said else component.digest
+
+
+def form(defaults: Mapping[str, Any]) -> Form:
+    """Raises `ArchitectureError`."""
+    storage = defaults.get("storage")
+    if storage is not None and storage not in layout.UPCAST:
+        raise ArchitectureError(
+            f"no storage is called {storage!r}; there are: {', '.join(sorted(layout.UPCAST))}"
+        )
+    return Form(dtype=defaults.get("dtype"), storage=storage)
+
+
 class ComponentItem:
-    """One component of a version. Its digest also says the dtype it is cast to, where that is not its own."""
+    """One component of a version. Its digest also says in what form it is held, where that is not its own."""
 
     def __init__(
         self,
@@ -39,26 +64,32 @@ class ComponentItem:
         built: Built,
         store: Store,
         device: Device,
-        dtype: str | None,
+        form: Form,
     ) -> None:
         self._component = component
         self._source = source
         self._slots = built.slots[component.name]
         self._store = store
         self._device = device
-        self._dtype = dtype
+        self._form = form
         self._is_foreign = False  # the files name the weights otherwise than the module does
         self._layout: layout.Layout | None = None
         self.reported: Digest = component.digest
-        self.digest: Digest = (
-            component.digest
-            if dtype in {None, component.dtype}
-            else digest_of({"cast": component.digest, "dtype": dtype})
-        )
+        self.digest: Digest = form.digest_of(component)
+
+    @property
+    def storage(self) -> str | None:
+        return self._form.storage
+
+    @property
+    def computed(self) -> str:
+        """The dtype that narrow weights are widened to."""
+        stored = self._component.dtype or "float32"
+        return self._form.dtype or layout.UPCAST.get(stored, stored)
 
     @property
     def disk_bytes(self) -> int:
-        return self._component.size_bytes
+        return self._store.takes(self._component.weights, self._source)
 
     def fetch(self) -> None:
         """All or none: shards of a component that does not come whole may be evicted for others."""
@@ -102,15 +133,17 @@ class ComponentItem:
         except ArchitectureError:
             self._is_foreign = True
             return None
-        dtype_of = layout.casting(self._dtype, keep_float32(self._component))
+        dtype_of = layout.casting(self._form.dtype, keep_float32(self._component))
+        narrow = frozenset(names[name] for name in narrow_names(self._slots) if name in names)
+        dtype_of = layout.narrowing(dtype_of, narrow, self._form.storage)
         return layout.lay_out(headers, dtype_of=dtype_of, wanted=frozenset(names.values()).__contains__)
 
     def _own_layout(self) -> layout.Layout:
         """For files in another release's layout: the module's own names, whatever they are called in there."""
-        stored = self._component.dtype
-        computed = self._dtype or layout.UPCAST.get(stored or "", stored)
+        stored, slots = self._component.dtype, self._slots
+        computed = self._form.dtype or layout.UPCAST.get(stored or "", stored)
         chosen = layout.casting(computed, keep_float32(self._component))
-        slots = self._slots
+        chosen = layout.narrowing(chosen, narrow_names(slots), self._form.storage)
         return layout.pack(
             {
                 name: (chosen(name, str(slots.slots[name].dtype).removeprefix("torch.")), slots.shapes[name])
@@ -125,7 +158,7 @@ class ComponentItem:
             files = (self._component.config, *self._component.weights, self._component.index)
             for file in (file for file in files if file is not None):
                 (folder / Path(file.path).name).symlink_to(self._store.ensure(file, self._source).absolute())
-            found = load_by_library(self._component, folder, self._dtype)
+            found = load_by_library(self._component, folder, self._form.dtype)
         arena = Arena(self._device.host_buffer(self._plan().size_bytes), self._plan())
         for name, view in arena.views.items():
             view.copy_(found[name].detach())
@@ -157,7 +190,7 @@ class AdapterItem:
 
     @property
     def disk_bytes(self) -> int:
-        return self._manifest.size_bytes
+        return self._store.takes((self._manifest.weights,), self._manifest.source)
 
     def fetch(self) -> None:
         self._path()

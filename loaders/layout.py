@@ -5,7 +5,7 @@ memory. Names, shapes and dtypes come from checked headers.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import msgspec
 
@@ -58,6 +58,16 @@ def casting(dtype: str | None, keep_float32: Sequence[str] = ()) -> DtypeOf:
         if stored not in FLOATS:
             return stored
         return "float32" if not set(keep_float32).isdisjoint(name.split(".")) else dtype
+
+    return chosen
+
+
+def narrowing(dtype_of: DtypeOf, names: Container[str], dtype: str | None) -> DtypeOf:
+    """The same, but that these floats are kept as `dtype`, where one is said."""
+
+    def chosen(name: str, stored: str) -> str:
+        usual = dtype_of(name, stored)
+        return dtype if dtype is not None and name in names and usual in FLOATS else usual
 
     return chosen
 

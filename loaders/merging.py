@@ -17,7 +17,7 @@ from loaders import adapters, deltas, ways
 from loaders.adapters import Place
 from loaders.assembly import Ready
 from loaders.device import Arena, Device
-from loaders.layout import Layout, pack
+from loaders.layout import UPCAST, Layout, pack
 from loaders.pipelines import streamed
 from loaders.residency import Item, Shelf
 from registry.catalog import Digest, digest_of
@@ -29,6 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     built: Any
     uses: tuple[adapters.Use, ...]  # in the order of the adapters' digests: sums are not associative
     originals: Mapping[Place, Any]
+    computed: Mapping[str, str]  # by role, the dtype that narrow weights are computed in
     rank: int  # the bucket that all of them fit in, side by side
     merged: Digest  # names the copies by what they are made of
     architecture: Digest
@@ -36,6 +37,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def weights(self) -> int:
         return sum(original.numel() for original in self.originals.values())
+
+    def kind(self, place: Place) -> tuple[str, tuple[int, ...]]:
+        """Dtype and shape of what is merged."""
+        original = self.originals[place]
+        stored = str(original.dtype).removeprefix("torch.")
+        return self.computed[place[0]] if stored in UPCAST else stored, tuple(original.shape)
 
     @property
     def can_stream(self) -> bool:
@@ -54,7 +61,7 @@ class Kept:
         self.digest = plan.merged
         self._plan = plan
         self._pace = pace
-        self._layout = pack({"/".join(place): _kind(tensor) for place, tensor in plan.originals.items()})
+        self._layout = pack({"/".join(place): plan.kind(place) for place in plan.originals})
         self.size_bytes = self._layout.size_bytes
 
     @contextmanager
@@ -104,7 +111,7 @@ class Streamed:
         for place, original in plan.originals.items():
             down, up = (views["/".join((*place, part))] for part in ("down", "up"))
             deltas.fill(down, up, adapters.factors(plan.uses, place))
-            dtype, shape = _kind(original)
+            dtype, shape = plan.kind(place)
             target = views[dtype][: original.numel()].view(shape)
             wide = None if dtype == "float32" else views["float32"][: original.numel()].view(up.shape[0], -1)
             updates[place] = streamed.Update(down, up, target, wide)
@@ -141,6 +148,10 @@ def plan(
             for role, names in touched.items()
             for name in names
         },
+        computed={
+            component.name: item.computed
+            for component, item in zip(components, ready.components, strict=True)
+        },
         rank=deltas.bucket(sum(lora.rank for _, _, lora in uses)),
         merged=digest_of(
             {
@@ -163,10 +174,6 @@ def choose(plan: Plan, steps: int, shelf: Shelf, pace: Pace) -> Kept | Streamed:
     return Kept(plan, choice, pace) if choice.way == "kept" else Streamed(plan, choice)
 
 
-def _kind(tensor: Any) -> tuple[str, tuple[int, ...]]:
-    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-
-
 def _buffers(plan: Plan) -> Layout:
     """Factors for each weight, and room for the largest of each dtype; float32 besides, where sums are made."""
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -175,7 +182,7 @@ def _buffers(plan: Plan) -> Layout:
         rows, columns = adapters.flat(original.shape)
         shapes["/".join((*place, "down"))] = ("float32", (plan.rank, columns))
         shapes["/".join((*place, "up"))] = ("float32", (rows, plan.rank))
-        dtype = _kind(original)[0]
+        dtype = plan.kind(place)[0]
         for one in (dtype, "float32"):
             room[one] = max(room.get(one, 0), original.numel())
     return pack({**shapes, **{dtype: (dtype, (size,)) for dtype, size in sorted(room.items())}})

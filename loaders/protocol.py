@@ -16,6 +16,8 @@ from registry.catalog import AdapterManifest, Digest, Manifest
 PROTOCOL_VERSION = 1
 # A file of the router's, below its `/files/`: day, 128 random bits that nobody can guess, suffix.
 FILE_ID = r"(\d{8})-([0-9a-f]{32})\.([a-z0-9]{1,11})"
+PREVIEWS = "previews"  # of an input, true where the caller wishes to see the run
+MAX_PREVIEW_BYTES = 64 << 10
 OUTPUT_CHUNK_BYTES = 1 << 20  # outputs travel in pieces, so that a video does not hold up heartbeats
 
 Tier = Literal["device", "memory", "disk"]
@@ -118,6 +120,7 @@ class Progress(Message, frozen=True, kw_only=True):
     attempt: AttemptKey
     step: int
     steps: int
+    preview: bytes = b""  # WebP, small: what it seems to become, where the caller asked for that
 
 
 class OutputChunk(Message, frozen=True, kw_only=True):

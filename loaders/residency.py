@@ -33,7 +33,10 @@ class Item(Protocol):
         ...
 
     @property
-    def disk_bytes(self) -> int: ...
+    def disk_bytes(self) -> int:
+        """Of our own disk: nothing for files that are read where somebody else keeps them."""
+        ...
+
     def fetch(self) -> None:
         """Brings the files to the disk; idempotent."""
 

@@ -8,7 +8,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
@@ -23,9 +23,11 @@ from loaders.headroom import Headroom
 from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
 from loaders.merging import Kept, Streamed
-from loaders.pipelines import arguments, built, outputs, tuned
+from loaders.pipelines import arguments, built, narrow, outputs, tuned
 from loaders.protocol import AttemptKey
 from loaders.residency import Item, Shelf
+from loaders.sketches import Sketches
+from loaders.sketching import Sketching
 from registry.catalog import Digest
 
 MAX_MESSAGE = 4096  # characters
@@ -96,6 +98,7 @@ def run(
     idle_since: float,
     report: Report,
     compiler: Compiler,
+    sketching: Sketching,
     measured: Callable[[], AbstractContextManager[None]],
 ) -> Finished:
     """`measured` is around the pipeline's own work. Raises `LoaderError`s, and whatever the pipeline itself raises."""
@@ -106,7 +109,7 @@ def run(
     def attempt() -> tuple[Any, float]:
         with _bound(job, shelf, device), tuned.applied(pipeline.components, taken.tuning), measured():
             begun = time.monotonic()
-            return built.run(pipeline, call, on_step=_watch(job, report)), time.monotonic() - begun
+            return built.run(pipeline, call, on_step=_watch(job, report, sketching)), time.monotonic() - begun
 
     def retried() -> tuple[Any, float]:
         return twice_when_full(attempt, shelf, device)
@@ -117,15 +120,23 @@ def run(
         result, run_seconds = retried()
     else:
         result, run_seconds = compiler.run(architecture, ready.built, retried)
+    sketching.learn(result)
+    return _finished(job, result, run_seconds, idle_since, compiler.said(architecture))
+
+
+def _finished(
+    job: Job, result: Any, run_seconds: float, idle_since: float, compiled: Mapping[str, str]
+) -> Finished:
+    taken = _taken(job)
     begun = time.monotonic()
     encoded = outputs.encode(result, taken.style)
     timings = _timings(job, idle_since, run=run_seconds, encode=time.monotonic() - begun)
     done = protocol.Done(
         attempt=job.attempt,
         outputs=tuple(output.file for output in encoded),
-        result=_answers(job, call, result, len(encoded)),
+        result=_answers(job, taken.call, result, len(encoded)),
         timings=timings,
-        how={**_how(job), **compiler.said(architecture)},
+        how={**_how(job), **compiled},
     )
     return Finished(done=done, outputs=tuple(output.data for output in encoded))
 
@@ -165,11 +176,24 @@ def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
     try:
         for role, payload in zip(roles, job.payloads, strict=False):
             slots[role].point(payload.views)
-        with job.lora.applied(shelf, device) if job.lora is not None else contextlib.nullcontext():
+        computed = {
+            role: item.computed for role, item in zip(roles, ready.components, strict=True) if item.storage
+        }
+        with (
+            job.lora.applied(shelf, device) if job.lora is not None else contextlib.nullcontext(),
+            narrow.widening(slots, computed),
+        ):
             yield
     finally:
         for role in roles:
             slots[role].unbind()
+
+
+def sketching(job: Job, known: Sketches) -> Sketching:
+    """Of its previews, if it wants any."""
+    taken, manifest = _taken(job), _ready(job).manifest
+    wanted = job.assign.input.get(protocol.PREVIEWS) is True
+    return Sketching(known, manifest, taken.pipeline, taken.call, wanted=wanted)
 
 
 def weight_bytes(job: Job) -> int:
@@ -226,16 +250,20 @@ def twice_when_full(attempt: Callable[[], T], shelf: Shelf, device: Device) -> T
         raise
 
 
-def _watch(job: Job, report: Report) -> built.OnStep:
+def _watch(job: Job, report: Report, sketching: Sketching) -> built.OnStep:
     last = float("-inf")
 
-    def on_step(step: int, steps: int) -> None:
+    def on_step(step: built.Step) -> None:
         nonlocal last
         job.check_cancelled()
+        preview = sketching.preview(step)
         now = time.monotonic()
-        if step == steps or now - last >= PROGRESS_SECONDS:
+        if preview or step.number == step.steps or now - last >= PROGRESS_SECONDS:
             last = now
-            report(protocol.Progress(attempt=job.attempt, step=step, steps=steps))
+            progress = protocol.Progress(
+                attempt=job.attempt, step=step.number, steps=step.steps, preview=preview
+            )
+            report(progress)
 
     return on_step
 
@@ -251,7 +279,9 @@ def _answers(job: Job, call: arguments.Call, result: Any, count: int) -> dict[st
 
 def _how(job: Job) -> dict[str, str]:
     lora = {} if job.lora is None else {"lora": str(job.lora.choice)}
-    return {**lora, **_taken(job).tuning.said()}
+    storage = next((item.storage for item in _ready(job).components if item.storage), None)
+    held = {} if storage is None else {"storage": storage}
+    return {**lora, **held, **_taken(job).tuning.said()}
 
 
 def _timings(job: Job, idle_since: float, *, run: float, encode: float) -> protocol.Timings:

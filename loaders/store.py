@@ -97,6 +97,14 @@ class Store:
         self._leases.release(sha256)
         self._evict(sha256)
 
+    def takes(self, files: Iterable[FileRef], source: Source) -> int:
+        """Bytes of this home that they take, or would: none for a file that is read where its lab keeps it."""
+        return sum(file.size_bytes for file in files if not _is_at_hand(file, source))
+
+    def kept_bytes(self, files: Iterable[FileRef]) -> int:
+        """Of those that are blobs of this home."""
+        return sum(file.size_bytes for file in files if self._blob(file.sha256).exists())
+
     def used_bytes(self) -> int:
         """Blobs and the room taken for those on their way."""
         return sum(size_bytes for _, size_bytes, _ in self._occupants())
@@ -234,6 +242,10 @@ class Store:
             return (
                 freed  # the note stays: it may speak of an adopted file, and without its file it says nothing
             )
+
+
+def _is_at_hand(file: FileRef, source: Source) -> bool:
+    return source.kind == "path" and fetch.local_path(source, file).is_file()
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from loaders.protocol import AttemptKey, Done, Failed, OutputChunk, Timings
+from loaders.protocol import MAX_PREVIEW_BYTES, AttemptKey, Done, Failed, OutputChunk, Progress, Timings
 from registry.tracing import NO_SPAN, Span
 from router.files import Draft, FileStore
 from router.requests import Failure, LogLine, Outcome, State, Status, StoredFile
@@ -40,6 +40,7 @@ class Attempt:
     phase: Literal["loading", "running"] | None = None
     step: int | None = None
     steps: int | None = None
+    preview: bytes = b""
     span: Span = NO_SPAN  # until its outcome is stored
     drafts: dict[int, Draft] = field(default_factory=dict)
     position: int | None = None  # in the queue of the partner that has it
@@ -54,9 +55,15 @@ class Attempt:
             phase=self.phase,
             step=self.step,
             steps=self.steps,
+            preview=self.preview,
             attempt=self.key.number,
             started_at=datetime.fromtimestamp(self.assigned_at, UTC),
         )
+
+    def advance(self, progress: Progress) -> None:
+        self.step, self.steps = progress.step, progress.steps
+        if 0 < len(progress.preview) <= MAX_PREVIEW_BYTES:
+            self.preview = progress.preview
 
     def receive(self, chunk: OutputChunk, store: FileStore) -> None:
         draft = self.drafts.get(chunk.index)

@@ -9,10 +9,10 @@ where results are kept or for how long.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loaders.protocol import AdapterUse
+from loaders.protocol import PREVIEWS, AdapterUse
 from registry.catalog import Digest, OrganizationName, digest_of
 
-NOT_CONTENT = frozenset({"sync_mode", "webhook_url"})  # how an answer travels, not what it is
+NOT_CONTENT = frozenset({PREVIEWS, "sync_mode", "webhook_url"})  # how an answer travels, not what it is
 
 
 def fingerprint(

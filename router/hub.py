@@ -151,8 +151,8 @@ class Hub:
                 return
             case protocol.Started(phase=phase):
                 attempt.phase = phase
-            case protocol.Progress(step=step, steps=steps):
-                attempt.step, attempt.steps = step, steps
+            case protocol.Progress():
+                attempt.advance(message)
             case Done() | Failed():
                 self.end(attempt, message)
                 return

@@ -1,5 +1,6 @@
 """A request's states and its legal moves; the records that the queue, the dispatcher and the doors share. Pure."""
 
+import base64
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -144,8 +145,16 @@ class Status(Record, frozen=True, kw_only=True):
     phase: Literal["loading", "running"] | None = None  # only while running: weights on their way, or steps
     step: int | None = None
     steps: int | None = None
+    preview: bytes = b""  # WebP, the newest, where the caller asked for previews
     logs: tuple[LogLine, ...] = ()  # so far, where a partner tells them
     attempt: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
     outcome: Outcome | None = None
+
+    @property
+    def preview_uri(self) -> str | None:
+        """The preview as an address that holds it, small enough for an event."""
+        if not self.preview or self.state.is_final:
+            return None
+        return f"data:image/webp;base64,{base64.b64encode(self.preview).decode()}"

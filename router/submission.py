@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
-from loaders.protocol import AdapterUse
+from loaders.protocol import PREVIEWS, AdapterUse
 from registry.catalog import Caller
 from router import ids, results
 from router.requests import Priority, Request
@@ -22,6 +22,7 @@ class Wishes(TypedDict, total=False):
     start_within_seconds: float | None
     webhook_url: str | None
     reuse: bool | None  # of what the same request made before; None leaves it to the variant
+    previews: bool  # of the run, where a host can make any
     once: str | None  # the caller's own name for it, under which it may be asked again
 
 
@@ -39,6 +40,8 @@ def compose(
     entropy: Entropy,
 ) -> Request:
     """`values` is the whole input; `seeded` when its seed is the caller's."""
+    if wishes.get("previews") and resolved.version is not None:  # a partner knows no such word
+        values = {**values, PREVIEWS: True}
     key = results.key_of(
         resolved.variant,
         resolved.digest,

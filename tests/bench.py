@@ -19,14 +19,22 @@ INPUT = {"prompt": "a cat", "seed": 3, "num_inference_steps": 2, "image_size": {
 class Bench:
     """An engine with its reports in a queue."""
 
-    def __init__(self, home: Path, device_bytes: int, compiler: Compiler | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        device_bytes: int,
+        compiler: Compiler | None = None,
+        *,
+        disk_bytes: int = 1 << 40,
+    ) -> None:
         self.home = home
+        self.defaults: dict[str, Any] = {}  # of the variants, as the catalogue would say them
         self.events: queue.Queue[Event] = queue.Queue()
         self.engine = Engine(
             home,
             device=Device("cpu"),
             store=Store(home),
-            budgets={"device": device_bytes, "disk": 1 << 40},
+            budgets={"device": device_bytes, "disk": disk_bytes},
             listener=self.events.put,
             compiler=compiler,
         )
@@ -36,7 +44,10 @@ class Bench:
         self, manifest: Manifest, adapters: dict[AdapterManifest, float] | None = None, **values: Any
     ) -> AttemptKey:
         self._count += 1
-        self.engine.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+        described = protocol.DescribeVersion(
+            digest=manifest.digest, manifest=manifest, defaults=self.defaults
+        )
+        self.engine.describe(described)
         for adapter in adapters or {}:
             self.engine.describe(protocol.DescribeAdapter(digest=adapter.digest, manifest=adapter))
         key = AttemptKey(f"request-{self._count}", 1)

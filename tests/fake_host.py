@@ -29,6 +29,7 @@ from loaders.protocol import (
 )
 
 SPEEDS = Speeds(disk_to_memory=1e9, memory_to_device=1e10, network_to_disk=1e8)
+PREVIEW = b"RIFF a small picture"
 HOW = {"lora": "kept: the merged copies are held (kept 0.000 s)"}
 
 
@@ -156,7 +157,8 @@ class FakeHost:
         key = assign.attempt
         await self._send(Started(attempt=key, phase="running"))
         if not self.release.is_set():
-            await self._send(Progress(attempt=key, step=1, steps=4))
+            preview = PREVIEW if assign.input.get(protocol.PREVIEWS) else b""
+            await self._send(Progress(attempt=key, step=1, steps=4, preview=preview))
             await self.release.wait()
         if self.running.pop(key, None) is None:
             return

@@ -12,6 +12,7 @@ import msgspec
 
 from loaders.errors import InputError
 from loaders.pipelines import names, tuning
+from loaders.protocol import PREVIEWS
 
 IMAGE_SIZES: Mapping[str, tuple[int, int]] = {  # width, height
     "square_hd": (1024, 1024),
@@ -34,7 +35,9 @@ NOT_FOR_PIPELINES = frozenset(
         "output_format",
         "quality",
         "seed",
+        "storage",
         "sync_mode",
+        PREVIEWS,
         *names.MEDIA,
         *tuning.FIELDS,
     }

@@ -8,6 +8,7 @@ scheduler, so that nothing of one run is seen by the next.
 import contextlib
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,37 @@ if TYPE_CHECKING:
     import torch
 
 KEPT_PIPELINES = 16  # tokenizers are tens of megabytes, and nearly each variant has assets of its own
-OnStep = Callable[[int, int], None]  # (step that was finished, steps); raises to stop the run
+OnStep = Callable[["Step"], None]  # raises to stop the run
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A step that was finished: what the scheduler was given and what it made of it."""
+
+    number: int  # 1 for the first
+    steps: int
+    scheduler: Any
+    given: Mapping[str, Any]  # its `step`'s arguments by name
+    result: Any
+
+    @property
+    def latents(self) -> Any:
+        """What the next step begins with."""
+        return self.result[0] if isinstance(self.result, tuple) else self.result.prev_sample
+
+    def outcome(self) -> Any:
+        """The scheduler's own idea of what the latents will be without noise, else the latents."""
+        if isinstance(self.result, tuple):
+            expected = self.result[1] if len(self.result) > 1 else None
+        else:
+            expected = getattr(self.result, "pred_original_sample", None)
+        if getattr(expected, "shape", None) == self.latents.shape:
+            return expected
+        return self._along_the_flow() if _is_flow(self.scheduler) else self.latents
+
+    def _along_the_flow(self) -> Any:
+        """A flow's velocity leads straight to its end."""
+        sigma = self.scheduler.sigmas[self.scheduler.step_index - 1].item()
+        return self.given["sample"] - sigma * self.given["model_output"]
 
 
 class Built:
@@ -36,7 +67,7 @@ class Built:
             component.name: modules.build(component, configs[component.name], device)
             for component in manifest.components
         }
-        self._device = device
+        self.device = device
         self._pipelines: dict[tuple[Path, str], Any] = {}
 
     def pipeline(self, folder: Path, kind: Any = None) -> Any:
@@ -113,17 +144,28 @@ def fresh(pipeline: Any, on_step: OnStep) -> Any:
 def _watched(scheduler: Any, on_step: OnStep) -> Any:
     """Tells of each step. The scheduler is the one thing that every denoising loop calls once a step."""
     step, done = scheduler.step, 0
+    signature = inspect.signature(step)
 
     @functools.wraps(step)
     def watched(*args: Any, **kwargs: Any) -> Any:
         nonlocal done
         result = step(*args, **kwargs)
         done += 1
-        on_step(done, max(done, len(scheduler.timesteps)))
+        given = signature.bind(*args, **kwargs).arguments
+        on_step(Step(done, max(done, len(scheduler.timesteps)), scheduler, given, result))
         return result
 
     scheduler.step = watched
     return scheduler
+
+
+def _is_flow(scheduler: Any) -> bool:
+    config = scheduler.config
+    return bool(
+        "FlowMatch" in type(scheduler).__name__
+        or config.get("use_flow_sigmas")
+        or config.get("prediction_type") == "flow_prediction"
+    )
 
 
 def _is_argument_check(error: Exception) -> bool:

@@ -6,7 +6,7 @@ Compiled code sees a class: the first set of a rank bucket is one more graph, ea
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,14 @@ class Update:
     ) -> None:
         self.down = down  # (bucket, in), float32
         self.up = up  # (out, bucket), float32
-        self.target = target  # the weight's shape and dtype
+        self.target = target  # of the weight's shape, and of the dtype that is computed in
         self.wide = wide
 
     def __call__(self, weight: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         if torch.compiler.is_compiling():  # compiled code finds its own room
-            return deltas.fresh(weight, self.down, self.up)
+            return deltas.fresh(weight, self.down, self.up, self.target.dtype)
         return deltas.add(weight, self.down, self.up, self.target, self.wide)
 
 
@@ -45,8 +45,10 @@ def can_stream(module: Any, name: str) -> bool:
 
 
 @contextmanager
-def streaming(modules: Mapping[str, Any], updates: Mapping[Place, Update]) -> Iterator[None]:
-    """`modules` by role. Every layer named by `updates` must be one that `can_stream`."""
+def streaming(
+    modules: Mapping[str, Any], updates: Mapping[Place, Callable[["torch.Tensor"], "torch.Tensor"]]
+) -> Iterator[None]:
+    """`modules` by role. `updates`: what a layer uses in its weight's place. Every layer named by `updates` must be one that `can_stream`."""
     changed: list[tuple[Any, Any]] = []
     try:
         for (role, name), update in updates.items():

@@ -64,7 +64,7 @@ def _step_caches(parts: Mapping[str, Any], threshold: float) -> Iterator[Callabl
         yield denoiser.disable_cache
         try:
             denoiser.enable_cache(config)
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, IndexError) as error:  # the last: it has one block
             denoiser._cache_config = config  # noqa: SLF001  so that what was hooked already is found and undone
             raise InputError(f"this model has no step cache: {error}", "step_cache") from error
 

@@ -31,6 +31,7 @@ from router.errors import AlreadyFinishedError, UnknownRequestError
 from router.requests import State, Status
 
 HEARTBEAT_SECONDS = 15.0
+PREVIEWS = "x-marquee-previews"  # in: 1, small pictures of the run with its events
 REQUEST_ID = "x-fal-request-id"
 CACHE = "x-marquee-cache"  # in: 1 or 0, use an earlier result or never; out: `hit`
 
@@ -121,6 +122,7 @@ async def _submit(house: House, request: AnyRequest, path: str) -> Answer:
         start_within_seconds=fal_shapes.start_within_seconds(request.headers),
         webhook_url=webhook_url,
         reuse=_reuse(request),
+        previews=request.headers.get(PREVIEWS) == "1",
         once=once(request),
     )
     status = await house.core.status(caller, request_id)
@@ -146,7 +148,7 @@ async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -
             if change is None:
                 yield b": still here\n\n"
                 continue
-            shape = fal_shapes.status(change, with_logs=with_logs)
+            shape = fal_shapes.status(change, with_logs=with_logs, with_preview=True)
             if lines := shape.get("logs"):  # a stream's logs are what is new
                 shape["logs"], told = fal_shapes.newer(lines, told), lines
             yield b"data: " + msgspec.json.encode(shape | urls) + b"\n\n"

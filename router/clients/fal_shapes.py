@@ -19,14 +19,15 @@ ERROR_TYPE = "x-fal-error-type"
 log = structlog.get_logger("marquee.fal")
 
 
-def status(status: Status, *, with_logs: bool) -> dict[str, Any]:
+def status(status: Status, *, with_logs: bool, with_preview: bool = False) -> dict[str, Any]:
     """The status object, but for its addresses."""
     logs = [_log(line) for line in _lines(status)] if with_logs else None
     match status.state:
         case State.QUEUED:
             return {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}
         case State.RUNNING:
-            return {"status": "IN_PROGRESS", "logs": logs}
+            shape: dict[str, Any] = {"status": "IN_PROGRESS", "logs": logs}
+            return shape | _progress(status, with_preview=with_preview)
         case State.SUCCEEDED | State.FAILED | State.CANCELLED:
             outcome = status.outcome
             seconds = None if outcome is None or outcome.failure else outcome.run_seconds
@@ -34,6 +35,16 @@ def status(status: Status, *, with_logs: bool) -> dict[str, Any]:
             if outcome is not None and outcome.failure is not None:
                 done |= {"error": outcome.failure.message, "error_type": error_type(outcome.failure)}
             return done
+
+
+def _progress(status: Status, *, with_preview: bool) -> dict[str, Any]:
+    """Steps, which fal's own answers lack, and what the run seems to become."""
+    if status.step is None:
+        return {}
+    shape: dict[str, Any] = {"step": status.step, "steps": status.steps}
+    if with_preview and (preview := status.preview_uri):
+        shape["preview"] = preview
+    return {"progress": shape}
 
 
 def output(status: Status, address: Callable[[StoredFile], str]) -> dict[str, Any]:

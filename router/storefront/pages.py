@@ -42,7 +42,9 @@ class Catalogue(Protocol):
 class Calls(Protocol):
     """What the storefront asks of the core."""
 
-    async def submit(self, caller: Caller, slug: str, arguments: Mapping[str, Any], /) -> RequestId: ...
+    async def submit(
+        self, caller: Caller, slug: str, arguments: Mapping[str, Any], /, *, previews: bool
+    ) -> RequestId: ...
     async def cancel(self, caller: Caller, request_id: str, /) -> object: ...
     def watch(self, caller: Caller, request_id: str, /) -> AsyncIterator[Status]: ...
 
@@ -109,7 +111,7 @@ def router(front: Callable[[], Front]) -> Router:
     @post("/page/runs/{slug:path}", status_code=202, include_in_schema=False)
     async def run(request: AnyRequest, slug: FromPath[str], data: JSONBody[dict[str, Any]]) -> Accepted:
         caller = _runner(await front().door.actor(request))
-        request_id = await front().calls.submit(caller, _slug(slug), data)
+        request_id = await front().calls.submit(caller, _slug(slug), data, previews=True)
         return Accepted(id=request_id, events=f"/page/requests/{request_id}/events")
 
     @get("/page/requests/{request_id:str}/events", include_in_schema=False)

@@ -26,6 +26,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     line: str
     share: float | None = None
+    preview: str | None = None  # a data URI
     pictures: tuple[Picture, ...] = ()
     result: Mapping[str, Any] = {}
     answer: Mapping[str, Any] | None = None  # a partner's own shape, with our addresses in it
@@ -41,6 +42,7 @@ def progress(status: Status, cost: str | None = None) -> Progress:
         state=status.state,
         line=_line(status),
         share=_share(status),
+        preview=status.preview_uri,
         pictures=_pictures(outcome) if outcome else (),
         result=_result(status, outcome) if outcome else {},
         answer=_answer(outcome) if outcome else None,

@@ -164,9 +164,14 @@ class FakeCalls:
         self.requests: dict[str, Request] = {}
         self.files: dict[str, bytes] = {}
         self.cancelled: set[str] = set()
+        self.shown: set[str] = set()
 
-    async def submit(self, caller: Caller, slug: Slug, arguments: Mapping[str, Any]) -> RequestId:
+    async def submit(
+        self, caller: Caller, slug: Slug, arguments: Mapping[str, Any], *, previews: bool
+    ) -> RequestId:
         request_id = RequestId(secrets.token_hex(8))
+        if previews:
+            self.shown.add(request_id)
         self.requests[request_id] = Request(
             id=request_id,
             organization=caller.organization,
@@ -192,7 +197,10 @@ class FakeCalls:
             if request_id in self.cancelled:
                 yield Status(request=request, state=State.CANCELLED)
                 return
-            yield Status(request=request, state=State.RUNNING, phase="running", step=step, steps=4)
+            preview = glimpse(request.input) if request_id in self.shown else b""
+            yield Status(
+                request=request, state=State.RUNNING, phase="running", step=step, steps=4, preview=preview
+            )
         data = draw(request.input)
         file_id = hashlib.sha256(data).hexdigest()[:16]
         self.files[file_id] = data
@@ -201,6 +209,12 @@ class FakeCalls:
         )
         outcome = Outcome(state=State.SUCCEEDED, files=(file,), wait_seconds=0.05, run_seconds=0.2)
         yield Status(request=request, state=State.SUCCEEDED, outcome=outcome)
+
+
+def glimpse(arguments: Mapping[str, Any]) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(draw(arguments))).resize((8, 8)).save(out, "WEBP")
+    return out.getvalue()
 
 
 def draw(arguments: Mapping[str, Any]) -> bytes:

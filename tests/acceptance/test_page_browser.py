@@ -78,6 +78,22 @@ def test_a_run_draws_a_picture_and_a_lora_changes_it(visit: Visits) -> None:
     expect(page.locator("#history img")).to_have_count(2)
 
 
+WATCHED = """() => {
+    window.seen = new Set();
+    new MutationObserver(() => {
+        const shown = document.querySelector("#pictures img.glimpse");
+        if (shown) window.seen.add(shown.src.slice(0, 16));
+    }).observe(document.querySelector("#pictures"), { childList: true });
+}"""
+
+
+def test_a_run_shows_what_it_seems_to_become(visit: Visits) -> None:
+    page = visit("/m/marquee/shapes")
+    page.evaluate(WATCHED)
+    assert run(page, "a red circle on white").startswith("/files/")
+    assert page.evaluate("[...window.seen]") == ["data:image/webp;"]
+
+
 def test_the_snippets_follow_the_form(visit: Visits) -> None:
     page = visit("/m/marquee/shapes")
     page.get_by_label("Prompt", exact=False).first.fill("a 'red' circle")

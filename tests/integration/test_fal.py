@@ -4,12 +4,14 @@ import asyncio
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.fake_host import HOW, picture
+from tests.fake_host import HOW, PREVIEW, picture
 from tests.live import CONTENTS, LORAS, Live
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
+URI = f"data:image/webp;base64,{base64.b64encode(PREVIEW).decode()}"
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -100,6 +102,30 @@ async def test_status_stream_ends_with_completed(live: Live) -> None:
                     host.release.set()
         assert "IN_PROGRESS" in lines[0] or "IN_QUEUE" in lines[0]
         assert "COMPLETED" in lines[-1]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_who_asks_for_previews_sees_them_with_the_steps(live: Live, asked: bool) -> None:  # noqa: FBT001
+    headers = {"x-marquee-previews": "1"} if asked else {}
+    async with live.host().linked() as host:
+        host.release.clear()
+        submitted = (
+            await live.client.post("/fal/queue/acme/toys", json=PROMPT | {"seed": 5}, headers=headers)
+        ).json()
+        shown: list[Any] = []
+        async with live.client.stream("GET", submitted["status_url"] + "/stream") as stream:
+            async for line in stream.aiter_lines():
+                event = msgspec.json.decode(line.removeprefix("data: ")) if line.startswith("data: ") else {}
+                if "progress" in event:
+                    shown.append(event["progress"])
+                    polled = (await live.client.get(submitted["status_url"])).json()
+                    host.release.set()
+        assert host.assigned[0].input.get("previews", False) is asked
+        result = await live.client.get(submitted["response_url"])
+        assert (result.status_code, "preview" in result.text) == (200, False)
+    steps = {"step": 1, "steps": 4}
+    assert polled["progress"] == steps, "a poll does not carry pictures"
+    assert shown == [steps | {"preview": URI} if asked else steps]
 
 
 async def test_lora_reaches_the_host_by_digest(live: Live) -> None:

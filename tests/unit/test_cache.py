@@ -35,6 +35,14 @@ def test_what_is_pinned_stays_until_every_pin_is_released() -> None:
     assert cache.victims(15) == (A, B)
 
 
+def test_what_takes_no_room_is_not_sent_away_for_some() -> None:
+    cache = WeightCache(20)
+    cache.add(A, 0)
+    cache.add(B, 20)
+    assert cache.add(C, 10) == (B,)
+    assert list(cache) == [A, C]
+
+
 def test_victims_changes_nothing_and_keeps_whom_it_is_told() -> None:
     cache = WeightCache(20)
     cache.add(A, 10)

@@ -47,7 +47,7 @@ class Careless(SimpleNamespace):
 def test_what_draws_without_a_generator_gives_the_same_again_and_disturbs_nobody() -> None:
     def run(seed: int) -> list[float]:
         call = Call(arguments={}, seed=seed, count=1)
-        return [float(number) for number in built.run(Careless(), call, on_step=lambda step, steps: None)]
+        return [float(number) for number in built.run(Careless(), call, on_step=lambda step: None)]
 
     before = torch.get_rng_state()
     first = run(1)

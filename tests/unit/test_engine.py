@@ -73,6 +73,20 @@ def test_a_budget_for_one_model_changes_no_bits(bench: Callable[..., Bench], mod
     tight.engine.check_integrity()
 
 
+def test_a_local_model_needs_no_room_on_the_homes_disk(tmp_path: Path, models: dict[str, Any]) -> None:
+    engine = Bench(tmp_path, 1 << 30, disk_bytes=1 << 10)
+    engine.picture(models["base"], {models["lora"]: 1.0})
+    digests = {component.digest for component in models["base"].components} | {models["lora"].digest}
+    on_disk = {held.digest: held.size_bytes for held in engine.engine.held() if held.tier == "disk"}
+    engine.engine.close()
+    engine.engine.check_integrity()
+    assert on_disk == dict.fromkeys(digests, 0)
+    again = Bench(tmp_path, 1 << 30, disk_bytes=1 << 10)  # a restart remembers it in the same way
+    remembered = {held.digest: held.size_bytes for held in again.engine.held()}
+    again.engine.close()
+    assert remembered == on_disk
+
+
 def test_what_leaves_the_device_leaves_memory_at_once(
     bench: Callable[..., Bench], models: dict[str, Any]
 ) -> None:

@@ -24,6 +24,7 @@ BASE = fingerprint(VERSION, [AdapterUse(LORA, 1.0)], INPUT, ACME)
         dict(reversed(INPUT.items())),  # order of keys
         INPUT | {"guidance_scale": 4},  # the same number
         INPUT | {"sync_mode": True},  # how the answer travels
+        INPUT | {"previews": True},  # and what is shown on the way
         INPUT | {"negative_prompt": None},  # nothing said
     ],
 )

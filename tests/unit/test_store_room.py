@@ -45,6 +45,21 @@ def test_a_local_file_is_adopted_and_a_change_is_seen(open_store: Stores, tmp_pa
         store.ensure(ref(WEIGHTS), source)
 
 
+def test_what_is_read_where_it_lies_takes_no_room(open_store: Stores, tmp_path: Path) -> None:
+    store, source, file = open_store(), Source(kind="path", location=str(tmp_path)), ref(WEIGHTS)
+    absent = store.takes([file], source)
+    (tmp_path / NAME).parent.mkdir()
+    (tmp_path / NAME).write_bytes(WEIGHTS)
+    present = store.takes([file], source)
+    store.ensure(file, source)
+    assert (absent, present, store.kept_bytes([file])) == (len(WEIGHTS), 0, 0)
+    store.drop(file.sha256)
+    assert store.takes([file], OPEN) == len(WEIGHTS)
+    (tmp_path / NAME).unlink()
+    store.ensure(file, OPEN)
+    assert store.kept_bytes([file]) == len(WEIGHTS)
+
+
 @pytest.mark.parametrize("harm", [lambda path: path.write_bytes(OTHER), lambda path: path.unlink()])
 def test_a_blob_that_was_harmed_is_fetched_again(open_store: Stores, harm: Callable[[Path], Any]) -> None:
     store = open_store()

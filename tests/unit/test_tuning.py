@@ -11,7 +11,8 @@ from PIL import Image
 
 from loaders import protocol
 from loaders.errors import InputError
-from loaders.pipelines import tuning
+from loaders.pipelines import attention, tuning
+from loaders.pipelines.attention import Kit
 from loaders.pipelines.tuning import Decoder, Tuning
 from registry import folders
 from tests import architectures
@@ -65,6 +66,30 @@ def test_what_cannot_be_is_refused_by_its_field(given: dict[str, Any]) -> None:
     assert caught.value.location == tuple(given)
 
 
+BOTH = frozenset({"flash_attn", "flash_attn_interface"})
+
+
+@pytest.mark.parametrize(
+    ("word", "kit", "dtype", "expected"),
+    [
+        ("a CPU", Kit(None, BOTH), "bfloat16", None),
+        ("a Hopper with everything", Kit(9, BOTH), "bfloat16", "_flash_3"),
+        ("a Hopper as torch comes", Kit(9), "float16", "_native_cudnn"),
+        ("a Blackwell, for which that kernel is not made", Kit(10, BOTH), "bfloat16", "_native_cudnn"),
+        ("an Ampere with FlashAttention", Kit(8, BOTH), "bfloat16", "flash"),
+        ("an Ampere without", Kit(8), "bfloat16", None),
+        ("an old one", Kit(7, BOTH), "float16", None),
+        ("float32", Kit(9, BOTH), "float32", None),
+        ("no dtype said", Kit(9, BOTH), None, None),
+    ],
+)
+def test_attention_is_chosen_by_what_the_device_can_do(
+    word: str, kit: Kit, dtype: str | None, expected: str | None
+) -> None:
+    assert attention.choose(kit, dtype) == expected, word
+    assert expected is None or expected in tuning.ATTENTION
+
+
 def pixels(png: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 
@@ -110,6 +135,8 @@ def test_pieces_and_attention_are_put_back(
 ) -> None:
     flux = models("flux")
     two = engine.run(flux, num_images=2)
+    auto = engine.run(flux, num_images=2, attention="auto")
+    assert (auto.outputs, auto.done.how) == (two.outputs, {}), "on a CPU torch's own choice"
     math = engine.run(flux, num_images=2, attention="_native_math")
     assert math.done.how == {"attention": "_native_math"}
     monkeypatch.setattr(tuning, "DECODE_BYTES", 64 * 64 * 64 * 4 * 3)  # one small picture

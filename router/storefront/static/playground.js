@@ -66,6 +66,14 @@ const remember = (pictures, prompt) => {
   while (at("history").children.length > 12) at("history").lastChild.remove();
 };
 
+const glimpse = (address) => {
+  const shown = at("pictures").querySelector("img.glimpse") ?? document.createElement("img");
+  shown.className = "glimpse";
+  shown.alt = "What the run seems to become";
+  shown.src = address;
+  if (!shown.isConnected) at("pictures").replaceChildren(shown);
+};
+
 const finish = (view, prompt) => {
   at("screen").dataset.state = view.state;
   busy(false);
@@ -94,6 +102,7 @@ const follow = (accepted, prompt) => {
       return;
     }
     at("status").textContent = `${view.line}…`;
+    if (view.preview) glimpse(view.preview);
     if (view.share == null) at("share").removeAttribute("value");
     else at("share").value = view.share;
   });

@@ -1,0 +1,59 @@
+"""Weights kept 8 bits wide beside the same weights kept as wide as they are computed in: room, seconds to bring them,
+seconds of a run. One FLUX-shaped variant of 366 MB in float32 and random bytes, from the page cache; runs of 4 steps, the
+two ways in turns, medians of `ROUNDS`. Run by an engine in this process.
+"""
+
+import itertools
+import os
+import statistics
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+ROUNDS = int(os.environ.get("NARROW_ROUNDS", "5"))
+STEPS = 4
+TOKENS = 32  # pixels a side are latents a side here: 256 tokens beside the text's
+ROLE = "transformer"
+
+
+def forms():
+    """Name, defaults of the variant."""
+    for dtype, storage in itertools.product(("float32", "bfloat16"), (None, "float8_e4m3fn")):
+        said = {"dtype": dtype} | ({"storage": storage} if storage else {})
+        yield f"{dtype}{' in 8 bits' if storage else ''}", said
+
+
+def measured(bench, manifest):
+    """By form: bytes of the denoiser on the device, seconds of the load, seconds of later runs."""
+    call = {"image_size": {"width": TOKENS, "height": TOKENS}, "num_inference_steps": STEPS}
+    bytes_held, loads, runs = {}, defaultdict(list), defaultdict(list)
+    digest = next(part.digest for part in manifest.components if part.name == ROLE)
+    for turn in range(ROUNDS + 1):
+        for name, defaults in forms():
+            bench.defaults = defaults
+            first = bench.run(manifest, **call)
+            again = bench.run(manifest, **call)
+            held = [item for item in bench.engine.held() if (item.digest, item.tier) == (digest, "device")]
+            bytes_held[name] = held[-1].size_bytes
+            if turn:
+                loads[name].append(first.done.timings.load)
+                runs[name].append(again.done.timings.run)
+            bench.engine._shelf.evict_idle()  # noqa: SLF001  so that the next form is brought anew
+    return bytes_held, loads, runs
+
+
+def main():
+    from benchmarks import alternation
+    from registry import folders
+    from tests.bench import Bench
+
+    alternation.VARIANTS, alternation.LORAS = 1, 0
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        alternation.made(root)
+        bench = Bench(root / "home", 8 << 30)
+        bytes_held, loads, runs = measured(bench, folders.read_pipeline(root / "variant0"))
+        bench.engine.close()
+    for name in bytes_held:
+        load, run = statistics.median(loads[name]), statistics.median(runs[name])
+        print(f"   {name:20} {bytes_held[name] / 1e6:6.0f} MB   load {load:5.2f} s   run {run:5.2f} s")
