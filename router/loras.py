@@ -30,7 +30,6 @@ from registry.catalog import Adapter, AdapterManifest, Caller, FileRef, Source, 
 from registry.database import Database
 from registry.errors import AddressError, CatalogError, MisfitError, WeightsError
 from registry.reading import Place
-from router import spelling
 from router.errors import UnknownFileError
 from router.files import FileStore, Stored
 from router.snapshot import Catalogue
@@ -128,7 +127,7 @@ class Loras:
     def _meant(self, path: str, caller: Caller, version: Version) -> str:
         """The LoRA for this base that was probably misspelt, where the caller may use it, as words behind it."""
         now, clock = self._catalogue.now, self._catalogue.clock()
-        for name in spelling.near(path, now.adapter_releases):
+        for name in now.adapter_names.near(path):
             match now.adapter(name, caller, clock):
                 case Adapter(manifest=found) if found.architecture == version.manifest.architecture:
                     return f" (did you mean {name!r}?)"

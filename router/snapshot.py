@@ -70,6 +70,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     digests: Mapping[tuple[Slug, int], Digest] = {}  # of the versions
     adapters: Mapping[tuple[Slug, int], Adapter] = {}
     adapter_releases: Mapping[Slug, tuple[Release, ...]] = {}
+    adapter_names: spelling.Names[Slug] = spelling.Names(())
     callers: Mapping[bytes, Caller] = {}
     described: Mapping[Digest, Described] = {}
     described_adapters: Mapping[Digest, AdapterManifest] = {}
@@ -200,6 +201,7 @@ def build(
         digests=digests,
         adapters={(adapter.slug, adapter.version): adapter for adapter in rows.adapters},
         adapter_releases=store.by_slug(rows.adapter_releases),
+        adapter_names=spelling.Names(dict.fromkeys(adapter.slug for adapter in rows.adapters)),
         callers=callers,
         described={
             digests[version.variant, version.number]: Described(
