@@ -21,6 +21,7 @@ WEIGHT_STEMS = ("diffusion_pytorch_model", "model", "diffusion_pytorch_model.fp1
 PUBLISHED_SUFFIXES = SIDE_SUFFIXES | {".safetensors", ".gguf"}
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 MAX_JSON_BYTES = 64 << 20
+MAX_PARSED_BYTES = 8 << 20  # of a config or an index; parsed it is dozens of times larger
 GGUF_SUFFIX = ".gguf"  # quantized weights, no pickle
 GGUF_DTYPE = "bfloat16"  # what they are computed with
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -282,8 +283,11 @@ def sha256_of(file: Path, counted: Counted | None = None) -> str:
 
 def read_json(tree: Tree, path: str) -> dict[str, Any]:
     """Half of a surrogate pair is text that nobody can send on or store. Raises `FolderError`."""
+    content = tree.read(path)
+    if len(content) > MAX_PARSED_BYTES:
+        raise FolderError(tree.name, f"{path} is too large to be a config")
     try:
-        value = json.loads(tree.read(path))
+        value = json.loads(content)
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise FolderError(tree.name, f"{path} is not JSON: {error}") from error

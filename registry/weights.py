@@ -31,6 +31,11 @@ from registry.errors import (
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_TENSORS = 200_000
+MOST_SIGNS = {  # counted before parsing: a hundred megabytes of `[],` are gigabytes of lists, and half a minute
+    b"{": 2 * MAX_TENSORS,
+    b"[": 3 * MAX_TENSORS,
+    b",": 20 * MAX_TENSORS,
+}
 MAX_RANK = 16
 MAX_DIMENSION = 1 << 48
 MAX_NAME_CHARACTERS = 1024
@@ -157,6 +162,11 @@ def check(header: bytes, file_bytes: int) -> Index:
 
 
 def _parse(header: bytes) -> _Pairs:
+    for sign, most in MOST_SIGNS.items():
+        if header.count(sign) > most:
+            raise TooManyTensorsError(
+                f"more than {most} times {sign.decode()!r}: no {MAX_TENSORS} tensors need that"
+            )
     if not header.startswith(b"{"):
         raise HeaderEncodingError("the header does not begin with an opening brace")
     try:

@@ -38,6 +38,12 @@ def test_an_index_that_names_no_shards_is_refused(tmp_path: Path, shards: Any) -
         folders.read_pipeline(_pipeline(tmp_path, shards))
 
 
+def test_a_config_of_nothing_but_brackets_is_not_parsed(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_bytes(b'{"a":[' + b"[]," * 3_000_000 + b"[]]}")
+    with pytest.raises(FolderError, match="too large to be a config"):
+        folders.read_pipeline(tmp_path)
+
+
 def test_text_that_nobody_can_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"model_index.json is not JSON"):
         folders.read_pipeline(_pipeline(tmp_path, {}, "\ud800"))

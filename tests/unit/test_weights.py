@@ -225,3 +225,25 @@ def test_no_bytes_do_more_than_be_refused(content: bytes) -> None:
         weights.check(content[8 : 8 + length], len(content))
     except WeightsError:
         pass
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b"7,"])
+def test_a_header_that_would_fill_the_memory_is_refused_before_it_is_parsed(
+    piece: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights.json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
+    header = b'{"a":[' + piece * 4_100_000 + b"7]}"
+    with pytest.raises(errors.TooManyTensorsError, match="more than"):
+        weights.check(header, len(header) + weights.LENGTH_BYTES)
+
+
+def test_a_trainers_long_notes_are_no_tensors() -> None:
+    notes = json.dumps({"tags": {f"tag {n}": [n, n] for n in range(50_000)}})
+    assert weights.check(*_parts({"__metadata__": {"ss_tag_frequency": notes}, "a": ONE})).metadata == {
+        "ss_tag_frequency": notes
+    }
+
+
+def _parts(header: dict[str, Any]) -> tuple[bytes, int]:
+    text = json.dumps(header).encode()
+    return text, weights.LENGTH_BYTES + len(text) + 8
