@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from loaders import assembly, decoding, host, intake, protocol
+from loaders import assembly, decoding, host, intake, items, protocol
 from loaders.device import Device
 from loaders.engine import Engine
 from loaders.errors import HostError, InputError
@@ -265,7 +265,7 @@ def test_versions_and_their_tokenizers_are_kept_while_they_are_used(
     assert one.ready(model, {}) is first
     pipeline = first.built.pipeline(first.assets)
     second = one.ready(other, {})
-    assert (second.built is first.built, list(one._ready)) == (True, [(other.digest, None)])
+    assert (second.built is first.built, list(one._ready)) == (True, [(other.digest, items.Form())])
     assert first.built.pipeline(first.assets) is not pipeline
 
 
