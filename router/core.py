@@ -14,7 +14,7 @@ import msgspec
 
 from loaders.protocol import AdapterUse
 from registry import feed, tracing
-from registry.catalog import Caller, Version
+from registry.catalog import Caller, Digest, Version
 from registry.tracing import NO_TRACES, Traces
 from router import ids, inputs, limits, queue, repeats, submission
 from router.board import Board
@@ -62,10 +62,10 @@ class Core:
         self._entropy = entropy
         self.stopping = asyncio.Event()  # streams and waiting calls end
 
-    def resolve(self, caller: Caller, slug: str) -> Resolved:
-        """Raises `UnknownSlugError`, `UnavailableError`."""
+    def resolve(self, caller: Caller, slug: str, wanted: Digest | None = None) -> Resolved:
+        """The `wanted` version where it shares the slug's traffic. Raises `UnknownSlugError`, `UnavailableError`."""
         lot = self._entropy(24) / (1 << 24)
-        return self.catalogue.now.resolve(slug, caller, self.catalogue.clock(), lot)
+        return self.catalogue.now.resolve(slug, caller, self.catalogue.clock(), lot, wanted)
 
     async def submit(
         self, caller: Caller, slug: str, arguments: Mapping[str, Any], **wishes: Unpack[Wishes]
@@ -92,7 +92,7 @@ class Core:
     ) -> Request:
         """Limits, launch window, schema and adapters allow it: the whole request, which nobody knows of yet."""
         await self._limiter.admit(caller.key_id)
-        resolved = self.resolve(caller, slug)
+        resolved = self.resolve(caller, slug, wishes.get("version"))
         version = resolved.version  # None: a partner's, which draws its own seeds and knows its own LoRAs
         values = resolved.checker.complete(arguments, self._entropy(SEED_BITS) if version else None)
         uses = await self._adapters(caller, values, version) if version else ()

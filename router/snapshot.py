@@ -131,15 +131,22 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             case _:
                 return {}
 
-    def resolve(self, slug: str, caller: Caller, now: datetime, lot: float) -> Resolved:
-        """`lot` from [0, 1) draws among versions that share traffic. Raises `UnknownSlugError`, `UnavailableError`."""
+    def resolve(
+        self, slug: str, caller: Caller, now: datetime, lot: float, wanted: Digest | None = None
+    ) -> Resolved:
+        """`lot` from [0, 1) draws among versions that share traffic, unless the `wanted` one is among them.
+
+        Raises `UnknownSlugError`, `UnavailableError`.
+        """
         variant = self.variants.get(Slug(slug))
         if variant is None:
             raise self.unknown(slug, caller, now)
         answer = windows.resolve(self.releases.get(variant.slug, ()), caller.organization, now)
         match answer:
             case windows.Open(release=release):
-                number = windows.share_of(release.shares, lot)
+                shared = (share.version for share in release.shares if share.percent)
+                asked = (n for n in shared if self.digests[variant.slug, n] == wanted)
+                number = next(asked, None) or windows.share_of(release.shares, lot)
                 return Resolved(
                     variant=variant,
                     version=self.versions[variant.slug, number],

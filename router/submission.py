@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
 from loaders.protocol import PREVIEWS, AdapterUse
-from registry.catalog import Caller
+from registry.catalog import Caller, Digest
 from router import ids, results
 from router.requests import Priority, Request
 from router.snapshot import Resolved
@@ -23,6 +23,7 @@ class Wishes(TypedDict, total=False):
     webhook_url: str | None
     reuse: bool | None  # of what the same request made before; None leaves it to the variant
     previews: bool  # of the run, where a host can make any
+    version: Digest | None  # which of those that share the slug's traffic
     once: str | None  # the caller's own name for it, under which it may be asked again
 
 

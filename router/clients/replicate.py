@@ -106,7 +106,9 @@ async def _create(
     arguments = body.get("input") or {}
     if not isinstance(arguments, Mapping):
         raise InvalidInputError([Issue(location=("input",), message="must be an object", kind="type_error")])
-    request_id = await house.core.submit(caller, slug, arguments, door="replicate", once=once(request))
+    request_id = await house.core.submit(
+        caller, slug, arguments, door="replicate", version=version, once=once(request)
+    )
     hold = _hold_seconds(request.headers.get("prefer"))
     status = (
         await house.core.wait(caller, request_id, hold)
@@ -185,7 +187,7 @@ def _by_version(house: House, caller: Caller, text: str) -> tuple[Slug, Digest |
 
 def _refuse_another_version(house: House, caller: Caller, slug: Slug, version: Digest | None) -> None:
     """A slug runs what answers it now; an older version must not pass for it. Raises `InvalidInputError`."""
-    if version is not None and house.core.resolve(caller, slug).digest != version:
+    if version is not None and house.core.resolve(caller, slug, version).digest != version:
         issue = Issue(location=("version",), message=f"{slug} runs another version now", kind="value_error")
         raise InvalidInputError([issue])
 

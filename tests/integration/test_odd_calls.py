@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from registry import keys
+from registry.catalog import Share, Slug
 from registry.database import Database
 from registry.usage import Quantities
 from router import ledger
@@ -148,3 +150,29 @@ async def test_what_a_term_remembers_of_requests_goes_with_them(live: Live) -> N
     term.faulty[RequestId(job["request_id"])] = frozenset({"host-1"})
     await live.client.put(job["cancel_url"])
     assert term.faulty == {}
+
+
+async def test_of_versions_that_share_the_traffic_the_one_that_is_asked_for_runs(live: Live) -> None:
+    """Each was drawn twice: once to be compared with what was asked for, once to run."""
+    catalogue = live.gateway.house.core.catalogue
+    now, toys, late = catalogue.now, Slug("acme/toys"), Slug("acme/toys/late")
+    second = msgspec.structs.replace(now.versions[late, 1], variant=toys, number=2)
+    release = now.releases[toys][0]
+    shares = (Share(version=1, percent=50), Share(version=2, percent=50))
+    catalogue.now = msgspec.structs.replace(
+        now,
+        releases={**now.releases, toys: (msgspec.structs.replace(release, shares=shares),)},
+        versions={**now.versions, (toys, 2): second},
+        digests={**now.digests, (toys, 2): second.digest},
+    )
+    wanted = [now.digests[toys, 1], second.digest] * 6
+    try:
+        async with live.host().linked() as host:
+            for digest in wanted:
+                body = {"version": f"acme/toys:{digest.removeprefix('sha256:')}", "input": PROMPT}
+                wait = {"Prefer": "wait=10"}
+                made = await live.client.post("/replicate/v1/predictions", json=body, headers=wait)
+                assert (made.status_code, made.json()["status"]) == (201, "succeeded")
+            assert [assigned.version for assigned in host.assigned] == wanted
+    finally:
+        catalogue.now = now
