@@ -10,11 +10,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import msgspec
+import psycopg
 
 from registry.catalog import Variant
 from registry.database import Database, load_queries
 from registry.defaults import LONGEST_WAIT
-from router.errors import OverloadedError
+from router.errors import OverloadedError, QueueUnavailableError
 
 QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
 BURST_SECONDS = 10.0  # of the rate that may come at once
@@ -38,7 +39,7 @@ class Limiter:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def admit(self, key_id: str) -> None:
-        """Raises `OverloadedError`, which says when the next token is there."""
+        """Raises `OverloadedError`, which says when the next token is there, and `QueueUnavailableError`."""
         if self._per_second is None or self._take(key_id):
             return
         async with self._locks[key_id]:  # one asks the database for all that wait
@@ -59,9 +60,12 @@ class Limiter:
             "burst": max(1.0, per_second * BURST_SECONDS),
             "wanted": max(1, int(per_second * LEASE_SECONDS)),
         }
-        async with self._db.transaction() as connection:
-            await connection.execute(QUERIES["begin"], parameters)
-            row = await (await connection.execute(QUERIES["lease"], parameters)).fetchone()
+        try:
+            async with self._db.transaction() as connection:
+                await connection.execute(QUERIES["begin"], parameters)
+                row = await (await connection.execute(QUERIES["lease"], parameters)).fetchone()
+        except psycopg.OperationalError as error:
+            raise QueueUnavailableError("the database does not answer") from error
         assert row is not None, "the bucket was made a statement before"
         if not row["granted"]:
             raise OverloadedError("this key's rate limit is reached", (1 - row["tokens"]) / per_second)

@@ -122,8 +122,14 @@ class Queue:
         return {row["id"]: State(row["state"]) for row in found}
 
     async def ahead(self, pool: str, request_id: RequestId, limit: int = AHEAD_LIMIT) -> int:
-        """How many of its own line wait before it: of others, fair sharing lets only some go first."""
-        found = await self._fetch("ahead", pool=pool, id=request_id, limit=limit)
+        """How many of its own line wait before it: of others, fair sharing lets only some go first.
+
+        Raises `QueueUnavailableError`.
+        """
+        try:
+            found = await self._fetch("ahead", pool=pool, id=request_id, limit=limit)
+        except LOST as error:
+            raise QueueUnavailableError("the database does not answer") from error
         return int(found[0]["count"])
 
     async def attempts(self, request_id: RequestId) -> list[AttemptRow]:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from loaders.protocol import Timings
@@ -27,9 +27,9 @@ from router.partners.errors import (
     UnreachableError,
 )
 from router.partners.records import Call, Made, Pending, Ticket
-from router.queue import Queue
+from router.queue import LOST, Queue
 from router.requests import Outcome, State
-from router.rows import Acceptance
+from router.rows import Acceptance, AttemptRow
 
 RESUME_GRACE_SECONDS = 10.0  # in which a dispatcher before us may still write down the partner's name of it
 RESUME_LOOK_SECONDS = 0.5
@@ -153,7 +153,11 @@ class Errand:
         """A dispatcher before us began it. Raises `ForgottenError` when nobody knows whether the partner has it."""
         deadline = time.monotonic() + RESUME_GRACE_SECONDS
         while True:
-            rows = await self._queue.attempts(self.attempt.entry.id)
+            rows: Sequence[AttemptRow] = ()
+            try:
+                rows = await self._queue.attempts(self.attempt.entry.id)
+            except LOST:  # takeovers come with databases that go: pooled connections may be dead still
+                deadline = time.monotonic() + RESUME_GRACE_SECONDS
             names = [row.partner_request_id for row in rows if row.number == self.attempt.key.number]
             if names and names[0] is not None:
                 self._ticket = names[0]

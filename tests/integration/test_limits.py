@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from registry.database import Database
-from router.errors import OverloadedError
+from router.errors import OverloadedError, QueueUnavailableError
 from router.limits import Limiter
 from tests.live import furnish, serving
 
@@ -87,3 +89,13 @@ def test_a_limit_of_nothing_is_refused(name: str) -> None:
 
     with pytest.raises(SettingsError, match=name.upper()):
         Settings.from_environment({f"MARQUEE_{name.upper()}": "0"})
+
+
+async def test_without_a_database_nothing_is_accepted_and_that_is_said() -> None:
+    class Away:
+        def transaction(self) -> Any:
+            raise psycopg.OperationalError("the connection is lost")
+
+    away: Any = Away()
+    with pytest.raises(QueueUnavailableError):
+        await Limiter(away, 60).admit("k")

@@ -2,18 +2,22 @@
 
 import itertools
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 
+from loaders.protocol import AttemptKey
 from registry.catalog import Digest, OrganizationName, Slug
 from registry.errors import SettingsError
 from registry.settings import PartnerAccount, Settings
 from router.inputs import Checker
-from router.partners import patience, places, refusals, sizes
+from router.partners import errand, patience, places, refusals, sizes
 from router.partners.breaker import FAILURES, FIRST_SECONDS, Breaker
 from router.partners.line import Line
 from router.requests import Outcome, Place, Request, RequestId, State, Status, StoredFile
+from router.rows import AttemptRow
 from router.storefront.progress import progress
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -185,3 +189,27 @@ def test_a_bad_setting_stops_the_start_by_name_and_never_says_a_key(name: str, v
         Settings.from_environment({name: value})
     assert str(caught.value).startswith(f"{name}: ")
     assert not name.endswith("_KEY") or value not in str(caught.value)
+
+
+async def test_a_database_that_is_away_makes_no_resumed_request_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errand, "RESUME_LOOK_SECONDS", 0.0)
+
+    class Queue:
+        """Its first connection is dead still."""
+
+        tries = 0
+
+        async def attempts(self, request_id: str) -> list[AttemptRow]:
+            self.tries += 1
+            if self.tries == 1:
+                raise psycopg.OperationalError("the connection is lost")
+            at = datetime(2026, 11, 26, tzinfo=UTC)
+            return [AttemptRow(number=1, host_id="partner:fal", assigned_at=at, partner_request_id="theirs")]
+
+    key = AttemptKey("r", 1)
+    attempt: Any = SimpleNamespace(entry=SimpleNamespace(id="r"), key=key)
+    nothing: Any = None
+    queue: Any = Queue()
+    resumed = errand.Errand(attempt, nothing, nothing, queue, told=nothing, answered=nothing)
+    await resumed._resume()
+    assert resumed._ticket == "theirs"
