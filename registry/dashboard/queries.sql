@@ -16,12 +16,12 @@ WHERE organization = %(organization)s AND day BETWEEN %(since)s AND %(until)s
 GROUP BY slug, day
 
 -- name: variant_requests
--- The same for requests alone. A customer's days come in pieces, one a version and set of LoRAs.
-SELECT substr(scope, 3) AS slug, day, requests
-FROM scope_days
-WHERE %(organization)s::text IS NULL AND scope >= 's:' AND scope < 's;' AND day BETWEEN %(since)s AND %(until)s
-    AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
-    AND (%(slug)s::text IS NULL OR scope = 's:' || %(slug)s)
+-- The same for requests alone, from the narrowest sums that tell it. A day may come in pieces, one a version.
+SELECT slug, day, requests
+FROM version_days
+WHERE %(organization)s::text IS NULL AND day BETWEEN %(since)s AND %(until)s
+    AND (%(slugs)s::text[] IS NULL OR slug = ANY(%(slugs)s))
+    AND (%(slug)s::text IS NULL OR slug = %(slug)s)
 UNION ALL
 SELECT slug, day, requests
 FROM usage_days
