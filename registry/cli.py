@@ -55,8 +55,7 @@ async def open_database(home: Path | None) -> AsyncIterator[Any]:
 
     Raises `NoDatabaseError`: a mistyped home shall not become a new one, with keys that open nothing.
     """
-    from registry import postgres
-    from registry.database import Database, migrate
+    from registry import database, postgres
 
     settings = Settings.from_environment(os.environ, home=home)
     starts_one = settings.database_url is None and postgres.pid(settings.home) is None
@@ -66,8 +65,8 @@ async def open_database(home: Path | None) -> AsyncIterator[Any]:
     if dsn is None:
         dsn = await asyncio.to_thread(postgres.ensure, settings.home)
     try:
-        await asyncio.to_thread(migrate, dsn)
-        async with Database.open(dsn, connections=2) as db:
+        await asyncio.to_thread(database.migrate, dsn)
+        async with database.Database.open(dsn, connections=2) as db:
             yield db
     finally:
         if starts_one:
@@ -211,6 +210,15 @@ async def _known_digests(home: Path) -> frozenset[str]:
     async with open_database(home) as db:
         rows = await store.load_catalog(db)
     return frozenset(part.digest for version in rows.versions for part in version.manifest.components)
+
+
+@click.command()
+@home_option
+@one_line_errors
+async def migrate(home: Path | None) -> None:
+    """Bring the database up to date with this release; `marquee up` does so by itself."""
+    async with open_database(home):
+        click.echo("the database is up to date")
 
 
 @click.group()

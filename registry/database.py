@@ -15,7 +15,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from registry.errors import DatabaseUnreachableError, MigrationError
+from registry.errors import DatabaseUnreachableError, MigrationError, SchemaOutdatedError, SettingsError
 
 Connection = psycopg.AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -73,7 +73,14 @@ async def _answer(pool: Pool) -> None:
 
 
 def alchemy_url(dsn: str) -> sqlalchemy.URL:
-    return sqlalchemy.make_url(dsn).set(drivername="postgresql+psycopg")
+    """Raises `SettingsError`, without the address: it may hold a password."""
+    try:
+        url = sqlalchemy.make_url(dsn)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        url = None
+    if url is None or url.drivername.partition("+")[0] not in {"postgresql", "postgres"}:
+        raise SettingsError("MARQUEE_DATABASE_URL", "not like postgresql://user:password@host/database")
+    return url.set(drivername="postgresql+psycopg")
 
 
 def load_queries(path: Path) -> Mapping[str, str]:
@@ -91,6 +98,22 @@ def migrate(dsn: str, revision: str = "head") -> None:
 
     with _engine(dsn) as engine, _translated():
         command.upgrade(_configuration(engine), revision)
+
+
+def check_schema(dsn: str) -> None:
+    """Raises `SchemaOutdatedError`. A newer schema is no matter: migrations work with the release before. Blocks."""
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    with _engine(dsn) as engine, _translated():
+        script = ScriptDirectory.from_config(_configuration(engine))
+        with engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+    head = str(script.get_current_head())
+    if current != head and (
+        current is None or current in {known.revision for known in script.walk_revisions()}
+    ):
+        raise SchemaOutdatedError(current, head)
 
 
 def revert(dsn: str, revision: str) -> None:

@@ -4,6 +4,7 @@ RegistryError
 ├── SettingsError                 the environment holds a value that cannot be used
 ├── DatabaseError
 │   ├── NoDatabaseError           the home folder holds no database
+│   ├── SchemaOutdatedError       the database is of an earlier release
 │   ├── HomeNotWritableError      the home folder cannot be written
 │   ├── HomeDamagedError          the embedded database's files are not what Postgres expects
 │   ├── DatabaseUnreachableError  nobody answers at the given address
@@ -97,6 +98,16 @@ class HomeDamagedError(DatabaseError):
 
 class DatabaseUnreachableError(DatabaseError):
     """Postgres does not answer, or refuses us. Check MARQUEE_DATABASE_URL and that the server runs."""
+
+
+class SchemaOutdatedError(DatabaseError):
+    """The database lacks migrations of this release. Make them with `marquee migrate`."""
+
+    def __init__(self, current: str | None, needed: str) -> None:
+        found = f"at migration {current}" if current else "empty"
+        super().__init__(f"the database is {found}, this release needs {needed}: run `marquee migrate` first")
+        self.current = current
+        self.needed = needed
 
 
 class MigrationError(DatabaseError):

@@ -11,6 +11,8 @@ from loaders import tunables
 
 COMMANDS = {
     "up": "router.up:up",
+    "gateway": "router.gateway_cli:gateway",
+    "migrate": "registry.cli:migrate",
     "catalog": "registry.cli:catalog",
     "key": "registry.cli:key",
     "inspect": "registry.cli:inspect",

@@ -60,17 +60,21 @@ def spare_collections() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
+def serve(settings: Settings) -> int:
+    """Until a signal comes; the process's exit code."""
+    edge.configure_logging(settings.log_level)
+    server = Server(configure(settings))
+    spare_collections()
+    server.run()
+    return 0 if server.started else 1
+
+
 def main() -> int:
     try:
-        settings = Settings.from_environment(os.environ)
-        edge.configure_logging(settings.log_level)
-        server = Server(configure(settings))
-        spare_collections()
-        server.run()
+        return serve(Settings.from_environment(os.environ))
     except RegistryError as error:
         print(f"marquee: {error}", file=sys.stderr)  # noqa: T201  the one line a person reads
         return 1
-    return 0 if server.started else 1
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ import re
 from pathlib import Path
 
 import psycopg
+import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import migrations
 from registry import ledger_tables as _ledger_tables  # noqa: F401  adds the ledger to the metadata
-from registry.database import alchemy_url, migrate, revert
+from registry.database import alchemy_url, check_schema, migrate, revert
+from registry.errors import SchemaOutdatedError, SettingsError
 from registry.tables import metadata
 from router import tables as _queue_tables  # noqa: F401  adds the queue to the metadata
 
@@ -48,6 +50,32 @@ def test_steps_go_down_to_nothing_and_up_again(dsn: str) -> None:
 def test_migrating_twice_changes_nothing(dsn: str) -> None:
     migrate(dsn)
     assert _differences(dsn) == []
+
+
+def test_a_gateway_is_told_of_missing_migrations_and_not_of_newer_ones(dsn: str) -> None:
+    newest, before = (name.split("_")[0] for name in reversed(VERSIONS[-2:]))
+    check_schema(dsn)
+    revert(dsn, before)
+    with pytest.raises(SchemaOutdatedError) as outdated:
+        check_schema(dsn)
+    assert (outdated.value.current, outdated.value.needed) == (before, newest)
+    migrate(dsn)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    check_schema(dsn)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("DELETE FROM alembic_version")
+    with pytest.raises(SchemaOutdatedError, match="the database is empty"):
+        check_schema(dsn)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["nonsense", "", "mysql://a:secret@b/c", "postgresql://a:secret@b:port/c", "host=db dbname=x"]
+)
+def test_what_is_no_databases_address_is_refused_without_its_password(dsn: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        alchemy_url(dsn)
+    assert str(refused.value) == "MARQUEE_DATABASE_URL: not like postgresql://user:password@host/database"
 
 
 def test_file_names_say_number_phase_and_subject() -> None:
