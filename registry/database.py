@@ -20,6 +20,14 @@ from registry.errors import DatabaseUnreachableError, MigrationError, SchemaOutd
 Connection = psycopg.AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 
+LOST = (  # what is raised where nobody answers, or stops answering
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.TimeoutError,
+)
 POOL_CONNECTIONS = 16
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 10.0  # for a free connection

@@ -47,6 +47,8 @@ PROBLEMS: Mapping[type[Exception], tuple[int, str]] = {
     errors.RegistryError: (500, "Registry error"),
 }
 
+RETRY_SECONDS = "5"
+
 log = structlog.get_logger("marquee.edge")
 
 
@@ -171,7 +173,14 @@ def _http_problem(_: Request[Any, Any, Any], exception: Exception) -> Response[d
 
 
 def _unexpected(_: Request[Any, Any, Any], exception: Exception) -> Response[dict[str, Any]]:
-    """The caller learns that it failed and under which id; the log learns why."""
+    """The caller learns that it failed and under which id; the log learns why. A database that is away is no bug."""
+    from registry.database import LOST
+
+    if isinstance(exception, LOST):
+        log.warning("the database does not answer", error=repr(exception))
+        answer = problem(503, "Database unavailable", "The database does not answer; ask again in a moment.")
+        answer.headers["retry-after"] = RETRY_SECONDS
+        return answer
     log.error("unexpected error", exc_info=exception)
     return problem(500, "Internal error", "Something went wrong here; the request id names the log entry.")
 

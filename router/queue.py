@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import psycopg
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed
 
 from registry import database
 from registry.catalog import Digest
@@ -35,7 +34,7 @@ CANCELLED_CHANNEL = "marquee_cancelled"  # payload: a request id
 SUBMIT_PATIENCE_SECONDS = 10.0
 RETRY_PAUSE_SECONDS = 0.2
 AHEAD_LIMIT = 10_000  # who asks for a place in a longer line hears this
-LOST = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+LOST = database.LOST
 
 Items = TypeVar("Items")
 Result = TypeVar("Result")

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 from litestar import Litestar, get
+from psycopg_pool import PoolTimeout
 
 from registry import edge
 from registry.errors import InUseError
@@ -11,6 +12,11 @@ from registry.errors import InUseError
 @get("/broken")
 async def broken() -> None:
     raise RuntimeError("a secret detail")
+
+
+@get("/away")
+async def away() -> None:
+    raise PoolTimeout("couldn't get a connection after 10.00 sec")
 
 
 @get("/used")
@@ -32,6 +38,7 @@ async def client():
     handlers = [
         *plumbing.pop("route_handlers"),
         broken,
+        away,
         used,
         edge.health_route({"good": _yes, "bad": _breaks}),
     ]
@@ -45,6 +52,7 @@ async def client():
     [
         ("/used", 409, "Still in use", "acme/model is still called by blue"),
         ("/nowhere", 404, "Not Found", "Not Found"),
+        ("/away", 503, "Database unavailable", "The database does not answer; ask again in a moment."),
         ("/broken", 500, "Internal error", "Something went wrong here; the request id names the log entry."),
     ],
 )
