@@ -11,6 +11,8 @@ from typing import Any
 import click
 import httpx
 
+from registry import addresses
+
 TIMEOUT_SECONDS = 30.0
 Command = Callable[..., Any]
 
@@ -40,17 +42,26 @@ def options(scope: str, key_of_home: str) -> Callable[[Command], Command]:
 
 
 def find(url: str | None, key: str | None, home: Path, key_of_home: str, whose: str) -> tuple[str, str]:
-    """Address and key. Raises `click.ClickException`, which says what to set."""
+    """Address and key, both such that they can be. Raises `click.ClickException`, which says what to set."""
     if url is not None and key is not None:
-        return url, key
+        return check(url, key)
     try:
         ready = json.loads((home / "ready.json").read_text())
-        return url or str(ready["url"]), key or str(ready[key_of_home])
+        return check(url or str(ready["url"]), key or str(ready[key_of_home]))
     except (OSError, ValueError, KeyError, TypeError):
         given = "MARQUEE_KEY or --key" if url else "MARQUEE_URL or --url"
         if url is None and key is None:
             given = "MARQUEE_URL and MARQUEE_KEY"
         raise click.ClickException(f"{whose} No server runs in {home} (--home): set {given}") from None
+
+
+def check(url: str, key: str) -> tuple[str, str]:
+    """Before a library refuses them in its own words. Raises `click.ClickException`."""
+    if not addresses.is_http(url):
+        raise click.ClickException(f"{url!r} is no gateway's address, {addresses.LIKE}")
+    if not addresses.is_token(key):
+        raise click.ClickException("the key is none: it is one word that begins with mq_")
+    return url, key
 
 
 def ask(account: tuple[str, str], path: str, query: dict[str, str]) -> httpx.Response:
@@ -67,6 +78,8 @@ def ask(account: tuple[str, str], path: str, query: dict[str, str]) -> httpx.Res
         raise click.ClickException(f"{url} cannot be asked: {error}") from error
     if answer.status_code != 200:
         raise click.ClickException(f"{url} answers {answer.status_code}: {_detail(answer)}")
+    if "json" not in answer.headers.get("content-type", ""):
+        raise click.ClickException(f"{url} is no gateway's address: what it answers is no JSON")
     return answer
 
 

@@ -28,7 +28,13 @@ class TopError(RouterError):
 
 
 @click.command()
-@click.option("--every", default=2.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
 @click.option("--once", is_flag=True, help="Look once and end.")
 @account.options("operate", OPERATOR_KEY)
 def top(url: str | None, key: str | None, home: Path, every: float, once: bool) -> None:  # noqa: FBT001  click passes flags so
@@ -61,12 +67,15 @@ def _looker(url: str, key: str) -> Callable[[], Seen]:
             answer = client.get("/v1/fleet").raise_for_status()
             metrics = client.get("/metrics").raise_for_status()
         except httpx.HTTPStatusError as error:
-            raise TopError(
-                f"{url} answered {error.response.status_code}: an operator's key is needed"
-            ) from error
+            code = error.response.status_code
+            hint = "an operator's key is needed" if code in {401, 403} else "is it a gateway's address?"
+            raise TopError(f"{url} answered {code}: {hint}") from error
         except httpx.HTTPError as error:
             raise TopError(f"{url} does not answer: {error}") from error
-        return Seen(fleet=msgspec.json.decode(answer.content, type=FleetState), ended=ended(metrics.text))
+        try:
+            return Seen(fleet=msgspec.json.decode(answer.content, type=FleetState), ended=ended(metrics.text))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise TopError(f"{url} is no gateway that this command understands: {error}") from error
 
     return look
 

@@ -48,9 +48,9 @@ async def _read(text: str, home: Path | None) -> Fate:
 async def _ask(request_id: str, url: str, key: str | None) -> Fate:
     import httpx
 
-    from registry.publish_client import check_account
+    from registry import account
 
-    check_account(url, key or "none")
+    account.check(url, key or "none")
     headers = {} if key is None else {"Authorization": f"Key {key}"}
     try:
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:

@@ -90,7 +90,9 @@ def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch):
         cli.main([])
 
 
-@pytest.mark.parametrize("words", [("host",), ("why", "01a2")])
+@pytest.mark.parametrize(
+    "words", [("host",), ("why", "01a2"), ("top", "--once"), ("publish", "me"), ("requests",), ("usage",)]
+)
 @pytest.mark.parametrize(
     ("url", "key", "said"),
     [
@@ -111,7 +113,8 @@ def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch):
 )
 def test_what_is_no_address_or_no_key_is_said_at_once(capsys, monkeypatch, words, url, key, said):
     monkeypatch.delenv("MARQUEE_TEST_CLUSTER", raising=False)
-    assert cli.main([*words, "--url", url, "--key", key]) > 0
+    command, *rest = words
+    assert cli.main([command, "--url", url, "--key", key, *rest]) > 0
     assert said in capsys.readouterr().err
 
 
