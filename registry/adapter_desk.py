@@ -91,13 +91,13 @@ async def edit(
 async def remove(session: AsyncSession, caller: Caller, slug: str) -> None:
     """Raises `InUseError` with the names of who called it lately."""
     row = await desk.row_of(session, caller, tables.adapters, slug, lock=True)
-    if callers := await _callers(session, slug):
-        raise InUseError(slug, callers)
+    if names := await callers(session, slug):
+        raise InUseError(slug, names)
     await session.execute(sqlalchemy.delete(tables.adapters).where(tables.adapters.c.slug == slug))
     await desk.note(session, caller, "adapter", slug, _told(store.entry_of(row)), None)
 
 
-async def _callers(session: AsyncSession, slug: str) -> list[str]:
+async def callers(session: AsyncSession, slug: str) -> list[str]:
     """By the ledger's days, which know each call's adapters by digest, and by the ledger for what is not summed yet."""
     versions, days, usage = tables.adapter_versions, ledger_tables.usage_days, ledger_tables.usage_records
     mine = sqlalchemy.select(versions.c.digest).where(

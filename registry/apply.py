@@ -15,7 +15,19 @@ import sqlalchemy
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import contents, diff, facts, folders, history, ledger_tables, manifest, pinning, store, tables
+from registry import (
+    adapter_desk,
+    contents,
+    diff,
+    facts,
+    folders,
+    history,
+    ledger_tables,
+    manifest,
+    pinning,
+    store,
+    tables,
+)
 from registry.catalog import (
     AdapterEntry,
     AdapterManifest,
@@ -108,8 +120,8 @@ async def apply(
         await _refuse_taken(session, desired)
         changes = diff.between(await _held(session), desired)
         for change in changes:
-            if change.action == "remove" and change.kind == "variant" and change.subject not in confirmed:
-                await _refuse_used(session, change.subject)
+            if change.action == "remove" and change.subject not in confirmed:
+                await _refuse_used(session, change)
         for (kind, removes), group in itertools.groupby(
             changes, lambda change: (change.kind, change.action == "remove")
         ):
@@ -175,7 +187,13 @@ async def _refuse_taken(session: AsyncSession, desired: Catalog) -> None:
             raise CatalogError(f"{min(taken)} is published by its lab; take it out of the catalogue file")
 
 
-async def _refuse_used(session: AsyncSession, slug: str) -> None:
+async def _refuse_used(session: AsyncSession, change: Change) -> None:
+    find = {"variant": _callers, "adapter": adapter_desk.callers}.get(change.kind)
+    if find is not None and (callers := await find(session, change.subject)):
+        raise InUseError(change.subject, callers)
+
+
+async def _callers(session: AsyncSession, slug: str) -> list[str]:
     usage = ledger_tables.usage_records
     since = sqlalchemy.func.now() - dt.timedelta(days=IN_USE_DAYS)
     query = (
@@ -183,8 +201,7 @@ async def _refuse_used(session: AsyncSession, slug: str) -> None:
         .where(usage.c.slug == slug, usage.c.finished_at > since)
         .distinct()
     )
-    if callers := sorted((await session.scalars(query)).all()):
-        raise InUseError(slug, callers)
+    return sorted((await session.scalars(query)).all())
 
 
 async def _write_organizations(session: AsyncSession, changes: list[Change], actor: str) -> None:

@@ -143,7 +143,8 @@ async def end(session: AsyncSession, key_id: str, *, organization: str | None, a
     found = keys.c.id == key_id
     if organization is not None:
         found &= keys.c.organization == organization
-    row = (await session.execute(sqlalchemy.select(keys).where(found))).mappings().one_or_none()
+    query = sqlalchemy.select(keys).where(found).with_for_update()
+    row = (await session.execute(query)).mappings().one_or_none()
     if row is None:
         raise UnknownKeyError(key_id)
     change = sqlalchemy.update(keys).where(found, keys.c.revoked_at.is_(None))

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from registry import desk, history, keys, ledger_tables, publishing, tables
 from registry.admin.office import AnyRequest, Home, body_of, read, write
 from registry.catalog import Caller, Organization, Record, Scope
-from registry.errors import AccessError, InvalidRequestError
+from registry.errors import AccessError, InvalidRequestError, UnknownKeyError
 from registry.ledger_tables import BY_SLUG
 from registry.writes import Answer
 
@@ -129,6 +129,8 @@ async def _make_key(session: AsyncSession, caller: Caller, body: KeyBody) -> Ans
 async def _rotate(session: AsyncSession, caller: Caller, key_id: str) -> Answer:
     """A new key with the old one's rights; the old one ends at once."""
     old = await keys.end(session, key_id, organization=_reach(caller), actor=caller.key_id)
+    if old.revoked_at is not None:  # whoever revoked it meant it, and of two rotations one gives the key
+        raise UnknownKeyError(key_id)
     if desk.OPERATE not in caller.scopes and not set(old.scopes) <= caller.scopes:
         raise AccessError("a key can give only the scopes it has")
     made = await keys.add(session, old.organization, old.scopes, title=old.title, actor=caller.key_id)

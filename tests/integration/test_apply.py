@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy
 import yaml
@@ -105,6 +106,21 @@ async def test_what_is_still_called_is_removed_only_when_named(db: Database, toy
     removed = await apply.apply(db, without, confirmed=["acme/toys/late"])
     assert [line[0] for line in diff.describe(removed)] == ["-", "0"]
     assert len((await store.load_catalog(db)).variants) == 1
+
+
+async def test_an_adapter_that_is_still_called_is_removed_only_when_named(db: Database, toys: Path) -> None:
+    desired = apply.read_file(toys)
+    await apply.apply(db, desired)
+    (slug,) = desired.adapter_contents
+    used = (desired.adapter_contents[slug].digest,)
+    called = _record(await store.now(db), adapters=used, organization=OrganizationName("blue"))
+    async with db.transaction() as connection:
+        await usage.record(connection, [called])
+    without = msgspec.structs.replace(desired, adapters=(), adapter_contents={})
+    with pytest.raises(InUseError, match=f"{slug} is still called by blue"):
+        await apply.apply(db, without)
+    await apply.apply(db, without, confirmed=[slug])
+    assert (await store.load_catalog(db)).adapters == ()
 
 
 async def test_a_labs_variant_is_not_taken_over(db: Database, toys: Path) -> None:

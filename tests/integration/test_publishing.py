@@ -1,5 +1,6 @@
 """A lab publishes without help: from a model to a release, a split, a rollback, a deprecation and a retirement."""
 
+import asyncio
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -216,6 +217,14 @@ async def test_a_keys_token_is_shown_once(office: Office, lab: Lab) -> None:
     assert (await Lab(office.http, rotated["token"]).ask("GET", "/models")).status_code == 200
     too_much = await lab.ask("POST", "/keys", {"scopes": ["operate"]})
     assert (too_much.status_code, too_much.json()["detail"]) == (403, "a key can give only the scopes it has")
+
+
+async def test_a_key_is_rotated_once_and_never_after_its_end(lab: Lab) -> None:
+    first = await lab.post("/keys", {"scopes": ["models:read"]})
+    both = await asyncio.gather(*(lab.ask("POST", f"/keys/{first['id']}/rotate") for _ in range(2)))
+    assert sorted(answer.status_code for answer in both) == [201, 404]
+    assert (await lab.ask("DELETE", f"/keys/{first['id']}")).status_code == 200
+    assert (await lab.ask("POST", f"/keys/{first['id']}/rotate")).status_code == 404
 
 
 async def test_concurrent_edits_are_caught(lab: Lab) -> None:
