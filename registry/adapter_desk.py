@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from registry import desk, ledger_tables, publishing, store, tables, windows
 from registry.catalog import AdapterEntry, AdapterManifest, Caller, Record, Slug, Version
 from registry.errors import InUseError, InvalidRequestError, UnknownSubjectError
-
-MAX_SCALE = 10.0
+from registry.manifest import MAX_SCALE
 
 
 class AdapterBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

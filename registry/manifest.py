@@ -27,6 +27,7 @@ from registry.errors import CatalogFileError
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 SLUG_CHARACTERS = 200
+MAX_SCALE = 10.0  # of an adapter; what is no number is beyond it
 ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED_OWNERS = frozenset({"workflows", "comfy"})  # fal's clients read a namespace there
 RESERVED_SEGMENTS = frozenset({"requests"})  # the queue's addresses are cut there
@@ -246,6 +247,8 @@ def _adapter(slug: str, spec: AdapterSpec, variants: Mapping[Slug, Variant], pat
     if spec.base not in variants:
         raise _Refusal(f"no variant {spec.base}", (*path, "base"))
     source = _source(spec)
+    if not -MAX_SCALE <= spec.recommended_scale <= MAX_SCALE:
+        raise _Refusal(f"from {-MAX_SCALE:g} to {MAX_SCALE:g}", (*path, "recommended_scale"))
     if source is None:
         raise _Refusal("an adapter needs a path, a hub repository or a url", path)
     return AdapterEntry(

@@ -165,7 +165,12 @@ def prewarm_deadline(window: Window, now: datetime, staging_seconds: float) -> d
     if window.prewarm_replicas <= 0 or opens is None or opens <= now:
         return None
     latest = opens - timedelta(seconds=staging_seconds)
-    return min(latest, window.prewarm_from) if window.prewarm_from is not None else latest
+    asked = window.prewarm_from
+    if (
+        asked is None or asked.tzinfo is None
+    ):  # stored before zones were asked for: which moment, nobody knows
+        return latest
+    return min(latest, asked)
 
 
 def problems(window: Window) -> tuple[str, ...]:

@@ -89,6 +89,8 @@ def test_an_empty_catalogue_has_to_say_so() -> None:
         ("hub: acme/bent, ", "", "adapters → acme/toys-bent (line 20): an adapter needs a path, a hub repository or a url"),
         ("unit: image", "unit: banana", "models → acme/toys → variants → acme/toys → price → unit (line 14): Invalid enum value 'banana'"),
         ('amount: "0.02"', "amount: nought", "models → acme/toys → variants → acme/toys → price (line 14): 'nought' is no amount: from 0 to 1,000,000,000, with at most 12 decimals"),
+        ("weights: bent.safetensors", "recommended_scale: .nan", "adapters → acme/toys-bent → recommended_scale (line 20): from -10 to 10"),
+        ("{title: Acme}", "{title: !!int Acme}", "catalogue file: not YAML: invalid literal for int() with base 10: 'Acme'"),
         ("{title: Acme}", "{title: [", "catalogue file (line 5): not YAML: did not find expected ',' or ']'"),
         ("title: Acme", "? [a]: Acme", "catalogue file (line 3): a name has to be text"),
         ("acme: {", "a b: {", "organizations → a b (line 3): letters, digits, . _ and -, at most 64"),

@@ -183,3 +183,9 @@ def test_whoever_calls_what_will_end_is_told() -> None:
         "link": '</v1/models?endpoint_id=acme/next>; rel="successor-version"',
     }
     assert windows.farewell(FULL, DAY + timedelta(days=4)) == {}
+
+
+def test_a_prewarm_time_without_a_zone_that_was_stored_once_ends_nobodys_term() -> None:
+    window = Window(public_from=DAY, prewarm_from=DAY.replace(tzinfo=None), prewarm_replicas=1)
+    asked = windows.prewarm_deadline(window, DAY - timedelta(days=1), 600.0)
+    assert asked == DAY - timedelta(seconds=600)
