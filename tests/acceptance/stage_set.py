@@ -80,7 +80,10 @@ KINDS = ("Dev", "Pro", "Turbo", "Edit", "Lite", "Ultra", "Fill", "Redux")
 def variants() -> tuple[Variant, ...]:
     starters = (
         _variant(
-            "marquee/shapes", "Shapes", "A small picture model that draws coloured shapes on plain grounds."
+            "marquee/shapes",
+            "Shapes",
+            "A small picture model that draws coloured shapes on plain grounds.",
+            price=Price(unit="image", amount="0.002"),
         ),
         _variant("marquee/shapes/dusk", "Shapes, at dusk", "The same shapes under a night palette."),
     )

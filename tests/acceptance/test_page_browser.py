@@ -48,6 +48,14 @@ def test_the_gallery_shows_pictures_and_search_narrows_it(visit: Visits) -> None
     assert "q=halcyon+turbo" in page.url
 
 
+def test_a_mistyped_search_finds_what_was_meant(visit: Visits) -> None:
+    page = visit("/?q=hlacyon+turbo")
+    expect(page.locator(".meant")).to_have_text(
+        "Nothing here is called “hlacyon turbo”; these are for “halcyon turbo”."
+    )
+    expect(page.locator(".card")).to_have_count(8)
+
+
 def test_a_task_and_the_next_page_are_links(visit: Visits) -> None:
     page = visit("/")
     page.get_by_role("link", name="text to video").click()
@@ -68,6 +76,7 @@ def run(page: Page, prompt: str) -> str:
 
 def test_a_run_draws_a_picture_and_a_lora_changes_it(visit: Visits) -> None:
     page = visit("/m/marquee/shapes")
+    expect(page.locator(".go .price")).to_have_text("0.002 USD per image")
     plain = run(page, "a red circle on white")
     expect(page.locator("#status")).to_have_text("Done.")
     expect(page.locator("#t-seed")).to_have_text("7")
