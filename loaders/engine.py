@@ -217,7 +217,7 @@ class Engine:
             )
             self._plan_loras(job, ready)
             self._shelf.reserve(job.attempt, running.headroom(job, self._headroom))
-        except Exception as error:  # noqa: BLE001 (every failure becomes a report)
+        except BaseException as error:  # noqa: BLE001 (every failure becomes a report, a library's exit too)
             self._shelf.release(job.let_go())
             self._fail(job, error)
             return
@@ -241,7 +241,7 @@ class Engine:
             wanted: tuple[Item, ...] = (*ready.components, *found)
             self._shelf.acquire(wanted)
             self._shelf.release([item.digest for item in wanted])
-        except Exception as error:  # noqa: BLE001 (whatever it is, this thread has to live for the requests)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, this thread has to live for the requests)
             log.warning("not staged", version=order.version, error=f"{type(error).__name__}: {error}")
 
     # the device thread
@@ -276,13 +276,13 @@ class Engine:
                     sketching=running.sketching(job, self._sketches),
                     measured=lambda: self._footprint.of_run(learn),
                 )
-        except Exception as error:  # noqa: BLE001 (every failure becomes a report)
+        except BaseException as error:  # noqa: BLE001 (every failure becomes a report, a library's exit too)
             self._fail(job, error)
             return
         self._forget(job)
         self._tell(finished)
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: Job, error: BaseException) -> None:
         self._forget(job)
         if self.device.is_broken(error):
             self.is_broken = True

@@ -141,7 +141,7 @@ def _finished(
     return Finished(done=done, outputs=tuple(output.data for output in encoded))
 
 
-def failure(job: Job, error: Exception, *, idle_since: float) -> protocol.Failed:
+def failure(job: Job, error: BaseException, *, idle_since: float) -> protocol.Failed:
     """What the router is told. An error that nobody foresaw is the model's own: it would come again elsewhere."""
     timings = _timings(job, idle_since, run=0.0, encode=0.0)
     if isinstance(error, LoaderError):

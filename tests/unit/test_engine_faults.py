@@ -69,6 +69,24 @@ def test_a_warm_up_that_fails_leaves_the_next_request_alone(
     assert isinstance(bench.events.get(timeout=60), protocol.Started)
 
 
+def test_a_library_that_would_end_the_process_fails_only_its_request(
+    bench: Bench, model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that ends leaves a host which accepts requests for ever and runs none."""
+
+    def leave(*args: Any, **kwargs: Any) -> None:
+        raise SystemExit(2)
+
+    for owner, step in ((intake, "take_in"), (built, "run")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, step, leave)
+            bench.submit(model)
+            outcome = bench.outcome()
+            assert isinstance(outcome, protocol.Failed)
+            assert (outcome.kind, outcome.error) == ("model", "pipeline_failed")
+    assert len(bench.run(model).outputs) == 1
+
+
 def test_a_device_that_was_idle_for_long_has_not_stalled_when_a_run_begins(
     bench: Bench, model: Manifest
 ) -> None:
