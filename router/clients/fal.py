@@ -47,6 +47,22 @@ def router(home: Home) -> Router:
     async def submit(request: AnyRequest, slug: FromPath[str]) -> ASGIApp:
         return await _submit(home(), request, slug)
 
+    @get("/rest/.well-known/jwks.json")
+    async def webhook_keys() -> dict[str, Any]:
+        return home().signer.jwks
+
+    return Router(
+        PREFIX,
+        route_handlers=[run, submit, webhook_keys, *_job_routes(home), *fal_storage.routes(home)],
+        exception_handlers=fal_shapes.HANDLERS,
+        request_max_body_size=BODY_LIMIT_BYTES,
+        include_in_schema=False,
+    )
+
+
+def _job_routes(home: Home) -> list[Any]:
+    """What clients ask of a job that is in the queue, or was."""
+
     @get("/queue/{path:path}")
     async def read(request: AnyRequest, path: FromPath[str]) -> ASGIApp:
         job, action = _job(path)
@@ -70,17 +86,7 @@ def router(home: Home) -> Router:
             raise UnknownRequestError(job)
         return await _cancel(home(), home().caller(request), job)
 
-    @get("/rest/.well-known/jwks.json")
-    async def webhook_keys() -> dict[str, Any]:
-        return home().signer.jwks
-
-    return Router(
-        PREFIX,
-        route_handlers=[run, submit, read, cancel, webhook_keys, *fal_storage.routes(home)],
-        exception_handlers=fal_shapes.HANDLERS,
-        request_max_body_size=BODY_LIMIT_BYTES,
-        include_in_schema=False,
-    )
+    return [read, cancel]
 
 
 async def _run(house: House, request: AnyRequest, path: str) -> Answer:
