@@ -83,6 +83,9 @@ const series = (spec, column, at, palette) => {
   };
 };
 
+// One day alone stands in the middle of its neighbours; by itself uPlot would draw the years after it.
+const around = (step) => (chart, low, high) => (chart.data[0].length === 1 ? [chart.data[0][0] - step, chart.data[0][0] + step] : [low, high]);
+
 const options = (spec, width) => {
   const palette = colours();
   const names = spec.columns.map((column) => column.name);
@@ -100,7 +103,7 @@ const options = (spec, width) => {
     focus: { alpha: 0.25 },
     legend: { live: true },
     scales: {
-      x: { time: isTime(spec.columns[0]) },
+      x: { time: isTime(spec.columns[0]), range: around(isTime(spec.columns[0]) ? DAY : 1) },
       y: isRank ? { dir: -1, range: [0.5, highest + 0.5] } : { range: (chart, low, high) => [0, high > 0 ? high * 1.06 : 1] },
     },
     axes: [
