@@ -13,16 +13,19 @@ FLUSH_LIMIT = 1000  # items; bounds one transaction's time
 class Batcher(Generic[Item, Result]):
     """`flush` gets the items in order and answers with as many results.
 
-    A flush that fails is repeated item by item, so that one poisoned item fails alone; after an error of
-    kind `fatal` that would be of no use, and all its items fail with it.
+    A flush that fails is repeated in halves, so that one poisoned item fails alone; after an error of kind `fatal`
+    that would be of no use, and all its items fail with it. Two items of one `key` never share a flush: the later
+    one has to find what the earlier one did.
     """
 
     def __init__(
         self,
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         fatal: tuple[type[Exception], ...] = (),
+        key: Callable[[Item], object] | None = None,
     ) -> None:
         self._flush = flush
+        self._key = key
         self._fatal = fatal
         self._pending: list[tuple[Item, asyncio.Future[Result]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -50,8 +53,16 @@ class Batcher(Generic[Item, Result]):
 
     async def _run(self) -> None:
         while self._pending:
-            batch, self._pending = self._pending[:FLUSH_LIMIT], self._pending[FLUSH_LIMIT:]
-            await self._settle(batch)
+            await self._settle(self._next())
+
+    def _next(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        batch, rest = self._pending[:FLUSH_LIMIT], self._pending[FLUSH_LIMIT:]
+        if self._key is not None:
+            first: dict[object, tuple[Item, asyncio.Future[Result]]] = {}
+            again = [entry for entry in batch if first.setdefault(self._key(entry[0]), entry) is not entry]
+            batch, rest = list(first.values()), again + rest
+        self._pending = rest
+        return batch
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
@@ -62,8 +73,9 @@ class Batcher(Generic[Item, Result]):
             raise
         except Exception as error:  # noqa: BLE001  handed to whoever waits
             if len(batch) > 1 and not isinstance(error, self._fatal):
-                for entry in batch:
-                    await self._settle([entry])
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
                 return
             for _, future in batch:
                 if not future.done():

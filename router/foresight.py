@@ -121,7 +121,10 @@ class Foresight:
                 await self.expect(datetime.now(UTC).date())
                 expect_at = time.monotonic() + EXPECT_SECONDS
             await asyncio.sleep(LOOK_SECONDS)
-            self.look(time.time())
+            try:
+                self.look(time.time())
+            except Exception:  # a strange row must not stop the requests
+                log.exception("looking ahead failed")
             if time.monotonic() - remembered_at >= REMEMBER_SECONDS:
                 await self.remember()
                 remembered_at = time.monotonic()

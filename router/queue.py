@@ -50,10 +50,10 @@ class Queue:
         self._submits = Batcher(_patiently(self._submit, SUBMIT_PATIENCE_SECONDS), away)
         self._reads = Batcher(_patiently(self._statuses, SUBMIT_PATIENCE_SECONDS), away)
         self._takes = Batcher(_patiently(self._take), away)
-        self._assigns = Batcher(_patiently(self._assign), away)
-        self._returns = Batcher(_patiently(self._requeue), away)
-        self._adoptions = Batcher(_patiently(self._adopt), away)
-        self._endings = Batcher(_patiently(self._finish), away)
+        self._assigns = Batcher(_patiently(self._assign), away, _its_id)
+        self._returns = Batcher(_patiently(self._requeue), away, _its_id)
+        self._adoptions = Batcher(_patiently(self._adopt), away, _its_id)
+        self._endings = Batcher(_patiently(self._finish), away, lambda ending: ending.entry.id)
         self._acceptances = Batcher(_patiently(self._accept), away)
 
     async def submit(self, request: Request, *, taken: bool) -> datetime:
@@ -225,6 +225,10 @@ class Queue:
         async with self._db.pool.connection() as connection:
             cursor = await connection.execute(QUERIES[name], parameters)
             return [] if cursor.description is None else await cursor.fetchall()
+
+
+def _its_id(item: Assignment | Return | Adoption) -> RequestId:
+    return item.id
 
 
 def _patiently(

@@ -23,6 +23,8 @@ from router.signatures import Signer
 BODY_LIMIT_BYTES = 20 << 20  # pictures may come as data URIs; larger files are uploaded first
 AnyRequest = Request[Any, Any, Any]
 Headers = dict[str, str]
+DEEPEST = 64  # levels of a body, far from where Python's own limit ends in an unexpected error
+TOO_DEEP = "the body is nested too deeply"
 ONCE = "idempotency-key"
 LONGEST_KEY = 200  # characters, as the admin API's
 Item = TypeVar("Item")
@@ -91,11 +93,26 @@ async def read_object(request: AnyRequest) -> Mapping[str, Any]:
     if not body:
         return {}
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        found = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise MalformedBodyError(f"the body is not a JSON object: {error}") from error
     except RecursionError as error:
-        raise MalformedBodyError("the body is nested too deeply") from error
+        raise MalformedBodyError(TOO_DEEP) from error
+    if body.count(b"[") + body.count(b"{") > DEEPEST and _is_deep(found):
+        raise MalformedBodyError(TOO_DEEP)
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 async def with_heartbeat(source: AsyncIterator[Item], seconds: float) -> AsyncIterator[Item | None]:

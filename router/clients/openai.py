@@ -94,6 +94,9 @@ async def _generate(house: House, request: AnyRequest) -> Response[Any]:
 
 def arguments(body: Mapping[str, Any]) -> dict[str, Any]:
     """OpenAI's words in ours; whatever else is said goes to the model as it is. Raises `InvalidInputError`."""
+    if body.get("stream"):
+        said = "this route answers whole; leave stream out, or follow the request on fal's route"
+        raise InvalidInputError([Issue(location=("stream",), message=said, kind="value_error")])
     values = {name: value for name, value in body.items() if name not in OURS | IGNORED}
     if "prompt" in body:
         values["prompt"] = body["prompt"]

@@ -15,6 +15,7 @@ from registry.catalog import Share, Slug
 from registry.database import Database
 from registry.usage import Quantities
 from router import ledger
+from router.errors import AlreadyFinishedError
 from router.requests import Outcome, RequestId, State
 from tests.live import Live
 
@@ -96,6 +97,39 @@ async def test_a_size_that_is_none_is_a_bad_request(live: Live, size: Any) -> No
     body = PROMPT | {"model": "acme/toys", "size": size}
     answer = await live.client.post("/openai/v1/images/generations", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "size")
+
+
+async def test_a_stream_that_would_not_come_is_refused_before_it_is_paid(live: Live) -> None:
+    body = PROMPT | {"model": "acme/toys", "stream": True}
+    answer = await live.client.post("/openai/v1/images/generations", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "stream")
+
+
+async def test_a_body_of_many_levels_is_refused(live: Live) -> None:
+    body = b'{"prompt": ' + b"[" * 700 + b"]" * 700 + b"}"
+    answer = await live.client.post("/fal/queue/acme/toys", content=body, headers={"idempotency-key": "deep"})
+    assert (answer.status_code, "nested too deeply" in answer.text) == (422, True)
+
+
+async def test_the_name_of_a_character_is_not_the_character(live: Live) -> None:
+    said = "a \\u0000 b"
+    made = (await live.client.post("/fal/queue/acme/toys", json={"prompt": said})).json()
+    assert (await live.client.put(made["cancel_url"])).status_code == 200
+
+
+async def test_of_two_cancellations_at_once_one_ends_it(live: Live) -> None:
+    made = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+    core = live.gateway.house.core
+    caller = core.catalogue.now.caller(live.key, "run")
+    tries = (core.cancel(caller, made["request_id"]) for _ in range(3))
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    async with live.gateway.db.pool.connection() as connection:
+        rows = await connection.execute(
+            "SELECT state FROM usage_records WHERE request_id = %s", [made["request_id"]]
+        )
+        records = await rows.fetchall()
+    assert [type(answer) for answer in answers] == [State, AlreadyFinishedError, AlreadyFinishedError]
+    assert [record["state"] for record in records] == ["cancelled"]
 
 
 async def test_a_range_without_bounds_of_reason_is_ignored(live: Live) -> None:

@@ -35,6 +35,18 @@ async def test_a_poisoned_item_fails_alone() -> None:
     assert [answers[0], str(answers[1]), answers[2]] == [1, "two", 3]
 
 
+async def test_items_of_one_key_go_one_after_the_other() -> None:
+    flushes: list[Sequence[str]] = []
+
+    async def flush(items: Sequence[str]) -> Sequence[str]:
+        flushes.append(items)
+        return items
+
+    batcher = Batcher(flush, key=lambda item: item[0])
+    await asyncio.gather(*(batcher.add(item) for item in ("a1", "b1", "a2", "c1", "a3", "b2")))
+    assert flushes == [["a1", "b1", "c1"], ["a2", "b2"], ["a3"]]
+
+
 async def test_a_closed_batcher_ends_what_waits() -> None:
     async def flush(items: Sequence[int]) -> Sequence[int]:
         await asyncio.Event().wait()
