@@ -39,6 +39,7 @@ from registry.catalog import (
 from registry.database import Database, migrate
 from registry.listing import Query, Shelf, Texts, needles_of
 from router import snapshot
+from router.catalogue import Catalogue
 
 VARIANTS = 100_000
 TASKS = ("text-to-image", "image-to-image", "text-to-video", "image-to-video", "text-to-speech")
@@ -144,7 +145,7 @@ async def becoming_visible(dsn: str) -> None:
 
 async def watch(dsn: str) -> None:
     """The other gateway: says when each change is in its snapshot."""
-    async with Database.open(dsn, connections=2) as db, snapshot.Catalogue.open(db) as catalogue:
+    async with Database.open(dsn, connections=2) as db, Catalogue.open(db) as catalogue:
         await asyncio.wait_for(catalogue.changed.wait(), 60)  # the resync that follows the first connection
         print(len(catalogue.now.variants), flush=True)
         while True:

@@ -24,6 +24,7 @@ from registry.web import company, opening, signin
 from router import background, downloads, fates, health, links, logbook, telemetry
 from router.board import Board
 from router.browsing import Browser
+from router.catalogue import Catalogue
 from router.clients import fal, fal_shapes, huggingface, openai, replicate, uploads
 from router.clients.door import House
 from router.core import Core
@@ -39,7 +40,6 @@ from router.partners import connections
 from router.queue import Queue
 from router.repeats import Repeats
 from router.signatures import Signer
-from router.snapshot import Catalogue
 from router.storefront import pages
 from router.storefront.gallery import Gallery
 from router.webhooks import Deliverer

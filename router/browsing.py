@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from registry.catalog import Adapter, Caller, Slug, Variant
 from registry.errors import UnknownCallerError
 from registry.listing import AnyRequest, Shelf, Texts
+from router.catalogue import Catalogue
 from router.errors import UnauthorizedError
 from router.links import token_of
-from router.snapshot import Catalogue, Snapshot
+from router.snapshot import Snapshot
 
 
 class Browser:

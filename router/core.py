@@ -18,6 +18,7 @@ from registry.catalog import Caller, Digest, Version
 from registry.tracing import NO_TRACES, Traces
 from router import ids, inputs, limits, queue, repeats, submission
 from router.board import Board
+from router.catalogue import Catalogue
 from router.dispatcher import Dispatcher
 from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
 from router.limits import Limiter
@@ -26,7 +27,7 @@ from router.queue import Queue
 from router.repeats import Repeats
 from router.requests import Failure, Outcome, Priority, Request, RequestId, State, Status
 from router.rows import AttemptRow, Ending, Entry
-from router.snapshot import Catalogue, Resolved
+from router.snapshot import Resolved
 from router.submission import Entropy, Wishes
 
 POLL_SECONDS = 1.0  # between looks at the table for requests that another process dispatches

@@ -17,13 +17,13 @@ from registry.database import Database
 from registry.tracing import NO_TRACES, Traces
 from router import queue
 from router.board import Board
+from router.catalogue import Catalogue
 from router.files import FileStore
 from router.foresight import Foresight
 from router.hub import Hub
 from router.partners.connections import Connection
 from router.queue import Queue
 from router.requests import RequestId
-from router.snapshot import Catalogue
 from router.term import Term
 from router.turns import Turns
 

@@ -13,13 +13,13 @@ from litestar.params import FromPath
 
 from registry import edge
 from registry.catalog import Adapter, Caller, Digest, Version
+from router.catalogue import Catalogue
 from router.clients.door import AnyRequest, Home
 from router.errors import ForbiddenError, RouterError, UnauthorizedError, UnknownRequestError
 from router.explanation import Fate
 from router.links import token_of
 from router.observatory import named
 from router.rows import AttemptRow
-from router.snapshot import Catalogue
 
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     UnauthorizedError: (401, "Key needed"),

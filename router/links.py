@@ -18,8 +18,9 @@ from litestar.exceptions import WebSocketDisconnect
 from loaders import protocol
 from loaders.protocol import Hello, Message
 from registry.catalog import Digest
+from router.catalogue import Catalogue
 from router.errors import ForbiddenError, LinkRefusedError, UnauthorizedError
-from router.snapshot import Catalogue, Snapshot
+from router.snapshot import Snapshot
 
 Socket = WebSocket[Any, Any, Any]
 

@@ -18,13 +18,13 @@ from registry.catalog import Caller
 from registry.database import Database
 from registry.errors import InvalidRequestError
 from router import ids
+from router.catalogue import Catalogue
 from router.clients.door import AnyRequest
 from router.errors import ForbiddenError, QueueUnavailableError
 from router.fates import PROBLEMS
 from router.links import token_of
 from router.queue import LOST
 from router.requests import Record, State
-from router.snapshot import Catalogue
 
 QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 READERS = frozenset({"run", "usage:read", "operate"})

@@ -30,9 +30,9 @@ from registry.catalog import Adapter, AdapterManifest, Caller, FileRef, Source, 
 from registry.database import Database
 from registry.errors import AddressError, CatalogError, MisfitError, WeightsError
 from registry.reading import Place
+from router.catalogue import Catalogue
 from router.errors import UnknownFileError
 from router.files import FileStore, Stored
-from router.snapshot import Catalogue
 
 FRESH = timedelta(hours=1)  # then the address is read again: it may lead to something else
 REFUSED_SECONDS = (

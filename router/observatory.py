@@ -7,6 +7,7 @@ from loaders.protocol import Tier
 from registry.catalog import Adapter, Digest, Version
 from registry.dashboard.live import FleetState, HostState, LaunchState, Life, Part, Step
 from router import ids, prewarm
+from router.catalogue import Catalogue
 from router.dispatcher import Dispatcher
 from router.fleet import Fleet
 from router.hosts import Host
@@ -15,7 +16,7 @@ from router.queue import Queue
 from router.requests import Status
 from router.residency import DEVICE, DISK, MEMORY
 from router.rows import AttemptRow
-from router.snapshot import Catalogue, Snapshot
+from router.snapshot import Snapshot
 
 TIERS: dict[int, Tier] = {DEVICE: "device", MEMORY: "memory", DISK: "disk"}
 

@@ -20,6 +20,7 @@ from registry.tracing import NO_TRACES, Traces
 from router import placement
 from router.attempts import Attempt
 from router.board import Board
+from router.catalogue import Catalogue
 from router.demand import Demand, RunTimes, units_of
 from router.ends import Ends
 from router.fairness import Fairness
@@ -34,7 +35,6 @@ from router.requests import Failure, Outcome, RequestId, State, Status
 from router.residency import Bundle
 from router.results import Reuse
 from router.rows import Entry
-from router.snapshot import Catalogue
 from router.starts import Starts
 from router.turns import Turns
 from router.waiting import Waiting, Work

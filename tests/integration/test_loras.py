@@ -22,7 +22,7 @@ from registry.catalog import Catalog, Model, Organization, OrganizationName, Slu
 from registry.database import Database
 from registry.examination import Question, Verdict
 from router import app
-from router.snapshot import Catalogue
+from router.catalogue import Catalogue
 from tests import admin
 from tests.admin import LAB, Lab
 from tests.hub import Hub, Repository

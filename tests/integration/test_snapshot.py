@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from registry import keys, store
 from registry.database import Database
-from router.snapshot import Catalogue
+from router.catalogue import Catalogue
 
 LOADING = timedelta(seconds=2)
 
