@@ -4,13 +4,12 @@ Families carry defaults that their variants may override. Paths stay as written;
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-import yaml
 
-from registry import prices
+from registry import prices, strict_yaml
 from registry.catalog import (
     AdapterEntry,
     Catalog,
@@ -32,7 +31,6 @@ ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED_OWNERS = frozenset({"workflows", "comfy"})  # fal's clients read a namespace there
 RESERVED_SEGMENTS = frozenset({"requests"})  # the queue's addresses are cut there
 UNKNOWN_FIELD = re.compile("unknown field `(.+)`")
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Path = tuple[str, ...]
 Documented = Callable[[Literal["endpoint", "pipeline"], str], Mapping[str, Any] | None]
 Spec = TypeVar("Spec", bound="Entry")
@@ -102,39 +100,21 @@ class _Refusal(Exception):  # noqa: N818  never leaves this module
         self.path = path
 
 
-class _StrictLoader(Loader):  # type: ignore[misc]
-    """YAML itself lets the last of two equal keys win, silently."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  the base's signature
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise CatalogFileError("a name has to be text", line=key.start_mark.line + 1)
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise CatalogFileError(f"{key.value!r} stands twice", line=key.start_mark.line + 1)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _nothing(kind: str, name: str) -> None:
     """Documents nothing."""
 
 
 def parse(text: str, documented: Documented = _nothing) -> Catalog:
     """Raises `CatalogFileError`. `documented` answers for entries that say `input: documented`."""
-    try:
-        data = yaml.load(text, _StrictLoader)  # noqa: S506  derived from the safe loader
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise CatalogFileError(f"not YAML: {error.problem}", line=line) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise CatalogFileError(f"not YAML: {str(error).splitlines()[0]}") from error
+    data = strict_yaml.load(text)
     if data is None:
         raise CatalogFileError("it is empty; a catalogue without entries says `models: {}`")
     try:
         return _catalog(data, documented)
     except _Refusal as refusal:
-        raise CatalogFileError(refusal.reason, path=refusal.path, line=_line(text, refusal.path)) from refusal
+        raise CatalogFileError(
+            refusal.reason, path=refusal.path, line=strict_yaml.line(text, refusal.path)
+        ) from refusal
 
 
 def _catalog(data: Any, documented: Documented) -> Catalog:
@@ -295,21 +275,3 @@ def _convert(value: Any, kind: type[Spec], path: Path) -> Spec:
             reason = reason if below else f"{reason}; there are {', '.join(kind.__struct_fields__)}"
             below += unknown
         raise _Refusal(reason, (*path, *below)) from error
-
-
-def _line(text: str, path: Sequence[str]) -> int | None:
-    """The line where a YAML path stands, or as much of it as exists."""
-    node = yaml.compose(text, Loader)
-    line = None
-    for part in path:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == part), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
-            node = node.value[int(part)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
