@@ -28,7 +28,10 @@ QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 MOVES = ("assign", "requeue", "adopt", "finish")
 # Without the half that only a repeated write needs: with it Postgres plans over all partitions at every call.
 FIRST_TRIES = {name: QUERIES[name].rpartition("\nUNION ALL\n")[0] for name in MOVES}
-SUBMITTED_CHANNEL = "marquee_submitted"  # payload: a pool and a request id, or a pool alone: look yourself
+SUBMITTED_CHANNEL = "marquee_named"  # payload: a pool and a request id, or a pool alone: look yourself
+FORMER_SUBMITTED_CHANNEL = (
+    "marquee_submitted"  # payload: a pool; dispatchers of the release before listen there
+)
 FINISHED_CHANNEL = "marquee_finished"  # payload: a request id
 CANCELLED_CHANNEL = "marquee_cancelled"  # payload: a request id
 SUBMIT_PATIENCE_SECONDS = 10.0
@@ -177,6 +180,8 @@ class Queue:
             stored = await (await connection.execute(QUERIES["submit"], parameters)).fetchall()
             if foreign:
                 await _announce(connection, SUBMITTED_CHANNEL, foreign)
+                pools = sorted({request.pool for request, taken in items if not taken})
+                await _announce(connection, FORMER_SUBMITTED_CHANNEL, pools)
         return [stored[0]["created_at"]] * len(items)
 
     async def _take(self, ids: Sequence[RequestId], repeated: bool) -> Sequence[Entry | None]:
