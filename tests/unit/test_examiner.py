@@ -204,7 +204,7 @@ async def test_its_own_process_answers_and_dies_alone(
     real = asyncio.create_subprocess_exec
 
     async def small(*command: str, **options: Any) -> Any:
-        assert command[1:] == ("-m", "loaders.examiner")
+        assert command[1:] == ("-P", "-m", "loaders.examiner")
         return await real(command[0], "-c", program, **options)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", small)
