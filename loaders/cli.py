@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loaders.errors import LoaderError
-from registry import addresses
+from registry import addresses, logs
 from registry.errors import RegistryError
 from registry.settings import Settings
 
@@ -46,6 +46,7 @@ def host(
         raise click.BadParameter(f"{url!r} is no gateway's address, {addresses.LIKE}", param_hint="--url")
     if not addresses.is_token(settings.host_key):
         raise click.UsageError("the key is none: it is one word that begins with mq_")
+    logs.configure(settings.log_level)
     address = Address(url=url, key=settings.host_key)
     try:
         asyncio.run(process.run(address, settings, name=name, zone=zone))

@@ -1,13 +1,11 @@
-"""What every HTTP process has in common: structured logs, request ids, problem details, health, metrics. Process edge.
+"""What every HTTP process has in common: request ids, problem details, health, metrics. Process edge.
 
 `plumbing(metrics)` gives the arguments that a composition root adds to its `Litestar(...)`; doors with an error
 shape of their own set their own exception handlers below it.
 """
 
-import logging
 import re
 import secrets
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -50,36 +48,6 @@ PROBLEMS: Mapping[type[Exception], tuple[int, str]] = {
 RETRY_SECONDS = "5"
 
 log = structlog.get_logger("marquee.edge")
-
-
-def configure_logging(level: str, *, json: bool | None = None) -> None:
-    """Structlog for us and for libraries, to stderr; JSON unless a person is watching. Once per process."""
-    as_json = not sys.stderr.isatty() if json is None else json
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-            foreign_pre_chain=shared,
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "uvicorn.access", "filelock", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
 
 
 class Metrics:

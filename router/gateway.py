@@ -13,7 +13,7 @@ import uvicorn
 from litestar import Litestar
 
 from loaders import keepalive
-from registry import edge
+from registry import logs
 from registry.errors import RegistryError
 from registry.settings import Settings
 from router.app import create_app
@@ -62,7 +62,7 @@ def spare_collections() -> None:
 
 def serve(settings: Settings) -> int:
     """Until a signal comes; the process's exit code."""
-    edge.configure_logging(settings.log_level)
+    logs.configure(settings.log_level)
     server = Server(configure(settings))
     spare_collections()
     server.run()

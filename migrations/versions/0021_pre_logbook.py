@@ -1,7 +1,7 @@
 """An organization's requests in order: `GET /v1/requests` reads a page of them from the index. IO.
 
 An index of a partitioned table cannot be made concurrently, and this one holds every kept request: with a million of
-them accepting waits for some three seconds, which submitters' patience covers; with many more, make it beforehand on
+them accepting waits for seconds (not measured), which submitters' patience covers; with many more, make it beforehand on
 each partition, concurrently, and Postgres takes those.
 """
 
