@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from registry import account
 OPERATOR_KEY = "operator_key"
 WHOSE = "whose requests?"
 PAGE = 500
+PIPED_WIDTH = 200  # columns, where no terminal says how many it has
 as_csv = click.option("--csv", "shape", flag_value="csv", help="Print CSV.")
 as_json = click.option("--json", "shape", flag_value="json", help="Print JSON.")
 of_organization = click.option("--organization", help="Whose: for operators.")
@@ -87,7 +89,8 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], 
         table.add_column(name.removesuffix("_at").replace("_", " "), justify="right" if is_number else "left")
     for row in rows:
         table.add_row(*(_cell(name, row.get(name)) for name in filled))
-    Console().print(table if rows else f"{title}: none")
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+    console.print(table if rows else f"{title}: none")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

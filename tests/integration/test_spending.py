@@ -80,7 +80,7 @@ def test_only_operators_ask_for_others() -> None:
 
 
 async def command(live: Live, key: str, *arguments: str) -> Result:
-    environment = {"MARQUEE_URL": live.url, "MARQUEE_KEY": key, "COLUMNS": "200"}
+    environment = {"MARQUEE_URL": live.url, "MARQUEE_KEY": key}
     return await asyncio.to_thread(CliRunner().invoke, marquee, arguments, env=environment)
 
 
