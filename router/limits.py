@@ -74,9 +74,11 @@ class Limiter:
 
 
 def longest_wait(variant: Variant, common_seconds: float | None) -> float | None:
-    """The variant's own bound, else everybody's."""
+    """The variant's own bound, else everybody's; a lab's that is no number is passed over."""
     own = variant.defaults.get(LONGEST_WAIT)
-    return common_seconds if own is None else float(own)
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        return float(own)
+    return common_seconds
 
 
 def refuse_long_wait(expected_seconds: float, longest_seconds: float | None) -> None:

@@ -1,6 +1,10 @@
+from typing import Any
+
 import pytest
 
-from registry.catalog import OrganizationName
+from registry.catalog import OrganizationName, Slug, Variant
+from registry.defaults import LONGEST_WAIT
+from router import limits
 from router.requests import RequestId
 from router.waits import Waits
 
@@ -39,3 +43,15 @@ def test_what_waits_no_more_is_forgotten():
     waits.check_integrity()
     assert waits.expected_seconds(BATCHER, "normal", 1) == 0.0
     assert waits.expected_seconds(THIRD, "normal", 1) == 10.0
+
+
+@pytest.mark.parametrize(("own", "bound"), [(2, 2.0), (0.5, 0.5), ("abc", 9.0), (None, 9.0), (True, 9.0)])
+def test_a_variants_own_bound_counts_where_it_is_a_number(own: Any, bound: float) -> None:
+    variant = Variant(
+        slug=Slug("acme/toys"),
+        model="acme/toys",
+        task="text-to-image",
+        input_schema={},
+        defaults={LONGEST_WAIT: own},
+    )
+    assert limits.longest_wait(variant, 9.0) == bound
