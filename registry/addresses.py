@@ -1,4 +1,4 @@
-"""Whether a text is the address of a gateway: asked before a library refuses it in its own words. Pure."""
+"""Whether a text is the address of a server: asked before a library refuses it in its own words. Pure."""
 
 from urllib.parse import urlsplit
 

@@ -7,7 +7,7 @@ shape of their own set their own exception handlers below it.
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import prometheus_client
@@ -48,6 +48,13 @@ PROBLEMS: Mapping[type[Exception], tuple[int, str]] = {
 RETRY_SECONDS = "5"
 
 log = structlog.get_logger("marquee.edge")
+
+
+def refuse_other_filters(given: Iterable[str], known: Sequence[str]) -> None:
+    """A mistyped one would answer with everything. Raises `InvalidRequestError`."""
+    for name in given:
+        if name not in known:
+            raise errors.InvalidRequestError(name, f"no such filter; there are {', '.join(known)}")
 
 
 class Metrics:

@@ -80,6 +80,11 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
+def are_public(addresses: Iterable[str]) -> bool:
+    """All that a name stands for, as name servers write them."""
+    return all(is_public(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)
+
+
 class _CheckedBackend(httpcore.SyncBackend):
     """Connects only to addresses that are checked, so that a name cannot mean one address now and another later."""
 
@@ -96,9 +101,7 @@ class _CheckedBackend(httpcore.SyncBackend):
     ) -> httpcore.NetworkStream:
         found = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         addresses = [str(address) for address in found]
-        if not self._allow_private and not all(
-            is_public(ipaddress.ip_address(a.split("%")[0])) for a in addresses
-        ):
+        if not self._allow_private and not are_public(addresses):
             raise AddressError(f"{host} is a private address")
         return _Timely(super().connect_tcp(addresses[0], port, timeout, local_address, socket_options))
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from registry import addresses
 from registry.errors import SettingsError
 
 CompileMode = Literal["off", "auto", "on"]
@@ -227,12 +228,10 @@ def _check_partners(settings: Settings) -> None:
 
 def _is_base_address(url: str) -> bool:
     """Paths can be put behind it."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+    if not addresses.is_http(url):
         return False
-    return usable and not (parts.query or parts.fragment) and parts.username is None
+    parts = urlsplit(url)
+    return not (parts.query or parts.fragment) and parts.username is None
 
 
 def _decode(kind: type, value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from litestar import Response, get
 
-from registry import desk
+from registry import desk, edge
 from registry.admin.office import AnyRequest, Home, caller_of
 from registry.catalog import Caller, Record
 from registry.database import Database, load_queries
@@ -63,9 +63,7 @@ async def lines(db: Database, question: Question) -> list[Line]:
 
 def question(caller: Caller, given: Mapping[str, str], today: dt.date) -> Question:
     """From an address. Pure. Raises `InvalidRequestError`, `AccessError`."""
-    for name in given:
-        if name not in FILTERS:
-            raise InvalidRequestError(name, f"no such filter; there are {', '.join(FILTERS)}")
+    edge.refuse_other_filters(given, FILTERS)
     until = _day("until", given["until"]) if "until" in given else today
     since = _day("since", given["since"]) if "since" in given else until - dt.timedelta(days=DAYS - 1)
     if not 0 <= (until - since).days < LONGEST_DAYS:

@@ -50,7 +50,6 @@ class UnknownSlugError(RouterError):
         hint = f"did you mean {near!r}?" if near else "GET /v1/models says what there is"
         super().__init__(f"no model is called {slug!r}; {hint}")
         self.slug = slug
-        self.near = near
 
 
 class UnavailableError(RouterError):

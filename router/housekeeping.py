@@ -15,9 +15,10 @@ import structlog
 
 from registry import database, partitions, writes
 from registry.database import Connection, Database
-from router import repeats, results, tables
+from router import ids, repeats, results, tables
 from router.files import FileStore
 from router.loras import Loras
+from router.requests import RequestId
 
 log = structlog.get_logger("marquee.gateway")
 
@@ -81,7 +82,6 @@ async def _oldest_kept(connection: Connection, oldest: date) -> date:
     found = await (await connection.execute(QUERIES["oldest_open"], {"first": first})).fetchone()
     if found is None or found["id"] is None:
         return oldest
-    milliseconds = found["id"].int >> 80
-    day = datetime.fromtimestamp(milliseconds / 1000, UTC).date()
+    day = ids.created_at(RequestId(str(found["id"]))).date()
     log.warning("days are kept for a request that has not ended", request=str(found["id"]), day=str(day))
     return day

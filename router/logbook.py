@@ -124,9 +124,7 @@ def _next(found: Mapping[str, Any], limit: int, looks: int) -> str | None:
 
 def wishes(caller: Caller, given: Mapping[str, str]) -> Wishes:
     """From an address. Pure. Raises `InvalidRequestError`, and `ForbiddenError` for others' requests."""
-    for name in given:
-        if name not in FILTERS:
-            raise InvalidRequestError(name, f"no such filter; there are {', '.join(FILTERS)}")
+    edge.refuse_other_filters(given, FILTERS)
     until = str(LAST) if "until" not in given else _id_of("until", given["until"])
     cursor = ids.parse(given["cursor"]) if "cursor" in given else str(LAST)
     if cursor is None:

@@ -40,10 +40,8 @@ REFUSED_SECONDS = (
 )
 FETCH_SECONDS = 120.0
 MOST_OWN = 8  # of one call
-AT_ONCE, AT_ONE_ORGANIZATION = (
-    16,
-    3,
-)  # fetched at a time, in threads of their own: strangers' servers may drip
+AT_ONCE = 16  # fetched at a time, in threads of their own: strangers' servers may drip
+AT_ONE_ORGANIZATION = 3  # of them
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 SUFFIX = ".safetensors"
 CHUNK_BYTES = 1 << 20

@@ -156,9 +156,8 @@ class Term:
         if self.desk.serves(entry):
             self.desk.enter(entry)
             return
-        if (
-            missing := self.describe_to_fleet(entry)
-        ) is not None:  # a partner's that the catalogue lost meanwhile
+        missing = self.describe_to_fleet(entry)
+        if missing is not None:  # a partner's that the catalogue lost meanwhile
             asyncio.get_running_loop().call_soon(self.desk.refuse, entry.id, missing)
             return
         placement.submit(self.placement, self.work_of(entry), time.time())

@@ -194,7 +194,6 @@ async def public_address(host: str, port: int) -> str:
     """Raises `PrivateAddressError` unless every address of the host is public, `OSError` when it has none."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
     addresses = [str(item[4][0]) for item in found]
-    private = [a for a in addresses if not outside.is_public(ipaddress.ip_address(a.partition("%")[0]))]
-    if private:
+    if not outside.are_public(addresses):
         raise PrivateAddressError(f"{host} is not a public address")
     return addresses[0]

@@ -157,7 +157,7 @@ async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -
             shape = fal_shapes.status(change, with_logs=with_logs, with_preview=True)
             if lines := shape.get("logs"):  # a stream's logs are what is new
                 shape["logs"], told = fal_shapes.newer(lines, told), lines
-            yield b"data: " + msgspec.json.encode(shape | urls) + b"\n\n"
+            yield _event(shape | urls)
 
     headers = {REQUEST_ID: status.request.id, "cache-control": "no-store", "x-accel-buffering": "no"}
     return Stream(events(), media_type="text/event-stream", headers=headers)

@@ -47,15 +47,17 @@ def _predictions(home: Home) -> list[Any]:
     async def create(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> Response[Any]:
         house = home()
         body = await read_object(request)
-        slug = _variant(house, house.caller(request), owner, name).slug
-        return await _create(house, request, slug, body)
+        caller = house.caller(request)
+        slug = _variant(house, caller, owner, name).slug
+        return await _create(house, request, caller, slug, body)
 
     @post("/predictions", status_code=201)
     async def create_by_version(request: AnyRequest) -> Response[Any]:
         house = home()
         body = await read_object(request)
-        slug, version = _by_version(house, house.caller(request), str(body.get("version", "")))
-        return await _create(house, request, slug, body, version)
+        caller = house.caller(request)
+        slug, version = _by_version(house, caller, str(body.get("version", "")))
+        return await _create(house, request, caller, slug, body, version)
 
     @get("/predictions/{prediction_id:str}")
     async def prediction(request: AnyRequest, prediction_id: FromPath[str]) -> Response[Any]:
@@ -99,9 +101,13 @@ def _models_and_files(home: Home) -> list[Any]:
 
 
 async def _create(
-    house: House, request: AnyRequest, slug: Slug, body: Mapping[str, Any], version: Digest | None = None
+    house: House,
+    request: AnyRequest,
+    caller: Caller,
+    slug: Slug,
+    body: Mapping[str, Any],
+    version: Digest | None = None,
 ) -> Response[Any]:
-    caller = house.caller(request)
     _refuse_another_version(house, caller, slug, version)
     arguments = body.get("input") or {}
     if not isinstance(arguments, Mapping):

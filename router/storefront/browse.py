@@ -86,9 +86,7 @@ class Index:
 
     def _mended(self, words: Sequence[str]) -> list[str] | None:
         """Words that occur nowhere become the likeliest one that does; None where there is none, or no such word."""
-        mended = [
-            word if self._text.find(word) >= 0 else spelling.nearest(word, self._vocabulary) for word in words
-        ]
+        mended = [word if word in self._text else spelling.nearest(word, self._vocabulary) for word in words]
         whole = [word for word in mended if word is not None]
         return whole if len(whole) == len(words) and whole != list(words) else None
 
