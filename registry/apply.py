@@ -4,7 +4,6 @@ It touches only what a catalogue file made (`managed_by = 'catalog'`); what labs
 any point it leaves the catalogue as it was; done twice it changes nothing the second time.
 """
 
-import datetime as dt
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from registry import (
     adapter_desk,
     contents,
+    desk,
     diff,
     facts,
     folders,
     history,
-    ledger_tables,
     manifest,
     pinning,
     store,
@@ -46,7 +45,6 @@ from registry.errors import CatalogError, CatalogFileError, InUseError
 from registry.goods import ADAPTERS, VARIANTS
 
 LOCK_KEY = 0x6361746C6F67  # "catlog": one apply at a time
-IN_USE_DAYS = 30  # who called within them still counts on it
 CATALOG = "catalog"
 Named = TypeVar("Named", Variant, AdapterEntry)
 
@@ -188,20 +186,9 @@ async def _refuse_taken(session: AsyncSession, desired: Catalog) -> None:
 
 
 async def _refuse_used(session: AsyncSession, change: Change) -> None:
-    find = {"variant": _callers, "adapter": adapter_desk.callers}.get(change.kind)
+    find = {"variant": desk.callers, "adapter": adapter_desk.callers}.get(change.kind)
     if find is not None and (callers := await find(session, change.subject)):
         raise InUseError(change.subject, callers)
-
-
-async def _callers(session: AsyncSession, slug: str) -> list[str]:
-    usage = ledger_tables.usage_records
-    since = sqlalchemy.func.now() - dt.timedelta(days=IN_USE_DAYS)
-    query = (
-        sqlalchemy.select(usage.c.organization)
-        .where(usage.c.slug == slug, usage.c.finished_at > since)
-        .distinct()
-    )
-    return sorted((await session.scalars(query)).all())
 
 
 async def _write_organizations(session: AsyncSession, changes: list[Change], actor: str) -> None:

@@ -188,9 +188,7 @@ def _manifest(place: str, settings: Settings) -> Manifest:
     else:
         tree = hub.Repository(hub.Endpoint(url=settings.hub_endpoint, token=settings.hub_token), source)
     found = folders.read_tree(tree, source)
-    for component in found.components:
-        if not folders.is_packed(component):
-            folders.part_of(tree, component)  # its config is JSON, its headers are sound
+    folders.parts_of(tree, found)  # its configs are JSON, its headers are sound
     return found
 
 

@@ -31,7 +31,7 @@ from registry.errors import (
 
 OPERATE: Scope = "operate"
 ELSEWHERE = "an adapter of another organization"  # its name may still be a secret
-CALLED_WITHIN = sqlalchemy.text("interval '30 days'")
+CALLED_WITHIN = sqlalchemy.text("interval '30 days'")  # who did still counts on it
 
 Line = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]  # shown as a name, so never empty
 Lines = Annotated[str, msgspec.Meta(max_length=20_000)]
@@ -196,14 +196,20 @@ async def edit_variant(
     return new, revision
 
 
+async def callers(session: AsyncSession, slug: str) -> list[str]:
+    """The organizations that called a variant lately."""
+    usage = ledger_tables.usage_records
+    lately = usage.c.finished_at > sqlalchemy.func.now() - CALLED_WITHIN
+    query = sqlalchemy.select(usage.c.organization).where(usage.c.slug == slug, lately).distinct()
+    return sorted((await session.scalars(query)).all())
+
+
 async def remove_variant(session: AsyncSession, caller: Caller, slug: str) -> None:
     """Raises `InUseError` with the names of who called it lately."""
     row = await row_of(session, caller, tables.variants, slug, lock=True)
-    usage, adapters = ledger_tables.usage_records, tables.adapters
-    lately = usage.c.finished_at > sqlalchemy.func.now() - CALLED_WITHIN
-    query = sqlalchemy.select(usage.c.organization).where(usage.c.slug == slug, lately).distinct()
-    if callers := sorted((await session.scalars(query)).all()):
-        raise InUseError(slug, callers)
+    adapters = tables.adapters
+    if names := await callers(session, slug):
+        raise InUseError(slug, names)
     query = sqlalchemy.select(adapters.c.slug, adapters.c.owner).where(adapters.c.base == slug)
     if based := (await session.execute(query)).all():
         raise InUseError(slug, [one.slug if may_see(caller, one.owner) else ELSEWHERE for one in based])

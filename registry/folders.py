@@ -245,6 +245,11 @@ def frame_of(tree: Tree, component: Component) -> Part:
     )
 
 
+def parts_of(tree: Tree, manifest: Manifest) -> tuple[Part, ...]:
+    """What an examiner asks for. Packed ones are converted when loaded: names and shapes say nothing yet."""
+    return tuple([part_of(tree, component) for component in manifest.components if not is_packed(component)])
+
+
 def is_packed(component: Component) -> bool:
     """Whether its weights are no safetensors in a folder of its own."""
     return any(

@@ -35,8 +35,9 @@ class Texts:
     def __init__(self, variants: Iterable[Variant]) -> None:
         self.variants = tuple(sorted(variants, key=lambda variant: variant.slug))
         self.slugs = [variant.slug for variant in self.variants]
-        self._text = "".join(map(_text, self.variants))
-        self._starts = [0, *itertools.accumulate(len(_text(variant)) for variant in self.variants)]
+        texts = [_text(variant) for variant in self.variants]
+        self._text = "".join(texts)
+        self._starts = [0, *itertools.accumulate(map(len, texts))]
 
     def having(self, needles: Sequence[str], after: Slug | None) -> Iterator[Variant]:
         """In slug order, from behind `after`: those whose text has every needle."""

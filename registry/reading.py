@@ -55,13 +55,7 @@ async def read_version(place: Place, source: Source, counted: folders.Counted) -
     def read() -> tuple[Manifest, Question]:
         tree, found = open_tree(place, source, counted)
         manifest = folders.read_tree(tree, found)
-        parts = tuple(
-            [
-                folders.part_of(tree, component)
-                for component in manifest.components
-                if not folders.is_packed(component)  # converted when loaded: names and shapes say nothing yet
-            ]
-        )
+        parts = folders.parts_of(tree, manifest)
         return manifest, Question(pipeline_class=manifest.pipeline_class, parts=parts)
 
     manifest, question = await asyncio.to_thread(read)
