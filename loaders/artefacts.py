@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import hmac
 import importlib.metadata
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from loaders import whole
 from loaders.device import Device
 from loaders.fetch import peer_token
 from registry.catalog import Digest, digest_of
@@ -111,9 +111,7 @@ class Artefacts:
 
     def _write(self, name: str, data: bytes) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = self._folder / f"{name}.{os.getpid()}.new"
-        fresh.write_bytes(data)
-        fresh.replace(self._folder / name)
+        whole.write(self._folder / name, data)
 
 
 def _version(library: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from cachetools import LRUCache
 
 from loaders import items
 from loaders.device import Device
@@ -42,16 +43,15 @@ class Assembly:
         self._store = store
         self._device = device
         self._built: dict[Digest, Built] = {}
-        self._ready: dict[tuple[Digest, items.Form], Ready] = {}
+        self._ready: LRUCache[tuple[Digest, items.Form], Ready] = LRUCache(KEPT_VERSIONS)
 
     def ready(self, manifest: Manifest, defaults: Mapping[str, Any]) -> Ready:
         """Raises `ArchitectureError` and what fetching raises."""
         form = items.form(defaults)
         key = (manifest.digest, form)
-        found = self._ready.pop(key, None) or self._made(manifest, form)
-        self._ready[key] = found  # at the end: the one used last
-        while len(self._ready) > KEPT_VERSIONS:
-            del self._ready[next(iter(self._ready))]
+        found = self._ready.get(key)
+        if found is None:
+            found = self._ready[key] = self._made(manifest, form)
         return found
 
     def _made(self, manifest: Manifest, form: items.Form) -> Ready:

@@ -3,8 +3,6 @@
 IO under `home/descriptions/`. It refuses to know where weights are.
 """
 
-import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from loaders import whole
 from loaders.errors import HostError
 from loaders.protocol import DescribeAdapter, DescribeVersion
 from registry.catalog import AdapterManifest, Digest, FileRef, Manifest
@@ -41,14 +40,10 @@ class Descriptions:
             return
         self._known[description.digest] = description
         path = self._folder / f"{description.digest.removeprefix('sha256:')}.msgpack"
-        temporary = path.with_suffix(f".{os.getpid()}.new")
         try:
-            temporary.write_bytes(msgspec.msgpack.encode(description))
-            temporary.replace(path)
+            whole.write(path, msgspec.msgpack.encode(description))
         except OSError as error:  # after a restart the router describes it again
             log.warning("a description is not kept", error=str(error))
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def known(self) -> tuple[Digest, ...]:
         return tuple(self._known)

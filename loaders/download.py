@@ -17,6 +17,7 @@ from loaders.errors import LoaderError, SourceDownError, WeightsDamagedError
 from loaders.fetch import Opened, Origin
 from loaders.pace import Pace
 from loaders.partial import Partial, Segment
+from registry import outside
 from registry.catalog import FileRef
 
 MAX_WAIT_SECONDS = 60.0  # longest obedience to Retry-After
@@ -30,8 +31,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 8
     attempts: int = 5  # in a row without a block of progress
     backoff_seconds: float = 0.5
-    slack_seconds: float = 30.0  # of waiting that a request may cost beside what its bytes allow
-    least_bytes_per_second: int = 4096
+    slack_seconds: float = (
+        outside.SLACK_SECONDS
+    )  # of waiting that a request may cost beside what its bytes allow
+    least_bytes_per_second: int = outside.LEAST_BYTES_PER_SECOND
 
 
 class NoRangesError(SourceDownError):

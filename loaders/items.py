@@ -38,9 +38,9 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
     def digest_of(self, component: Component) -> Digest:
         """The component's own, where it is held as it is stored."""
-        said = {"dtype": self.dtype} if self.dtype != component.dtype else {}
-        said |= {} if self.storage is None else {"storage": self.storage}
-        said = {name: value for name, value in said.items() if value is not None}
+        said = {} if self.dtype in {None, component.dtype} else {"dtype": self.dtype}
+        if self.storage is not None:
+            said["storage"] = self.storage
         return digest_of({"cast": component.digest, **said}) if said else component.digest
 
 
@@ -134,8 +134,9 @@ class ComponentItem:
             self._is_foreign = True
             return None
         dtype_of = layout.casting(self._form.dtype, keep_float32(self._component))
-        narrow = frozenset(names[name] for name in narrow_names(self._slots) if name in names)
-        dtype_of = layout.narrowing(dtype_of, narrow, self._form.storage)
+        if self._form.storage is not None:
+            narrow = frozenset(names[name] for name in narrow_names(self._slots) if name in names)
+            dtype_of = layout.narrowing(dtype_of, narrow, self._form.storage)
         return layout.lay_out(headers, dtype_of=dtype_of, wanted=frozenset(names.values()).__contains__)
 
     def _own_layout(self) -> layout.Layout:
@@ -143,7 +144,8 @@ class ComponentItem:
         stored, slots = self._component.dtype, self._slots
         computed = self._form.dtype or layout.UPCAST.get(stored or "", stored)
         chosen = layout.casting(computed, keep_float32(self._component))
-        chosen = layout.narrowing(chosen, narrow_names(slots), self._form.storage)
+        if self._form.storage is not None:
+            chosen = layout.narrowing(chosen, narrow_names(slots), self._form.storage)
         return layout.pack(
             {
                 name: (chosen(name, str(slots.slots[name].dtype).removeprefix("torch.")), slots.shapes[name])

@@ -4,9 +4,10 @@ IO on torch's own cache folder. Torch's artefacts hold the code of a CPU's kerne
 at each new host; a library that lies in its place already is taken as it is. It refuses to know whose they are.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+
+from loaders import whole
 
 SUFFIX = ".so"
 MAPS = Path("/proc/self/maps")  # elsewhere than on Linux nothing is found, and torch compiles again
@@ -32,9 +33,7 @@ def install(libraries: Mapping[str, bytes]) -> None:
         path = folder / inner
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-            fresh.write_bytes(content)
-            fresh.replace(path)
+            whole.write(path, content)
 
 
 def _folder() -> Path:

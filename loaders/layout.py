@@ -62,12 +62,12 @@ def casting(dtype: str | None, keep_float32: Sequence[str] = ()) -> DtypeOf:
     return chosen
 
 
-def narrowing(dtype_of: DtypeOf, names: Container[str], dtype: str | None) -> DtypeOf:
-    """The same, but that these floats are kept as `dtype`, where one is said."""
+def narrowing(dtype_of: DtypeOf, names: Container[str], dtype: str) -> DtypeOf:
+    """The same, but that these floats are kept as `dtype`."""
 
     def chosen(name: str, stored: str) -> str:
         usual = dtype_of(name, stored)
-        return dtype if dtype is not None and name in names and usual in FLOATS else usual
+        return dtype if name in names and usual in FLOATS else usual
 
     return chosen
 

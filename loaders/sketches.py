@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from loaders import whole
 from registry.catalog import Digest
 
 Array = np.ndarray[Any, Any]
@@ -184,9 +185,7 @@ class Sketches:
         self._known[whose] = sketch = joined(self.get(whose), lesson)
         self._fits.pop(whose, None)
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = self._path(whose).with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(sketch))
-        fresh.replace(self._path(whose))
+        whole.write(self._path(whose), msgspec.json.encode(sketch))
 
     def _read(self, whose: Digest) -> Sketch | None:
         try:

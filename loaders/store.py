@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from loaders import download, fetch
+from loaders import download, fetch, whole
 from loaders.errors import DiskFailedError, DiskFullError, WeightsDamagedError
 from loaders.leases import Leases
 from loaders.pace import Pace
@@ -162,7 +162,7 @@ class Store:
         if _stamp(path) != before:
             raise WeightsDamagedError(f"{file.path} changed while it was verified")
         with named(file.path):
-            _write_whole(self._note(file.sha256), msgspec.json.encode(_Note(path=str(path), stamp=before)))
+            whole.write(self._note(file.sha256), msgspec.json.encode(_Note(path=str(path), stamp=before)))
         return path
 
     def _downloaded(self, file: FileRef, source: Source) -> Path:
@@ -179,7 +179,7 @@ class Store:
                 partial.close()
         with named(file.path):
             note = _Note(path=str(blob.absolute()), stamp=_stamp(blob))
-            _write_whole(self._note(file.sha256), msgspec.json.encode(note))
+            whole.write(self._note(file.sha256), msgspec.json.encode(note))
         return blob
 
     # room
@@ -256,9 +256,3 @@ def _stamp(path: Path) -> tuple[int, int, int, int]:
 def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)

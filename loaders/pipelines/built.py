@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from cachetools import LRUCache
 
 from loaders.errors import ArchitectureError, InputError
 from loaders.pipelines import arguments, modules
@@ -68,7 +69,7 @@ class Built:
             for component in manifest.components
         }
         self.device = device
-        self._pipelines: dict[tuple[Path, str], Any] = {}
+        self._pipelines: LRUCache[tuple[Path, str], Any] = LRUCache(KEPT_PIPELINES)
 
     def pipeline(self, folder: Path, kind: Any = None) -> Any:
         """The pipeline over these modules whose tokenizers and scheduler lie in `folder`.
@@ -77,10 +78,9 @@ class Built:
         """
         kind = kind or self.pipeline_class
         key = (folder, kind.__name__)
-        found = self._pipelines.pop(key, None) or self._assemble(kind, folder)
-        self._pipelines[key] = found  # at the end: the one used last
-        while len(self._pipelines) > KEPT_PIPELINES:
-            del self._pipelines[next(iter(self._pipelines))]
+        found = self._pipelines.get(key)
+        if found is None:
+            found = self._pipelines[key] = self._assemble(kind, folder)
         return found
 
     def _assemble(self, kind: Any, folder: Path) -> Any:
