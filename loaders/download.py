@@ -10,11 +10,13 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from loaders.errors import LoaderError, SourceDownError, WeightsDamagedError
+from loaders.errors import AbandonedError, LoaderError, SourceDownError, WeightsDamagedError
 from loaders.fetch import Opened, Origin
+from loaders.interest import Interest
 from loaders.pace import Pace
 from loaders.partial import Partial, Segment
 from registry import outside
@@ -37,25 +39,43 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     least_bytes_per_second: int = outside.LEAST_BYTES_PER_SECOND
 
 
+class _Effort(NamedTuple):
+    """How one blob is brought, and for whom."""
+
+    terms: Terms
+    pace: Pace
+    interest: Interest
+
+
 class NoRangesError(SourceDownError):
     """The origin only gives whole files."""
 
 
-def fill(partial: Partial, origins: Sequence[Origin], file: FileRef, terms: Terms, pace: Pace) -> None:
-    """Returns when every byte is there and verified. Raises the last origin's error."""
+def fill(
+    partial: Partial,
+    origins: Sequence[Origin],
+    file: FileRef,
+    terms: Terms,
+    pace: Pace,
+    interest: Interest | None = None,
+) -> None:
+    """Returns when every byte is there and verified. Raises the last origin's error, or `AbandonedError`."""
+    effort = _Effort(terms, pace, interest or Interest())
     for origin in origins[:-1]:
         try:
-            _fill_from(partial, origin, file, terms, pace)
+            _fill_from(partial, origin, file, effort)
+        except AbandonedError:
+            raise
         except (LoaderError, OSError):
             continue  # a nearer origin is only a short cut
         return
-    _fill_from(partial, origins[-1], file, terms, pace)
+    _fill_from(partial, origins[-1], file, effort)
 
 
-def _fill_from(partial: Partial, origin: Origin, file: FileRef, terms: Terms, pace: Pace) -> None:
+def _fill_from(partial: Partial, origin: Origin, file: FileRef, effort: "_Effort") -> None:
     """A wrong digest is tried once more from nothing: the wrong bytes may be an earlier try's or a bad cache's."""
     for _ in range(2):
-        actual = _bring(partial, origin, terms, pace)
+        actual = _bring(partial, origin, effort)
         if actual == file.sha256:
             return
         partial.forget()
@@ -64,13 +84,13 @@ def _fill_from(partial: Partial, origin: Origin, file: FileRef, terms: Terms, pa
     )
 
 
-def _bring(partial: Partial, origin: Origin, terms: Terms, pace: Pace) -> str:
-    segments = list(partial.missing(terms.segment_bytes))
+def _bring(partial: Partial, origin: Origin, effort: "_Effort") -> str:
+    segments = list(partial.missing(effort.terms.segment_bytes))
     try:
-        return _Crew(partial, origin, terms, pace).bring(segments)
+        return _Crew(partial, origin, effort).bring(segments)
     except NoRangesError:
-        rest = Segment(next(partial.missing(terms.segment_bytes)).start, partial.size_bytes)
-        return _Crew(partial, origin, terms, pace, may_skip=True).bring([rest])
+        rest = Segment(next(partial.missing(effort.terms.segment_bytes)).start, partial.size_bytes)
+        return _Crew(partial, origin, effort, may_skip=True).bring([rest])
 
 
 class _Crew:
@@ -79,20 +99,20 @@ class _Crew:
     Daemon threads, so that a process that is told to stop does not wait for a download: it resumes.
     """
 
-    def __init__(
-        self, partial: Partial, origin: Origin, terms: Terms, pace: Pace, *, may_skip: bool = False
-    ) -> None:
+    def __init__(self, partial: Partial, origin: Origin, effort: _Effort, *, may_skip: bool = False) -> None:
         self._may_skip = may_skip  # read past what is known, where the origin only gives whole files
         self._partial = partial
         self._origin = origin
-        self._terms = terms
-        self._pace = pace
+        self._terms, self._pace, self._interest = effort
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._todo: queue.SimpleQueue[Segment] = queue.SimpleQueue()
 
     def bring(self, segments: Sequence[Segment]) -> str:
-        """The digest of the whole blob. Raises what made the first thread give up."""
+        """The digest of the whole blob. Raises what made the first thread give up, or `AbandonedError`.
+
+        A thread that waits for a silent origin is waited for, at most as long as it waits itself.
+        """
         for segment in segments:
             self._todo.put(segment)
         threads: list[threading.Thread] = []
@@ -101,14 +121,18 @@ class _Crew:
                 thread = threading.Thread(target=self._work, name="download", daemon=True)
                 thread.start()  # may fail where threads are counted; the others write to a file that is closed then
                 threads.append(thread)
-            digest = self._partial.digest(carry_on=lambda: not self._stop.is_set())
+            digest = self._partial.digest(carry_on=self._is_wanted)
         finally:
             self._stop.set()
             for thread in threads:
                 thread.join()
         if digest is None:
+            self._interest.check()
             raise self._failure or AssertionError("stopped without a failure")
         return digest
+
+    def _is_wanted(self) -> bool:
+        return not self._stop.is_set() and not self._interest.is_given_up
 
     def _work(self) -> None:
         try:
@@ -125,6 +149,7 @@ class _Crew:
         position, failures = segment.start, 0
         while position < segment.stop and not self._stop.is_set():
             reached, error = self._stream(position, segment.stop)
+            self._interest.moved()
             failures = 0 if reached - position >= self._terms.block_bytes else failures + 1
             position = reached
             if position < segment.stop and not self._stop.is_set():
@@ -142,6 +167,7 @@ class _Crew:
                     if self._stop.is_set():
                         break
                     position = self._partial.write(position, chunk[: stop - position])
+                    self._interest.moved()
                     if position >= stop:
                         break
         except NoRangesError:

@@ -12,6 +12,7 @@ LoaderError
 │   └── AdapterFormatError      a file that holds no LoRA this product knows
 └── HostError               this host cannot; another may
     ├── SourceDownError         the source does not answer
+    ├── AbandonedError          nobody waits for a download any more; what arrived is kept
     ├── DiskFullError           no room on disk, nothing left to evict
     ├── DiskFailedError         the disk does not read or write
     ├── NoRoomError             budgets too small for what is pinned and wanted
@@ -112,6 +113,12 @@ class SourceDownError(HostError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds  # what the source asked for
+
+
+class AbandonedError(HostError):
+    """Nobody waits for what was on its way. What arrived of it is kept, and the next try goes on from there."""
+
+    name = "abandoned"
 
 
 class DiskFullError(HostError):

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from loaders.interest import Interest
+
 FLOCK = "hhqqi4x"  # type, whence, start, length, pid
+LOOK_SECONDS = 0.1  # between two tries of somebody who may stop waiting
 OFFSET_DIGITS = 15  # 60 bits of the digest: offsets are signed 64-bit numbers
 
 
@@ -39,10 +42,13 @@ class Leases:
             yield _lock(descriptor, fcntl.F_WRLCK, sha256, wait=False)
 
     @contextmanager
-    def turn(self, sha256: str) -> Iterator[None]:
-        """One at a time, over threads and processes. Waits."""
+    def turn(self, sha256: str, interest: Interest | None = None) -> Iterator[None]:
+        """One at a time, over threads and processes. Waits, or raises `AbandonedError`."""
         with _opened(self._turns) as descriptor:
-            _lock(descriptor, fcntl.F_WRLCK, sha256)
+            while not _lock(descriptor, fcntl.F_WRLCK, sha256, wait=interest is None):
+                assert interest is not None, "who waits for ever has the lock now"
+                interest.pause(LOOK_SECONDS)
+                interest.check()
             yield
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from loaders import download, fetch, whole
 from loaders.errors import DiskFailedError, DiskFullError, WeightsDamagedError
+from loaders.interest import Interest
 from loaders.leases import Leases
 from loaders.pace import Pace
 from loaders.partial import MAP_SUFFIX, Partial, discard, named
@@ -25,6 +26,7 @@ from registry.catalog import FileRef, Source
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NOT_THE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM})
+DIGEST_BYTES = 1 << 20  # read at a time
 ROOM = "0" * 64  # the turn for making room; no blob has this digest
 
 
@@ -65,11 +67,13 @@ class Store:
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def ensure(self, file: FileRef, source: Source) -> Path:
+    def ensure(self, file: FileRef, source: Source, interest: Interest | None = None) -> Path:
         """The verified bytes, fetched when missing, and held until `drop` or `release`.
 
-        Raises the named errors of `fetch`, `DiskFullError` and `DiskFailedError`.
+        Raises the named errors of `fetch`, `DiskFullError`, `DiskFailedError`, and `AbandonedError` soon after
+        `interest` was given up.
         """
+        interest = interest or Interest()
         self._leases.hold(file.sha256)
         found = self.locate(file.sha256)
         if found is not None:
@@ -77,12 +81,12 @@ class Store:
                 os.utime(self._note(file.sha256))
             return found
         try:
-            with self._leases.turn(file.sha256):
+            with self._leases.turn(file.sha256, interest):
                 return (
                     self.locate(file.sha256)
-                    or self._recovered(file)
-                    or self._adopted(file, source)
-                    or self._downloaded(file, source)
+                    or self._recovered(file, interest)
+                    or self._adopted(file, source, interest)
+                    or self._downloaded(file, source, interest)
                 )
         except BaseException:
             self._leases.release(file.sha256)
@@ -126,11 +130,11 @@ class Store:
     def _part(self, sha256: str) -> Path:
         return self._home / "partial" / sha256
 
-    def _recovered(self, file: FileRef) -> Path | None:
+    def _recovered(self, file: FileRef, interest: Interest) -> Path | None:
         """A blob that changed since, or that a kill left without its note: believed again only for its digest."""
         blob = self._blob(file.sha256)
         try:
-            return self._verified(blob, file)
+            return self._verified(blob, file, interest)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -142,19 +146,19 @@ class Store:
             blob.unlink(missing_ok=True)
         return None
 
-    def _adopted(self, file: FileRef, source: Source) -> Path | None:
+    def _adopted(self, file: FileRef, source: Source, interest: Interest) -> Path | None:
         """Verifies a file this host can read and remembers it. None when there is no such file here."""
         if source.kind != "path":
             return None
         try:
-            return self._verified(fetch.local_path(source, file).absolute(), file)
+            return self._verified(fetch.local_path(source, file).absolute(), file, interest)
         except OSError:
             return None
 
-    def _verified(self, path: Path, file: FileRef) -> Path:
+    def _verified(self, path: Path, file: FileRef, interest: Interest) -> Path:
         before = _stamp(path)
         fetch.check_size(str(path.parent), file, path.stat().st_size)
-        actual = _digest_of(path)
+        actual = _digest_of(path, interest)
         if actual != file.sha256:
             raise WeightsDamagedError(
                 f"{file.path} at {path.parent} has the digest {actual[:12]}…, not {file.sha256[:12]}…"
@@ -165,11 +169,11 @@ class Store:
             whole.write(self._note(file.sha256), msgspec.json.encode(_Note(path=str(path), stamp=before)))
         return path
 
-    def _downloaded(self, file: FileRef, source: Source) -> Path:
+    def _downloaded(self, file: FileRef, source: Source, interest: Interest) -> Path:
         with fetch.origins(self._remote, source, file) as origins:
             partial = self._reserved(file)
             try:
-                download.fill(partial, origins, file, self._terms, self._pace)
+                download.fill(partial, origins, file, self._terms, self._pace, interest)
                 blob = self._blob(file.sha256)
                 partial.publish(blob)
             except (WeightsDamagedError, DiskFullError):
@@ -253,6 +257,11 @@ def _stamp(path: Path) -> tuple[int, int, int, int]:
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest_of(path: Path, interest: Interest) -> str:
+    digest, buffer = hashlib.sha256(), bytearray(DIGEST_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+            interest.moved()
+            interest.check()
+    return digest.hexdigest()

@@ -14,6 +14,7 @@ from loaders import assembly, decoding, host, intake, items, protocol
 from loaders.device import Device
 from loaders.engine import Engine
 from loaders.errors import HostError, InputError
+from loaders.interest import Interest
 from loaders.pipelines import built
 from loaders.retrieval import Retrieval
 from loaders.store import Store
@@ -132,7 +133,7 @@ Uploaded = Callable[[Manifest], Manifest]
 def uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploaded:
     """The manifest as if its files had to be fetched, from a source that has what lies in its folder."""
 
-    def downloaded(store: Store, file: FileRef, source: Any) -> Path:
+    def downloaded(store: Store, file: FileRef, source: Any, interest: Interest) -> Path:
         origin = Path(source.location) / file.path
         if not origin.exists():
             raise HostError(f"no {file.path}")
@@ -141,7 +142,7 @@ def uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploaded:
         blob = store._blob(file.sha256)
         partial.publish(blob)
         partial.close()
-        store._verified(blob, file)
+        store._verified(blob, file, interest)
         return blob
 
     monkeypatch.setattr(Store, "_downloaded", downloaded)

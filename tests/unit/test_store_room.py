@@ -10,6 +10,7 @@ import pytest
 
 from loaders import errors
 from loaders import store as store_module
+from loaders.interest import Interest
 from registry.catalog import Source
 from tests.hub import Hub, Repository
 from tests.stores import NAME, OPEN, OTHER, WEIGHTS, Stores, local_hub, ref
@@ -180,7 +181,7 @@ def test_what_else_lies_among_the_blobs_is_left_alone(open_store: Stores, tmp_pa
 
 
 def test_too_many_open_files_cost_no_blob(open_store: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(path: Path) -> str:
+    def exhausted(path: Path, interest: Interest) -> str:
         raise OSError(errno.EMFILE, "Too many open files")
 
     store = open_store()

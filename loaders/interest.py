@@ -1,0 +1,42 @@
+"""Whether anybody still waits for something that is on its way, and when it last moved.
+
+Thread-safe; IO on the clock alone. Whoever waits holds one and may give it up from any thread; whoever brings it asks
+at every step and says that it moves. It refuses to know what is brought.
+"""
+
+import threading
+import time
+
+from loaders.errors import AbandonedError
+
+
+class Interest:
+    """One order's, in all that has to come for it."""
+
+    def __init__(self) -> None:
+        self._given_up = threading.Event()
+        self._moved_at = time.monotonic()
+
+    def give_up(self) -> None:
+        self._given_up.set()
+
+    @property
+    def is_given_up(self) -> bool:
+        return self._given_up.is_set()
+
+    def check(self) -> None:
+        """Raises `AbandonedError` when nobody waits any more."""
+        if self._given_up.is_set():
+            raise AbandonedError("nobody waits for it any more")
+
+    def pause(self, seconds: float) -> None:
+        """For whoever brings it: returns early when it is given up. A pause of our own making is no silence."""
+        self._given_up.wait(seconds)
+        self.moved()
+
+    def moved(self) -> None:
+        self._moved_at = time.monotonic()
+
+    def silent_seconds(self) -> float:
+        """Since it last moved."""
+        return time.monotonic() - self._moved_at
