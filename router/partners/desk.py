@@ -171,6 +171,7 @@ class Desk:
             return
         except Exception:
             log.exception("an errand failed", request=attempt.entry.id)
+            await errand.call_off()
             failure = Failure(kind="host", error="partner_error", message="Something went wrong here")
             outcome = attempt.fail(failure)
         self._free(errand)
@@ -209,10 +210,10 @@ class Desk:
         if not host_id.startswith(HOST) or entry.id in self._errands:
             return host_id.startswith(HOST)
         key = AttemptKey(entry.id, entry.attempt)
-        if not self.serves(entry) or self._partner(entry).provider not in self._connections:
-            outcome = Outcome(
-                state=State.FAILED, failure=_not_configured(host_id.removeprefix(HOST)), attempt=entry.attempt
-            )
+        name = host_id.removeprefix(HOST)
+        if not self.serves(entry) or self._partner(entry).provider != name or name not in self._connections:
+            failure = _withdrawn(entry) if name in self._connections else _not_configured(name)
+            outcome = Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt)
             self._term.ends.finish(entry, key, outcome)
             return True
         started_at = time.time() if entry.started_at is None else entry.started_at.timestamp()
@@ -227,7 +228,7 @@ class Desk:
         """What is being handed over gets a moment to be taken and written down; the rest goes on there."""
         for alarm in self._alarms.values():
             alarm.cancel()
-        under_way = [e.handing_over for e in self._errands.values() if e.handing_over is not None]
+        under_way = [task for e in self._errands.values() for task in (e.handing_over, e.leaving) if task]
         if left := [task for task in under_way if not task.done()]:
             _, late = await asyncio.wait(left, timeout=CLOSE_SECONDS)
             for task in late:

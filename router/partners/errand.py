@@ -6,11 +6,12 @@ to a synchronous provider is not asked for again. A caller's cancellation is pas
 """
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
+
+import structlog
 
 from loaders.protocol import Timings
 from registry.catalog import Partner
@@ -33,7 +34,12 @@ from router.rows import Acceptance, AttemptRow
 
 RESUME_GRACE_SECONDS = 10.0  # in which a dispatcher before us may still write down the partner's name of it
 RESUME_LOOK_SECONDS = 0.5
-CANCEL_SECONDS = 5.0
+CLOCKS_SECONDS = (
+    1.0  # by which a run's length may pass the time it had: more is not believed, for runs are billed
+)
+CANCEL_SECONDS = 5.0  # of one try
+
+log = structlog.get_logger("marquee.partners")
 
 
 class Errand:
@@ -60,6 +66,7 @@ class Errand:
         self._queued_seconds = 0.0  # in the partner's own queue
         self._began_at = time.monotonic()
         self.handing_over: asyncio.Task[Any] | None = None
+        self.leaving: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         self._stopped.set()
@@ -151,6 +158,9 @@ class Errand:
 
     async def _resume(self) -> None:
         """A dispatcher before us began it. Raises `ForgottenError` when nobody knows whether the partner has it."""
+        if self._connection.api.is_synchronous:  # its answer went to who is no more, and is paid
+            reason = "its answer was lost when this deployment restarted"
+            raise RefusedError(refusals.unavailable(self._partner.provider, reason))
         deadline = time.monotonic() + RESUME_GRACE_SECONDS
         while True:
             rows: Sequence[AttemptRow] = ()
@@ -190,7 +200,7 @@ class Errand:
     async def _refuse_too_slow(self) -> None:
         longest = self._connection.account.longest_seconds
         if time.time() - self.attempt.assigned_at > longest:
-            await self._call_off()
+            await self.call_off()
             raise RefusedError(refusals.too_slow(self._partner.provider, longest))
 
     def _fold(self, look: Pending) -> None:
@@ -222,24 +232,45 @@ class Errand:
 
     def _timings(self, run_seconds: float | None) -> Timings:
         elapsed = time.monotonic() - self._began_at
-        run = elapsed - self._queued_seconds if run_seconds is None else run_seconds
-        return Timings(wait=max(0.0, elapsed - run), run=max(0.0, run))
+        possible = max(elapsed, time.time() - self.attempt.assigned_at) + CLOCKS_SECONDS
+        run = elapsed - self._queued_seconds if run_seconds is None else min(run_seconds, possible)
+        run = max(0.0, run)
+        return Timings(wait=max(0.0, elapsed - run), run=run)
 
     # letting go
 
     async def _withdraw(self, work: "asyncio.Task[Any]") -> None:
         """Its caller wants it no more: the partner hears so, if it has it."""
         work.cancel()
-        if self.handing_over is not None and not self._connection.api.is_synchronous:
-            await asyncio.wait([self.handing_over], timeout=CANCEL_SECONDS)
-        await self._call_off()
+        self.leaving = asyncio.create_task(self._leave())
+        await self.leaving
 
-    async def _call_off(self) -> None:
+    async def _leave(self) -> None:
+        """However late the partner says what it calls the request (`wire` knows how late): unheard, it runs and costs."""
+        if self.handing_over is not None and not self._connection.api.is_synchronous:
+            await asyncio.wait([self.handing_over])
+        await self.call_off()
+
+    async def call_off(self) -> None:
+        """The partner hears that nobody wants it any more, in a few tries."""
         if self._ticket is None:
             return
-        with contextlib.suppress(PartnerError, TimeoutError):
-            async with asyncio.timeout(CANCEL_SECONDS):
-                await self._connection.api.cancel(self._partner.endpoint, self._ticket)
+        for tries in itertools.count(1):
+            pause = patience.pause(tries, None)
+            try:
+                async with asyncio.timeout(CANCEL_SECONDS):
+                    await self._connection.api.cancel(self._partner.endpoint, self._ticket)
+            except (BusyError, UnreachableError, TimeoutError) as error:
+                if pause is None:
+                    log.warning(
+                        "a partner does not hear a cancellation", ticket=self._ticket, error=str(error)
+                    )
+                    return
+                await asyncio.sleep(pause)
+            except PartnerError:  # it is over there, or unknown
+                return
+            else:
+                return
 
 
 def _heard(task: "asyncio.Task[Any]") -> None:

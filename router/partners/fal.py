@@ -15,6 +15,7 @@ from router.requests import Failure, LogLine
 NAMESPACES = frozenset({"workflows", "comfy"})
 RETRIED_THERE = frozenset({502, 503, 504})  # fal's own queue repeats these; 500 is the model's word
 LOG_LINES, LOG_CHARACTERS = 200, 2000  # the newest of them are kept
+MOST_AHEAD = 1_000_000  # believed of a queue
 
 
 class Fal:
@@ -47,7 +48,7 @@ class Fal:
         match status.get("status"):
             case "IN_QUEUE":
                 position = status.get("queue_position")
-                return Pending(position=position if isinstance(position, int) else 0)
+                return Pending(position=min(max(0, position), MOST_AHEAD) if isinstance(position, int) else 0)
             case "IN_PROGRESS":
                 return Pending(logs=logs_of(status.get("logs")))
             case "COMPLETED":
@@ -73,6 +74,9 @@ class Fal:
                 run_seconds=float(seconds) if isinstance(seconds, int | float) else None,
                 logs=logs_of(status.get("logs")),
             )
+        if answer.status == 404 and status.get("error"):  # the model's own word
+            message = refusals.text_of(answer.object.get("detail") or status.get("error"))
+            raise RefusedError(refusals.failed(self.name, self._wire.scrubbed(message)))
         if answer.status == 404:
             raise ForgottenError("its result is gone")
         if is_jobs_own and answer.status >= 500:

@@ -25,6 +25,7 @@ from router.requests import Place, Record, StoredFile
 
 MAX_BYTES = 2 << 30  # of one file
 MAX_FILES = 200
+MAX_RESULT_BYTES = 8 << 30  # of all its files
 AT_ONCE = 4  # files of one result
 CHUNK_BYTES = 1 << 20
 MAX_REDIRECTS = 5
@@ -38,6 +39,22 @@ class Brought(Record, frozen=True, kw_only=True):
     result: Any  # an empty string where an address stood
     files: tuple[StoredFile, ...]
     places: tuple[Place, ...]
+
+
+class Room:
+    """What one result may still take of the disk, shared by the files that come at the same time."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left = self._all = size_bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Raises `OutputLostError`."""
+        self._left -= size_bytes
+        if self._left < 0:
+            raise OutputLostError(f"the result's files are larger than {self._all >> 20} MiB together")
+
+    def give_back(self, size_bytes: int) -> None:
+        self._left += size_bytes
 
 
 class Media:
@@ -64,11 +81,11 @@ class Media:
         wanted = named(result)
         if len(wanted) > MAX_FILES:
             raise OutputLostError(f"the result names {len(wanted)} files, more than {MAX_FILES}")
-        gate = asyncio.Semaphore(AT_ONCE)
+        gate, room = asyncio.Semaphore(AT_ONCE), Room(MAX_RESULT_BYTES)
 
         async def one(item: Named) -> tuple[Draft, str]:
             async with gate:
-                return await self._patiently(item)
+                return await self._patiently(item, room)
 
         tasks = [asyncio.create_task(one(item)) for item in wanted]
         try:
@@ -91,16 +108,20 @@ class Media:
             places=tuple(Place(path=p, file=n) for n, item in enumerate(wanted) for p in item.paths),
         )
 
-    async def _patiently(self, item: Named) -> tuple[Draft, str]:
+    async def _patiently(self, item: Named, room: Room) -> tuple[Draft, str]:
         tries = 0
         while True:
             tries += 1
             draft = self._store.draft()
             try:
                 async with asyncio.timeout(FILE_SECONDS):
-                    return draft, await self._fetch(item, draft)
+                    return draft, await self._fetch(item, draft, room)
+            except (httpx.InvalidURL, ValueError) as error:
+                draft.discard()
+                raise OutputLostError("a file has an address that is none") from error
             except (httpx.TransportError, TimeoutError, OSError) as error:
                 draft.discard()
+                room.give_back(draft.size_bytes)
                 pause = patience.pause(tries, None, most=patience.OUTPUT_TRIES)
                 if pause is None:
                     raise OutputLostError(
@@ -111,12 +132,12 @@ class Media:
                 draft.discard()
                 raise
 
-    async def _fetch(self, item: Named, draft: Draft) -> str:
+    async def _fetch(self, item: Named, draft: Draft, room: Room) -> str:
         """Its media type. Raises `httpx.TransportError` where another try may help."""
         said = item.beside.get("content_type")
         told = said if isinstance(said, str) and "/" in said else None
         if item.address[:5].lower() == "data:":
-            kind, content = _decoded(item.address, self._max_bytes)
+            kind, content = await asyncio.to_thread(_decoded, item.address, self._max_bytes)
             await _write(draft, content)
             return kind
         url = httpx.URL(item.address)
@@ -128,7 +149,7 @@ class Media:
                     url = url.join(response.headers["location"])
                     continue
                 _check(response, self._max_bytes)
-                await self._receive(response, draft)
+                await self._receive(response, draft, room)
                 return _kind(response.headers.get("content-type"), told, url.path)
             finally:
                 await response.aclose()
@@ -152,11 +173,12 @@ class Media:
             extensions={"sni_hostname": url.host},
         )
 
-    async def _receive(self, response: httpx.Response, draft: Draft) -> None:
+    async def _receive(self, response: httpx.Response, draft: Draft, room: Room) -> None:
         async for chunk in response.aiter_bytes(CHUNK_BYTES):
             if draft.size_bytes + len(chunk) > self._max_bytes:
                 raise OutputLostError(_too_large(self._max_bytes))
             await _write(draft, chunk)
+            room.take(len(chunk))
 
 
 async def _write(draft: Draft, content: bytes) -> None:

@@ -10,6 +10,7 @@ from router.errors import Issue
 from router.inputs import BODY
 from router.partners import refusals
 from router.partners.errors import ForgottenError, RefusedError
+from router.partners.places import is_address
 from router.partners.records import Call, Made, Pending
 from router.partners.wire import Answer, Wire
 
@@ -31,7 +32,11 @@ class OpenAI:
             await self._wire.ask("POST", "/images/generations", body=body, read_seconds=READ_SECONDS)
         )
         if answer.status == 200:
-            return made(answer.object)
+            answered = made(answer.object)
+            if not answered.result:  # an error's text or a page, sent as a success
+                message = self._wire.scrubbed(self._said(answer) or "its answer has no pictures")
+                raise RefusedError(refusals.failed(self.name, message, is_its_fault=True))
+            return answered
         raise RefusedError(self._refusal(answer, call.endpoint))
 
     async def look(self, endpoint: str, ticket: str) -> Pending | Made:
@@ -40,18 +45,25 @@ class OpenAI:
     async def cancel(self, endpoint: str, ticket: str) -> None:
         """It cannot be."""
 
+    def _said(self, answer: Answer) -> str:
+        return refusals.text_of(_error(answer).get("message"))
+
     def _refusal(self, answer: Answer, endpoint: str) -> Any:
-        error = answer.object.get("error")
-        said: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+        said = _error(answer)
         if answer.status == 404 or said.get("code") == "model_not_found":
             return refusals.of_endpoint(self.name, endpoint)
-        message = self._wire.scrubbed(refusals.text_of(said.get("message")))
+        message = self._wire.scrubbed(self._said(answer))
         if answer.status not in refusals.INPUT_CODES:
             return refusals.failed(self.name, message or f"it answers {answer.status}", "partner_refused")
         param = refusals.text_of(said.get("param"))
         kind = refusals.text_of(said.get("code") or said.get("type")) or "value_error"
         location = (BODY, *(piece for piece in param.split(".") if piece))
         return refusals.of_input([Issue(location=location, message=message or "refused", kind=kind)])
+
+
+def _error(answer: Answer) -> Mapping[str, Any]:
+    error = answer.object.get("error")
+    return error if isinstance(error, Mapping) else {}
 
 
 def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +85,8 @@ def made(answer: Mapping[str, Any]) -> Made:
     items = [item for item in data if isinstance(item, Mapping)] if isinstance(data, list) else []
     kind = refusals.text_of(answer.get("output_format")) or "png"
     pictures = [
-        item["url"] if item.get("url") else f"data:image/{kind};base64,{item.get('b64_json', '')}"
+        item["url"] if item.get("url") else f"data:image/{kind};base64,{item.get('b64_json') or ''}"
         for item in items
+        if item.get("url") or item.get("b64_json")
     ]
-    return Made(result=pictures, is_whole=False)
+    return Made(result=[picture for picture in pictures if is_address(picture)], is_whole=False)

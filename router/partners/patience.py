@@ -37,7 +37,7 @@ def retry_after(header: str | None, now: datetime) -> float | None:
         return float(text)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a zone of twenty digits
         return None
     aware = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
     return max(0.0, (aware - now).total_seconds())

@@ -12,7 +12,8 @@ from router.requests import Place, Record
 
 Path = tuple[str | int, ...]
 
-ADDRESS = re.compile(r"(?:https?://[^\s/]+\S*|data:[\w.+-]+/[\w.+-]+[^\s,]*,\S*)", re.IGNORECASE)
+# No two parts of it can match the same letters: whoever writes long texts must not make us read them squared.
+ADDRESS = re.compile(r"(?:https?://[^\s/]\S*|data:[\w.+-]+/[\w.+-]+(?:;[^\s,]*)?,\S*)", re.IGNORECASE)
 KEYS = re.compile(r"url|\w*_urls?", re.IGNORECASE)
 
 

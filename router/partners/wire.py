@@ -3,6 +3,7 @@
 It tells the breaker what it sees. The key goes to the configured address only: redirects are not followed.
 """
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
@@ -18,7 +19,8 @@ from router.partners.breaker import Breaker
 from router.partners.errors import BusyError, RefusedError, UnreachableError
 
 CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0
+READ_SECONDS = 30.0  # of silence
+WHOLE_SECONDS = 60.0  # beyond that, until an answer is whole: a byte now and then would hold us for ever
 ANSWER_BYTES = 64 << 20  # pictures may come inside it
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
@@ -80,9 +82,12 @@ class Wire:
             sent["content-type"] = "application/json"
         timeout = httpx.Timeout(read_seconds, connect=CONNECT_SECONDS)
         try:
-            async with self._client.stream(
-                method, self._account.url + path, content=content, headers=sent, timeout=timeout
-            ) as response:
+            async with (
+                asyncio.timeout(read_seconds + WHOLE_SECONDS),
+                self._client.stream(
+                    method, self._account.url + path, content=content, headers=sent, timeout=timeout
+                ) as response,
+            ):
                 return Answer(
                     status=response.status_code,
                     headers={name.lower(): value for name, value in response.headers.items()},

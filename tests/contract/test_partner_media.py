@@ -11,7 +11,8 @@ import pytest
 
 from registry.settings import PartnerAccount
 from router.files import FileStore
-from router.partners import patience
+from router.partners import media as bringing
+from router.partners import patience, places
 from router.partners.errors import OutputLostError
 from router.partners.media import Media
 from router.requests import Place
@@ -149,3 +150,26 @@ async def test_damaged_and_endless_data_uris_are_refused(uri: str, says: str, tm
         with pytest.raises(OutputLostError, match=says):
             await media.bring({"image": {"url": uri}}, NOW)
         assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("address", ["http://a..b/x", "http://h:99999/x", "https://h\x7f.example/x"])
+async def test_an_address_that_is_none_is_a_lost_output(address: str, tmp_path: Path) -> None:
+    async with shelf(tmp_path, is_partners_own=False) as (media, _):
+        with pytest.raises(OutputLostError, match="address"):
+            await media.bring({"image": {"url": address}}, NOW)
+        assert kept(tmp_path) == []
+
+
+async def test_many_files_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bringing, "MAX_RESULT_BYTES", 2500)
+    async with shelf(tmp_path, max_bytes=1000) as (media, server):
+        server.files = {f"/{n}": Answer(200, bytes([n]) * 900) for n in range(3)}
+        with pytest.raises(OutputLostError, match="together"):
+            await media.bring({"urls": [f"{server.url}{path}" for path in server.files]}, NOW)
+        assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["data:a/" + "a" * 250_000, "https://" + "a" * 250_000 + " x"])
+def test_a_long_text_that_looks_like_an_address_is_read_once(text: str) -> None:
+    """Squared, this takes a quarter of an hour, in which the gateway does nothing else."""
+    assert places.is_address(text) is False

@@ -209,7 +209,8 @@ async def test_a_database_that_is_away_makes_no_resumed_request_fail(monkeypatch
     key = AttemptKey("r", 1)
     attempt: Any = SimpleNamespace(entry=SimpleNamespace(id="r"), key=key)
     nothing: Any = None
+    asking: Any = SimpleNamespace(api=SimpleNamespace(is_synchronous=False))
     queue: Any = Queue()
-    resumed = errand.Errand(attempt, nothing, nothing, queue, told=nothing, answered=nothing)
+    resumed = errand.Errand(attempt, nothing, asking, queue, told=nothing, answered=nothing)
     await resumed._resume()
     assert resumed._ticket == "theirs"
