@@ -142,7 +142,8 @@ class Simulation:
         return self.run
 
     def _later(self, when: float, callback: Callable[[float], None]) -> None:
-        heapq.heappush(self._events, (when, next(self._order), callback))
+        """At once what should have been before: the clock never goes back."""
+        heapq.heappush(self._events, (max(when, self.now), next(self._order), callback))
 
     def _next_arrival(self, arrivals: "Callable[[], Job] | object") -> None:
         job = next(arrivals, None)  # type: ignore[call-overload]

@@ -7,8 +7,9 @@ Each class says where its rule is documented and what was simplified in its favo
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
+from math import inf
 from random import Random
 
 from loaders.protocol import Done, FromHost
@@ -64,27 +65,34 @@ class RayMultiplex(Peer):
 
     def __init__(self, bundles: Mapping[Digest, Bundle], rng: Random) -> None:
         super().__init__(bundles, rng)
-        self.pending: deque[tuple[Job, float, float, int]] = deque()  # job, gives up at, again at, tries
+        self.pending: deque[Job] = deque()
+        self.routed: list[Routing] = []  # Ray runs so many tasks, first in first out: two for each replica
+        self.due_at = inf
 
     def arrive(self, job: Job, now: float) -> None:
-        self.pending.append((job, now + self.rng.uniform(1.0, 2.0), now, 0))
+        self.pending.append(job)
 
     def act(self, now: float) -> Sequence[Send | StageOrder]:
-        still: deque[tuple[Job, float, float, int]] = deque()
-        tasks = min(
-            len(self.pending), 2 * len(self.hosts)
-        )  # Ray runs this many routing tasks, first in first out
-        for job, gives_up_at, again_at, tries in [self.pending.popleft() for _ in range(tasks)]:
-            host = self.candidate(job, now < gives_up_at) if again_at <= now else None
-            if host is not None:
-                self.send(job, host, now)
-            elif again_at <= now:
-                delay = min(self.BACKOFF_SECONDS[1], self.BACKOFF_SECONDS[0] * 2**tries)
-                still.append((job, gives_up_at, now + delay, tries + 1))
-            else:
-                still.append((job, gives_up_at, again_at, tries))
-        self.pending.extendleft(reversed(still))
+        while self.take(now) or now >= self.due_at:
+            self.routed = [task for task in self.routed if task.again_at > now or not self.route(task, now)]
+            self.due_at = min((task.again_at for task in self.routed), default=inf)
         return super().act(now)
+
+    def take(self, now: float) -> bool:
+        """Begin with those that have a task from now on; False for none."""
+        room = min(len(self.pending), 2 * len(self.hosts) - len(self.routed))
+        for job in [self.pending.popleft() for _ in range(room)]:
+            self.routed.append(Routing(job, now + self.rng.uniform(1.0, 2.0), now))
+        return room > 0
+
+    def route(self, task: "Routing", now: float) -> bool:
+        host = self.candidate(task.job, now < task.gives_up_at)
+        if host is None:
+            task.again_at = now + min(self.BACKOFF_SECONDS[1], self.BACKOFF_SECONDS[0] * 2**task.tries)
+            task.tries += 1
+            return False
+        self.send(task.job, host, now)
+        return True
 
     def candidate(self, job: Job, matching: bool) -> Seen | None:  # noqa: FBT001 - the rule's own two phases
         hosts = list(self.hosts.values())
@@ -98,7 +106,17 @@ class RayMultiplex(Peer):
         return host if host.count < self.LIMIT else None
 
     def wake_at(self, now: float) -> float | None:
-        return min((again for _, _, again, _ in islice(self.pending, 2 * len(self.hosts))), default=None)
+        return None if self.due_at == inf else self.due_at
+
+
+@dataclass(slots=True)
+class Routing:
+    """One of Ray's routing tasks, which tries again and again."""
+
+    job: Job
+    gives_up_at: float  # looking for who has the model
+    again_at: float
+    tries: int = 0
 
 
 class FalHint(Peer):

@@ -1,6 +1,8 @@
 """The simulator against small worlds whose answers are known, and the promises of every policy."""
 
 import importlib.util
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -14,11 +16,11 @@ from router.residency import Bundle, Part
 from router.simulator import experiment, measure, report, scenario
 from router.simulator.bounds import Belady, FreeLoads
 from router.simulator.cli import simulate
-from router.simulator.engine import HostPlan, Outage, Simulation
+from router.simulator.engine import HostPlan, Outage, Send, Simulation, StageOrder
 from router.simulator.errors import ScenarioError, TraceMissingError
 from router.simulator.machine import HostType
 from router.simulator.marquee import Marquee
-from router.simulator.peers import PEERS, Ect
+from router.simulator.peers import PEERS, Ect, RayMultiplex
 from router.simulator.workload import GB, Job, Workload, last_that_fit
 
 KIND = HostType(device_gb=10, disk_gb_per_second=1.0, device_gb_per_second=1e9)
@@ -101,6 +103,33 @@ def test_an_outage_loses_nothing():
         policy = kind(by_digest, Random(1)) if kind else Marquee(made.bundles, made.prior_seconds)
         run = Simulation(policy, made, [HostPlan("h", KIND), HostPlan("i", KIND)], outages=[outage]).play()
         assert len(run.finished_at) == 20, policy.name
+
+
+class Hesitant(FreeLoads):
+    """Sends nothing before it is woken, and asks to have been woken a second ago."""
+
+    def wake_at(self, now: float) -> float | None:
+        return now - 1.0 if self.queue else None
+
+    def act(self, now: float) -> Sequence[Send | StageOrder]:
+        self.acts = getattr(self, "acts", 0) + 1
+        return super().act(now) if self.acts > 1 else ()
+
+
+def test_who_asks_to_be_woken_in_the_past_is_woken_now():
+    made = world((5.0, "a", 2.0))
+    policy = Hesitant({b.digest: b for b in made.bundles}, Random(1))
+    run = Simulation(policy, made, [HostPlan("h", KIND)], free_loads=True).play()
+    assert run.finished_at == {0: 7.0}
+
+
+def test_rays_requests_wait_at_the_router_once_every_replica_has_its_five():
+    made = world(*((0.0, "a", 10.0) for _ in range(8)))
+    policy = RayMultiplex({b.digest: b for b in made.bundles}, Random(1))
+    run = Simulation(policy, made, [HostPlan("h", KIND)]).play()
+    ends = [15.0 + 10.0 * turn for turn in range(8)]
+    assert sorted(run.finished_at.values()) == pytest.approx(ends), "the host has work at any time"
+    assert (policy.pending, policy.routed, policy.due_at) == (deque(), [], float("inf"))
 
 
 def test_the_same_seed_plays_the_same(tmp_path):
