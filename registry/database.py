@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 import sqlalchemy
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -28,6 +29,23 @@ LOST = (  # what is raised where nobody answers, or stops answering
     sqlalchemy.exc.InterfaceError,
     sqlalchemy.exc.TimeoutError,
 )
+# Whether the other machine is still there is asked of its kernel, by both ends: one that vanishes says nothing, and
+# would keep its locks, a dispatcher's among them, for the two hours that systems wait by themselves.
+WATCHED = {
+    "connect_timeout": 10,  # seconds, as all here but the last
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds that what was sent may stay unacknowledged
+}
+WATCHING = {  # the server's end, by names of its settings; those that a server lacks are left out
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "client_connection_check_interval": "5000",  # who waits for a lock is asked as well
+}
 POOL_CONNECTIONS = 16
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 10.0  # for a free connection
@@ -46,10 +64,13 @@ class Database:
     @contextlib.asynccontextmanager
     async def open(cls, dsn: str, *, connections: int = POOL_CONNECTIONS) -> AsyncIterator["Database"]:
         """Raises `DatabaseUnreachableError` when nobody answers within ten seconds."""
+        address = alchemy_url(dsn)
+        probes = watching(dsn)
         pool: Pool = AsyncConnectionPool(
             dsn,
             connection_class=psycopg.AsyncConnection[DictRow],
-            kwargs={"row_factory": dict_row, "autocommit": True},
+            kwargs={"row_factory": dict_row, "autocommit": True, **probes},
+            configure=watch,
             min_size=1,
             max_size=connections,
             timeout=WAIT_SECONDS,
@@ -57,7 +78,11 @@ class Database:
             open=False,
         )
         engine = create_async_engine(
-            alchemy_url(dsn), pool_size=4, max_overflow=8, json_deserializer=msgspec.json.decode
+            address,
+            pool_size=4,
+            max_overflow=8,
+            json_deserializer=msgspec.json.decode,
+            connect_args=probes,
         )
         try:
             await _answer(pool)
@@ -71,6 +96,28 @@ class Database:
         """A connection inside one transaction: committed at the end, rolled back on any exception."""
         async with self.pool.connection() as connection, connection.transaction():
             yield connection
+
+
+async def connect(dsn: str) -> psycopg.AsyncConnection:
+    """One connection by itself, in autocommit, that a machine which vanishes does not keep open."""
+    connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True, **watching(dsn))
+    await watch(connection)
+    return connection
+
+
+def watching(dsn: str) -> dict[str, Any]:
+    """Our probes, but for what the address says about them itself."""
+    return {name: value for name, value in WATCHED.items() if name not in conninfo_to_dict(dsn)}
+
+
+async def watch(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Have the server probe this client too. Over a Unix socket nothing is probed, nor need be."""
+    names, values = list(WATCHING), list(WATCHING.values())
+    await connection.execute(
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)"
+        " JOIN pg_settings USING (name)",
+        [names, values],
+    )
 
 
 async def _answer(pool: Pool) -> None:

@@ -11,6 +11,8 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
+from registry import database
+
 CATALOG = "catalog"
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0)  # between attempts to connect; the last one repeats
 QUIET_SECONDS = 15.0  # a connection that heard nothing for so long is asked whether it lives
@@ -39,7 +41,7 @@ async def hear(dsn: str, channels: Sequence[str]) -> AsyncGenerator[frozenset[st
 
 
 async def _connected(dsn: str, channels: Sequence[str]) -> AsyncIterator[frozenset[str] | None]:
-    connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=5)
+    connection = await database.connect(dsn)
     async with connection:
         for channel in channels:
             await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))

@@ -13,6 +13,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from registry import database
 from registry.database import Database
 from registry.tracing import NO_TRACES, Traces
 from router import queue
@@ -32,6 +33,7 @@ log = structlog.get_logger("marquee.dispatcher")
 LOCK_CLASS = 0x6D71  # first half of the advisory lock's key; the second is the pool's hash
 RETRY_SECONDS = 0.5
 CHECK_SECONDS = 1.0
+SILENT_SECONDS = 8.0  # a little less than a server takes to give a lock away whose holder's machine is gone
 RECONCILE_SECONDS = 10.0
 OVERGROWN_CELLS = 1 << 24  # a bundle on a host each, since a term began: about 300 MB
 
@@ -99,7 +101,7 @@ class Dispatcher:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _hold_lock(self) -> None:
-        connection = await psycopg.AsyncConnection.connect(self._db.dsn, autocommit=True, connect_timeout=5)
+        connection = await database.connect(self._db.dsn)
         async with connection:
             for channel in (queue.SUBMITTED_CHANNEL, queue.CANCELLED_CHANNEL):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
@@ -149,7 +151,7 @@ class Dispatcher:
                     term.withdraw(RequestId(notice.payload))
                 else:
                     term.intake.hear(notice.payload)
-            await connection.execute("SELECT 1")  # does the lock still stand?
+            await _answers(connection)
             if (len(residency.bundles) - known) * residency.hosts > OVERGROWN_CELLS:
                 raise _OvergrownError
             hub.give_up_orphans(time.time())
@@ -157,3 +159,18 @@ class Dispatcher:
                 await hub.reconcile()
                 term.backlog.set()  # should ever a notice be lost
                 reconcile_at = time.monotonic() + RECONCILE_SECONDS
+
+
+async def _answers(connection: psycopg.AsyncConnection) -> None:
+    """Does the lock still stand? A term whose database is silent ends rather than decide beside its successor.
+
+    Raises `psycopg.OperationalError`; what was asked is waited for no longer, which may take psycopg ten seconds more.
+    """
+    asked = asyncio.ensure_future(connection.execute("SELECT 1"))
+    try:
+        await asyncio.wait([asked], timeout=SILENT_SECONDS)
+        if not asked.done():
+            raise psycopg.OperationalError(f"no answer for {SILENT_SECONDS:.0f} s")
+        await asked
+    finally:
+        asked.cancel()

@@ -8,6 +8,7 @@ import pytest
 from router import dispatcher
 from tests import connections
 from tests.live import furnish, serving
+from tests.silent_proxy import SilentProxy
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
 
@@ -108,6 +109,25 @@ async def test_a_standby_takes_over_within_seconds_and_runs_nothing_twice(dsn: s
                 for job in jobs:
                     await other.until(job["status_url"], "COMPLETED")
             assert [assign.attempt.number for assign in host.assigned] == [1, 1, 1]
+
+
+async def test_a_dispatcher_whose_database_is_silent_decides_no_more(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "CHECK_SECONDS", 0.05)
+    tokens = await furnish(dsn)
+    async with SilentProxy(dsn).listening() as proxy, serving(proxy.dsn, tmp_path, tokens) as live:
+        monkeypatch.setattr(dispatcher, "SILENT_SECONDS", 0.3)
+        term = live.gateway.dispatcher.term
+        proxy.fall_silent()
+        async with asyncio.timeout(5):
+            while not term.closed:
+                await asyncio.sleep(0.01)
+        assert live.gateway.dispatcher.hub is None, "hosts are sent elsewhere"
+        proxy.talk_again()
+        async with asyncio.timeout(20):
+            while live.gateway.dispatcher.hub is None:
+                await asyncio.sleep(0.01)
 
 
 async def test_what_memory_lost_is_found_in_the_tables(dsn: str, tmp_path: Path) -> None:
