@@ -27,7 +27,7 @@ from loaders.running import Finished
 from loaders.store import Store
 from registry import defaults, folders, hub, manifest, site
 from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source, Variant
-from registry.errors import AddressError, FolderError, HubError
+from registry.errors import AddressError, FolderError, GatedError, HubError
 from registry.settings import Settings
 
 SUFFIXES = {
@@ -221,9 +221,9 @@ class Loader:
         token = self._settings.hub_token or get_token()
         try:
             found = hub.Repository(hub.Endpoint(url=self._settings.hub_endpoint, token=token), source)
+        except GatedError as error:
+            raise WeightsGatedError(str(error)) from error
         except HubError as error:
-            if hub.GATED in str(error):
-                raise WeightsGatedError(str(error)) from error
             meant = _meant(source.location, [variant.slug for variant in self._catalog().variants])
             raise WeightsMissingError(
                 f"{source.location} is no folder, no slug of the catalogue{meant}, and no repository that the Hub gives us: {error}"

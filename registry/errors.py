@@ -13,6 +13,7 @@ RegistryError
 │   ├── CatalogFileError          catalog.yaml is wrong; names the YAML path and the line
 │   ├── FolderError               a folder is not a diffusers pipeline or adapter
 │   ├── HubError                  the Hub does not answer, or does not give what is asked
+│   │   └── GatedError                the repository's licence wants to be accepted, or a token
 │   ├── AddressError              an address may not be read (private, no http), or gives nothing
 │   ├── MisfitError               weights that do not fit their config, or an adapter its base; `name` says how
 │   └── InUseError                what should be removed is still called
@@ -144,6 +145,13 @@ class HubError(CatalogError):
     def __init__(self, repository: str, reason: str) -> None:
         super().__init__(f"{repository}: {reason}")
         self.repository = repository
+
+
+class GatedError(HubError):
+    """The Hub gives the repository only to accounts that accepted its licence. Accept it, and set a token of that account."""
+
+    def __init__(self, repository: str) -> None:
+        super().__init__(repository, "it is gated: accept its licence on the Hub and set MARQUEE_HUB_TOKEN")
 
 
 class AddressError(CatalogError):

@@ -93,7 +93,7 @@ def read_pipeline(folder: Path, source: Source | None = None, counted: Counted |
 
 def read_tree(tree: Tree, source: Source) -> Manifest:
     """The manifest of a diffusers pipeline. Raises `FolderError`, `WeightsError`."""
-    index = read_json(tree, "model_index.json")
+    index = _pipeline_index(tree)
     pipeline_class = index.get("_class_name")
     if not isinstance(pipeline_class, str):
         raise FolderError(tree.name, "model_index.json names no pipeline class")
@@ -114,6 +114,18 @@ def read_tree(tree: Tree, source: Source) -> Manifest:
         components=components,
         assets=tuple(tree.ref(path) for path in ["model_index.json", *assets]),
     )
+
+
+def _pipeline_index(tree: Tree) -> dict[str, Any]:
+    try:
+        return read_json(tree, "model_index.json")
+    except FolderError as error:
+        if not error.reason.startswith("model_index.json is missing"):
+            raise
+        reason = (
+            f"{error.reason}: no pipeline as `save_pretrained` writes it; a LoRA is published as an adapter"
+        )
+        raise FolderError(tree.name, reason) from error
 
 
 def read_adapter(
@@ -148,8 +160,10 @@ def adapter_file(tree: Tree, weight_name: str | None) -> str:
     if not found:
         raise FolderError(tree.name, "no safetensors file")
     if weight_name is None and len(found) > 1:
-        several = f"{len(found)} safetensors files ({found[0]}, {found[1]}…)"
-        raise FolderError(tree.name, f"{several}; say which with `weights`")
+        several = f"{', '.join(found[:2])}{', …' if found[2:] else ''}"
+        raise FolderError(
+            tree.name, f"{len(found)} safetensors files ({several}); say which in `weight_name`"
+        )
     if weight_name is not None and weight_name not in found:
         raise FolderError(tree.name, f"{weight_name} is missing")
     return weight_name or found[0]

@@ -13,10 +13,9 @@ import httpx
 
 from registry import folders, weights
 from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Record, Slug, Source
-from registry.errors import FolderError, HubError, TruncatedError, WeightsError
+from registry.errors import FolderError, GatedError, HubError, TruncatedError, WeightsError
 
 TIMEOUT_SECONDS = 30.0
-GATED = "it is gated: accept its licence on the Hub and set MARQUEE_HUB_TOKEN"
 
 
 class Endpoint(Record, frozen=True, kw_only=True):
@@ -98,7 +97,7 @@ class Repository:
 
     def _check(self, answer: httpx.Response, path: str) -> None:
         if answer.status_code in {401, 403}:
-            raise HubError(self.name, GATED)
+            raise GatedError(self.name)
         if not answer.is_success:
             raise HubError(self.name, f"the Hub answered {answer.status_code} for {path}")
 
@@ -126,7 +125,7 @@ def _info(endpoint: Endpoint, source: Source) -> Any:
     except HFValidationError as error:
         raise HubError(source.location, "no name of a repository, which is owner/repo") from error
     except GatedRepoError as error:
-        raise HubError(source.location, GATED) from error
+        raise GatedError(source.location) from error
     except RevisionNotFoundError as error:
         raise HubError(source.location, f"it has no revision {source.revision}") from error
     except RepositoryNotFoundError as error:

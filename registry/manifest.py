@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from registry import prices, strict_yaml
+from registry import choices, prices, strict_yaml
 from registry.catalog import (
     AdapterEntry,
     Catalog,
@@ -30,7 +30,6 @@ MAX_SCALE = 10.0  # of an adapter; what is no number is beyond it
 ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED_OWNERS = frozenset({"workflows", "comfy"})  # fal's clients read a namespace there
 RESERVED_SEGMENTS = frozenset({"requests"})  # the queue's addresses are cut there
-UNKNOWN_FIELD = re.compile("unknown field `(.+)`")
 Path = tuple[str, ...]
 Documented = Callable[[Literal["endpoint", "pipeline"], str], Mapping[str, Any] | None]
 Spec = TypeVar("Spec", bound="Entry")
@@ -269,9 +268,5 @@ def _convert(value: Any, kind: type[Spec], path: Path) -> Spec:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        below = [part for part in re.split(r"[.\[\]]+", place.rstrip("`")) if part and part != "..."]
-        if unknown := UNKNOWN_FIELD.findall(reason):
-            reason = reason if below else f"{reason}; there are {', '.join(kind.__struct_fields__)}"
-            below += unknown
-        raise _Refusal(reason, (*path, *below)) from error
+        below, reason = choices.told(error, kind)
+        raise _Refusal(reason, (*path, *below, *choices.UNKNOWN.findall(reason))) from error

@@ -24,6 +24,7 @@ CONNECT_SECONDS = 10.0
 SLACK_SECONDS = 30.0  # of waiting that an answer may cost beside what its length allows
 LEAST_BYTES_PER_SECOND = 4096
 MAX_REDIRECTS = 5
+PRIVATE_SETTING = "MARQUEE_ALLOW_PRIVATE_INPUTS"  # the operator's
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 FAILURES = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError)
@@ -102,7 +103,7 @@ class _CheckedBackend(httpcore.SyncBackend):
         found = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         addresses = [str(address) for address in found]
         if not self._allow_private and not are_public(addresses):
-            raise AddressError(f"{host} is a private address")
+            raise AddressError(f"{host} is a private address; {PRIVATE_SETTING} lets those in")
         return _Timely(super().connect_tcp(addresses[0], port, timeout, local_address, socket_options))
 
 

@@ -12,6 +12,7 @@ import httpx
 
 CHUNK_BYTES = 16 << 20
 TRIES = 5
+VARIANTS = "/variants/"
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
@@ -76,7 +77,12 @@ class Client:
                 offset = file["received_bytes"]
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
-        return self._result(self._send(method, path, {}, **request))
+        answer = self._send(method, path, {}, **request)
+        if answer.status_code == 404 and path.startswith(VARIANTS):
+            name, _, _ = path.removeprefix(VARIANTS).partition("/")
+            if self._send("GET", f"/adapters/{name}", {}).is_success:
+                raise click.ClickException(f"{name.replace('~', '/')} is an adapter: say --adapter")
+        return self._result(answer)
 
     def _send(self, method: str, path: str, headers: dict[str, str], **request: Any) -> httpx.Response:
         """The key makes a repeated write one write, so a lost connection is simply tried again."""

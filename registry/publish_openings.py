@@ -12,6 +12,7 @@ import msgspec
 from registry.publish_client import Client
 from registry.publish_options import MOMENT, NAME, Percent, of_adapters
 
+OPENINGS = ("preview_from", "exclusive_from", "public_from")
 TIMES = ("prewarm", "preview", "exclusive", "public", "sunset", "retired")
 
 
@@ -47,8 +48,30 @@ def release(
     """Open versions to callers: now, or by the times given. Two versions with percents split the traffic: `1:90 2:10`."""
     given = {name: msgspec.to_builtins(value) for name, value in window.items() if value}
     body = {"shares": list(shares)} | ({"window": given} if given else {})
-    made = client.post(f"{client.place(goods, slug)}/releases", body)
+    _tell(client, slug, goods, client.post(f"{client.place(goods, slug)}/releases", body))
+
+
+def _tell(client: Client, slug: str, goods: str, made: dict[str, Any]) -> None:
     click.echo(f"release {made['release']['id']}: {_describe(made['release'])}")
+    _warn(client, slug, goods, made)
+
+
+def _warn(client: Client, slug: str, goods: str, made: dict[str, Any]) -> None:
+    """Of the releases that open later: each will answer instead of what was just made."""
+    mine = made["release"]
+    for entry in client.get(f"{client.place(goods, slug)}/releases")["releases"]:
+        release = entry["release"]
+        is_ahead = max(_opens(release)) > min(_opens(mine)) and "withdrawn_at" not in entry
+        if is_ahead and release["id"] != mine["id"]:
+            what = f"release {release['id']} takes over later ({_describe(release)})"
+            click.echo(f"note: {what}, unless `marquee publish withdraw` takes it back", err=True)
+
+
+def _opens(release: dict[str, Any]) -> list[datetime]:
+    """When it lets callers in, or turns all away."""
+    window = release["window"]
+    given = [window[name] for name in OPENINGS if name in window] or [window["retired_from"]]
+    return [datetime.fromisoformat(moment) for moment in given]
 
 
 def _describe(release: dict[str, Any]) -> str:
@@ -64,8 +87,7 @@ def _describe(release: dict[str, Any]) -> str:
 @click.pass_obj
 def rollback(client: Client, slug: str, goods: str) -> None:
     """Make public again what was public before."""
-    made = client.post(f"{client.place(goods, slug)}/rollback")
-    click.echo(f"release {made['release']['id']}: {_describe(made['release'])}")
+    _tell(client, slug, goods, client.post(f"{client.place(goods, slug)}/rollback"))
 
 
 @click.command(short_help="Announce the end; answers go on, with a warning.")
@@ -78,8 +100,7 @@ def rollback(client: Client, slug: str, goods: str) -> None:
 def deprecate(client: Client, /, slug: str, goods: str, **facts: Any) -> None:
     """Announce the end: answers go on, with a warning, a date and the successor."""
     given = {name: msgspec.to_builtins(value) for name, value in facts.items() if value is not None}
-    made = client.post(f"{client.place(goods, slug)}/deprecate", given)
-    click.echo(f"release {made['release']['id']}: {_describe(made['release'])}")
+    _tell(client, slug, goods, client.post(f"{client.place(goods, slug)}/deprecate", given))
 
 
 @click.command()
@@ -89,8 +110,9 @@ def deprecate(client: Client, /, slug: str, goods: str, **facts: Any) -> None:
 @click.pass_obj
 def retire(client: Client, slug: str, goods: str, successor: str | None) -> None:
     """End it now: callers get 410 and the successor's name."""
-    client.post(f"{client.place(goods, slug)}/retire", {"successor": successor} if successor else {})
+    made = client.post(f"{client.place(goods, slug)}/retire", {"successor": successor} if successor else {})
     click.echo(f"{slug} is retired")
+    _warn(client, slug, goods, made)
 
 
 @click.command()

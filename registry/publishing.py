@@ -83,6 +83,16 @@ def before(releases: Iterable[Release], current: Release, now: datetime) -> Rele
     return max(opened, key=lambda entry: entry[:2])[2] if opened else None
 
 
+def ended(releases: Sequence[Release], now: datetime) -> Release | None:
+    """Of a slug that is retired: the release that ended it, whose shares answered last."""
+    match windows.resolve(releases, PUBLIC, now):
+        case Gone(since=since):
+            ends = [release for release in releases if release.window.retired_from == since]
+            return max(ends, key=lambda release: release.id)
+        case _:
+            return None
+
+
 def check_window(window: Window, now: datetime) -> Window:
     """Raises `InvalidRequestError` for a window that makes no sense or would rewrite the past."""
     for problem in windows.problems(window):

@@ -73,12 +73,13 @@ async def create(
 
 
 async def roll_back(session: AsyncSession, caller: Caller, slug: str, goods: Goods = VARIANTS) -> Recorded:
-    """What was public before becomes public again, now."""
+    """What was public before becomes public again, now; of what is retired, what answered last."""
     await desk.row_of(session, caller, goods.table, slug, lock=True)
     now = await _now(session)
     releases = await store.read_releases(session, slug, goods)
-    current = _public(slug, releases, now, goods)
-    previous = publishing.before(releases, current, now)
+    previous = publishing.ended(releases, now)
+    if previous is None:
+        previous = publishing.before(releases, _public(slug, releases, now, goods), now)
     if previous is None:
         raise InvalidRequestError("release", "nothing else was public before")
     return await _add(session, caller, slug, previous.shares, Window(public_from=now), goods)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from registry import addresses
+from registry import addresses, choices
 from registry.errors import SettingsError
 
 CompileMode = Literal["off", "auto", "on"]
@@ -107,7 +107,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         try:
             settings = msgspec.convert(values, cls, strict=False, dec_hook=_decode)
         except msgspec.ValidationError as error:
-            raise SettingsError(*_name_key(str(error))) from error
+            (field, *_), reason = choices.told(error, cls)
+            raise SettingsError(variable(field), reason) from error
         return _checked(settings)
 
     @property
@@ -238,8 +239,3 @@ def _decode(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value).expanduser()
     raise TypeError(kind)
-
-
-def _name_key(message: str) -> tuple[str, str]:
-    reason, _, place = message.partition(" - at `$.")
-    return PREFIX + place.rstrip("`").upper(), reason

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
 
+import msgspec
+
 from registry.catalog import OrganizationName, Record, Release, Share, Slug, Window
 
 LAST_YEAR = 9998  # beyond it, a time in another zone may be none that a calendar has
@@ -86,7 +88,9 @@ def opened_at(window: Window, organization: OrganizationName, now: datetime) -> 
 
 
 def resolve(releases: Iterable[Release], organization: OrganizationName, now: datetime) -> Resolution:
-    """What a caller gets at `now`. A retirement counts as opened when it began, so it hides what is older."""
+    """What a caller gets at `now`. A mere retirement counts as opened when it began, so it hides what is older; the
+    end of a release counts from where that opened, so it ends nothing that was released since.
+    """
     latest: tuple[datetime, int] | None = None
     best: tuple[Release, Phase] | None = None
     until: datetime | None = None
@@ -99,7 +103,7 @@ def resolve(releases: Iterable[Release], organization: OrganizationName, now: da
         return Hidden(until=until)
     release, reached = best
     if reached is Phase.RETIRED:
-        return Gone(since=latest[0], successor=release.window.successor)
+        return Gone(since=release.window.retired_from or now, successor=release.window.successor)
     return Open(release=release, phase=reached, until=until)
 
 
@@ -111,8 +115,15 @@ def _standing(
     if opens is not None and opens <= now and _is_only_public(window):  # nearly every release there is
         return Phase.PUBLIC, opens, None
     reached = phase(window, now)
-    since = window.retired_from if reached is Phase.RETIRED else opened_at(window, organization, now)
+    since = opened_at(window, organization, now)
+    if reached is Phase.RETIRED:
+        since = _opened_before_its_end(window, organization) or window.retired_from
     return reached, since, next_change(window, now)
+
+
+def _opened_before_its_end(window: Window, organization: OrganizationName) -> datetime | None:
+    assert window.retired_from is not None, "asked of what has ended"
+    return opened_at(msgspec.structs.replace(window, retired_from=None), organization, window.retired_from)
 
 
 def _is_only_public(window: Window) -> bool:

@@ -28,7 +28,7 @@ from registry import brought, folders, hub, outside, reading, weights, windows
 from registry.brought import Wish
 from registry.catalog import Adapter, AdapterManifest, Caller, FileRef, Source, Version
 from registry.database import Database
-from registry.errors import AddressError, CatalogError, MisfitError, WeightsError
+from registry.errors import AddressError, CatalogError, GatedError, HubError, MisfitError, WeightsError
 from registry.reading import Place
 from router.catalogue import Catalogue
 from router.errors import UnknownFileError
@@ -48,6 +48,7 @@ CHUNK_BYTES = 1 << 20
 ORPHANED_SECONDS = 86_400.0  # a file without a row may be on its way to get one
 
 Answer = AdapterManifest | str  # or why not
+Refusal = CatalogError | WeightsError
 
 log = structlog.get_logger("marquee.loras")
 
@@ -67,7 +68,7 @@ class Loras:
         self._place = msgspec.structs.replace(place, endpoint=anonymous)
         self._base_place = place  # the base's own configs may well lie where only the operator may read
         self._fetching: dict[Wish, asyncio.Task[AdapterManifest]] = {}
-        self._refused: dict[Wish, tuple[float, str]] = {}
+        self._refused: dict[Wish, tuple[float, Refusal]] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, "lora")
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._closed = threading.Event()
@@ -114,11 +115,13 @@ class Loras:
         )
         try:
             manifest = await self._fetched(wish, version)
-        except (CatalogError, WeightsError) as error:
-            if is_address:
-                return str(error)
+        except GatedError:
+            return f"{path} is gated on the Hub, and is read here without an account: send its file (POST /v1/files)"
+        except HubError as error:
             meant = self._meant(path, caller, version)
             return f"no LoRA is called {path!r}{meant}, here or on the Hub: {error}"
+        except (CatalogError, WeightsError) as error:
+            return str(error)
         self._catalogue.brought[manifest.digest] = manifest
         return manifest
 
@@ -133,9 +136,9 @@ class Loras:
 
     async def _fetched(self, wish: Wish, version: Version) -> AdapterManifest:
         """Once for all who ask at the same time. Raises `CatalogError`s, `WeightsError`s."""
-        until, reason = self._refused.get(wish, (0.0, ""))
-        if time.monotonic() < until:
-            raise AddressError(reason)
+        until, refusal = self._refused.get(wish, (0.0, None))
+        if refusal is not None and time.monotonic() < until:
+            raise refusal.with_traceback(None)
         known = await brought.find(self._db, wish, FRESH)
         if known is not None and (self.folder / known.weights.path).exists():
             return known
@@ -157,7 +160,7 @@ class Loras:
             if verdict.error is not None:
                 raise MisfitError(verdict.error, verdict.message or verdict.error)
         except (CatalogError, WeightsError) as error:
-            self._refuse(wish, str(error))
+            self._refuse(wish, error)
             raise
         manifest = AdapterManifest(
             source=Source(kind="path", location=str(self.folder)),
@@ -170,10 +173,10 @@ class Loras:
         log.info("a LoRA was brought", organization=wish.organization, digest=manifest.digest)
         return manifest
 
-    def _refuse(self, wish: Wish, reason: str) -> None:
+    def _refuse(self, wish: Wish, refusal: Refusal) -> None:
         now = time.monotonic()
         self._refused = {one: kept for one, kept in self._refused.items() if kept[0] > now}
-        self._refused[wish] = (now + REFUSED_SECONDS, reason)
+        self._refused[wish] = (now + REFUSED_SECONDS, refusal)
 
     def _question(self, file: FileRef, version: Version) -> Any:
         return reading.adapter_question(

@@ -15,7 +15,7 @@ import sqlalchemy
 from litestar import Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import desk, keys, validation
+from registry import choices, desk, keys, validation
 from registry.catalog import Caller, Record, Scope, digest_of
 from registry.database import Database
 from registry.errors import InvalidRequestError, MissingHeaderError, RegistryError, UnknownCallerError
@@ -91,8 +91,8 @@ async def body_of(request: AnyRequest, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(await request.body() or b"{}", type=kind)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        raise InvalidRequestError(place.strip("`.") or "body", reason) from error
+        place, reason = choices.told(error, kind)
+        raise InvalidRequestError(".".join(place) or "body", reason) from error
     except msgspec.DecodeError as error:
         raise InvalidRequestError("body", str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import sqlalchemy
 from litestar import Response, delete, get, post
 from litestar.params import FromPath, FromQuery
@@ -22,8 +23,10 @@ STATES = ("cancelled", "failed", "succeeded")
 
 
 class OrganizationBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of one that is there, what is left out stays."""
+
     name: str
-    title: str | None = None
+    title: desk.Line | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class KeyBody(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,13 +70,20 @@ def _organization_routes(home: Home) -> list[Any]:
 
 
 async def _create(session: AsyncSession, caller: Caller, body: OrganizationBody) -> Answer:
-    organization = Organization(name=publishing.check_organization(body.name), title=body.title)
-    statement = insert(tables.organizations).values(name=organization.name, title=organization.title)
+    """Made, or given another title: whoever repeats it without one erases none."""
+    name, known = publishing.check_organization(body.name), tables.organizations
+    query = sqlalchemy.select(known.c.title).where(known.c.name == name).with_for_update()
+    found = (await session.execute(query)).one_or_none()
+    before = None if found is None else Organization(name=name, title=found.title)
+    kept = before.title if before else None
+    after = Organization(name=name, title=kept if body.title is msgspec.UNSET else body.title)
+    statement = insert(known).values(name=name, title=after.title)
     await session.execute(
-        statement.on_conflict_do_update(index_elements=["name"], set_={"title": organization.title})
+        statement.on_conflict_do_update(index_elements=["name"], set_={"title": after.title})
     )
-    await desk.note(session, caller, "organization", organization.name, None, organization)
-    return Answer(status=201, body=organization)
+    if after != before:
+        await desk.note(session, caller, "organization", name, before, after)
+    return Answer(status=201, body=after)
 
 
 async def _organizations(session: AsyncSession) -> Answer:

@@ -223,6 +223,18 @@ async def test_what_is_no_lora_for_it_is_refused(
     assert (issue["loc"], says in issue["msg"]) == (["body", "loras", 0, "path"], True), issue
 
 
+async def test_what_a_repository_lacks_is_said_and_remembered_as_it_is(live: Live, hub: Hub) -> None:
+    hub.repositories["someone/two"] = Repository({"a.safetensors": BENT, "b.safetensors": _other(5.0)})
+    hub.repositories["someone/gated"] = Repository({FILE: BENT}, gated=True, token="hf_theirs")
+    told = {
+        path: [(await _call(live, path)).json()["detail"][0]["msg"] for _ in range(2)]
+        for path in ("someone/two", "someone/gated")
+    }
+    several = "someone/two: 2 safetensors files (a.safetensors, b.safetensors); say which in `weight_name`"
+    gated = "someone/gated is gated on the Hub, and is read here without an account: send its file (POST /v1/files)"
+    assert told == {"someone/two": [several] * 2, "someone/gated": [gated] * 2}
+
+
 async def test_too_large_and_too_private_is_refused(live: Live, hub: Hub) -> None:
     loras = live.gateway.house.loras
     address = _address(hub, "someone/large", {"large.safetensors": _other(3.0)})

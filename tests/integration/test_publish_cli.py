@@ -19,7 +19,7 @@ from tests.live import Live
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCHEMA = {"type": "object", "required": ["prompt"], "properties": {"prompt": {"type": "string"}}}
-
+BARE = "model_index.json is missing: no pipeline as `save_pretrained` writes it; a LoRA is published as an adapter"
 LOG = re.compile(r"\d{4}-\d\d-\d\d \d\d:")  # the gateway's own lines
 
 
@@ -84,6 +84,25 @@ async def test_what_is_opened_or_ended_holds_when_the_command_ends(
     assert await status() == 410
 
 
+async def test_a_later_release_that_would_undo_this_one_is_told(desk: Desk, variant: str, toys: Path) -> None:
+    await desk("version", variant, "--folder", str(toys.parent / "toys"))
+    assert (await desk("release", variant, "1", "--public-from", "2999-01-01T00:00:00Z")).err == ""
+    now = await desk("release", variant, "1")
+    (launch,) = re.findall(r"release (\d+) takes over later", now.err)
+    note = f"note: release {launch} takes over later (version 1 100 %; public from 2999-01-01T00:00:00Z)"
+    assert now.err == f"{note}, unless `marquee publish withdraw` takes it back\n"
+    assert (await desk("retire", variant)).err == now.err
+    assert (await desk("withdraw", variant, launch)).code == 0
+    assert (await desk("rollback", variant)).err == ""
+
+
+async def test_an_adapter_among_the_variants_is_told_apart(desk: Desk, variant: str) -> None:
+    assert (await desk("adapter", f"{variant}-bent", "--base", variant)).code == 0
+    assert await desk("status", f"{variant}-bent") == Told(
+        1, "", f"Error: {variant}-bent is an adapter: say --adapter\n"
+    )
+
+
 async def test_history_says_what_each_change_was_about(desk: Desk, variant: str, toys: Path) -> None:
     await desk("edit", "variant", variant, 'tags=["new"]', "name=Late")
     await desk("version", variant, "--folder", str(toys.parent / "toys-late"))
@@ -132,10 +151,8 @@ async def test_a_refused_file_is_named_and_status_says_why(
     weights.write_bytes(whole)
     (folder / "model_index.json").unlink()
     bare = await desk("version", variant, "--folder", str(folder))
-    assert (
-        bare.err.splitlines()[-1] == "Error: version 1 is rejected: FolderError: model_index.json is missing"
-    )
-    assert (await desk("status", variant)).out == "version 1  rejected   model_index.json is missing\n"
+    assert bare.err.splitlines()[-1] == f"Error: version 1 is rejected: FolderError: {BARE}"
+    assert (await desk("status", variant)).out == f"version 1  rejected   {BARE}\n"
     (tmp_path / "bare").mkdir()
     nothing = await desk("upload", str(tmp_path / "bare"))
     assert nothing.err == f"Error: {tmp_path}/bare holds nothing that is published: no weights, no configs\n"

@@ -78,6 +78,9 @@ async def test_from_upload_to_a_split_a_rollback_and_the_end(db: Database, two_v
     await lab.post("/variants/acme~toys/retire")
     assert isinstance(await _resolution(db), windows.Gone)
     assert await _state(lab, 1) == "retired"
+    again = await lab.post("/variants/acme~toys/rollback")
+    assert again["release"]["shares"] == split, "a retirement is taken back"
+    assert await _state(lab, 1) == "live"
 
 
 async def test_a_scheduled_version_is_hidden_until_its_second_and_can_be_withdrawn(
@@ -162,6 +165,22 @@ async def test_a_release_that_makes_no_sense_says_why(two_versions: Lab) -> None
         answer = await two_versions.ask("POST", "/variants/acme~toys/releases", body)
         assert answer.status_code == status, body
         assert detail in answer.json()["detail"]
+
+
+async def test_an_organization_keeps_its_title_when_it_is_named_again(office: Office) -> None:
+    operator = await office.lab("ops", "operate")
+    made = [
+        await operator.post("/organizations", body)
+        for body in ({"name": "blue", "title": "Blue"}, {"name": "blue"}, {"name": "blue", "title": None})
+    ]
+    assert made == [{"name": "blue", "title": "Blue"}, {"name": "blue", "title": "Blue"}, {"name": "blue"}]
+    changes = (await operator.get("/history?subject=blue"))["changes"]
+    assert [
+        (entry.get("before"), entry["after"]) for entry in changes if entry["kind"] == "organization"
+    ] == [
+        ({"name": "blue", "title": "Blue"}, {"name": "blue"}),
+        (None, {"name": "blue", "title": "Blue"}),
+    ]
 
 
 async def test_a_price_is_checked_at_every_edit(lab: Lab) -> None:

@@ -28,7 +28,10 @@ def test_environment_and_options_meet() -> None:
             "MARQUEE_LOG_LEVEL: 'loud' is not one of debug, info, warning, error",
         ),
         ({"MARQUEE_DEVICE": "tpu"}, "MARQUEE_DEVICE: 'tpu' is not auto, cpu or cuda:0, cuda:1 …"),
-        ({"MARQUEE_EVICTION_ORDER": "fifo"}, "MARQUEE_EVICTION_ORDER: Invalid enum value 'fifo'"),
+        (
+            {"MARQUEE_EVICTION_ORDER": "fifo"},
+            "MARQUEE_EVICTION_ORDER: Invalid enum value 'fifo'; there are cost, lru",
+        ),
         ({"MARQUEE_DISK_BUDGET_BYTES": "-1"}, "MARQUEE_DISK_BUDGET_BYTES: a budget cannot be negative"),
     ],
 )

@@ -116,6 +116,18 @@ def test_the_release_that_opened_last_answers(
     )
 
 
+def test_an_announced_end_can_be_put_off_and_a_retirement_cannot_be_overtaken() -> None:
+    days = [DAY + timedelta(days=number) for number in range(8)]
+    announced = _release(1, public_from=days[0], sunset_from=days[0], retired_from=days[4])
+    put_off = _release(2, public_from=days[1], sunset_from=days[1], retired_from=days[6])
+    retired = _release(3, retired_from=days[3])
+    both = [announced, put_off]
+    assert windows.resolve(both, ANYONE, days[5]) == Open(release=put_off, phase=Phase.SUNSET, until=days[6])
+    assert windows.resolve(both, ANYONE, days[6]) == Gone(since=days[6], successor=None)
+    assert windows.resolve([announced], ANYONE, days[4]) == Gone(since=days[4], successor=None)
+    assert windows.resolve([*both, retired], ANYONE, days[5]) == Gone(since=days[3], successor=None)
+
+
 @given(st.datetimes(datetime(2026, 11, 30), datetime(2026, 12, 9), timezones=st.just(UTC)))  # noqa: DTZ001
 def test_an_answer_holds_until_it_says(now: datetime) -> None:
     answer = windows.resolve(ALL, BLUE, now)
