@@ -1,7 +1,8 @@
-"""What no router can beat, or could only with a crystal ball. Pure.
+"""What is left when weights cost nothing, or when the cache has a crystal ball. Pure.
 
-`FreeLoads` is one queue before all hosts where weights cost nothing: waiting alone. `Clairvoyant` is a cache that
-lets go what is wanted again last (Belady), under an ordinary router.
+`FreeLoads` is one queue before all hosts where weights cost nothing: waiting alone. It serves in order of arrival, so
+that a router which serves short work first may have a smaller mean where queues are long. `Belady` is a cache that
+lets go what is wanted again last, under an ordinary router: with sizes that differ near the best, not the best.
 """
 
 from bisect import bisect_right
@@ -49,9 +50,13 @@ class Belady:
     def __call__(self, machine: Machine, needs_bytes: int, now: float) -> tuple[Digest, ...]:
         cache = machine.device
         missing = cache.used_bytes + needs_bytes - cache.budget_bytes
+        # What its own queue wants is wanted soonest, though it arrived before now.
+        queue = reversed(list(enumerate(machine.queue)))
+        queued = {p.digest: place for place, a in queue for b in a.bundles for p in b.parts}
         chosen: list[Digest] = []
         for digest in sorted(
-            (d for d in cache if not cache.is_pinned(d)), key=lambda d: -self.next_use(d, now)
+            (d for d in cache if not cache.is_pinned(d)),
+            key=lambda d: (d in queued, -(queued[d] if d in queued else self.next_use(d, now))),
         ):
             if missing <= 0:
                 break

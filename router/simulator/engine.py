@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
+import msgspec
+
 from loaders.cache import Order
 from loaders.protocol import AttemptKey, Done, FromHost, Hello
 from registry.catalog import Digest
@@ -17,6 +19,8 @@ from router.residency import Bundle
 from router.simulator.machine import Attempt, Evictor, HostType, Machine
 from router.simulator.ranges import NotNegative
 from router.simulator.workload import Job, Workload
+
+STANDSTILL_SECONDS = 3600.0  # in which a policy only looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,7 @@ class HostPlan:
     zone: str = "a"
 
 
-@dataclass(frozen=True)
-class Outage:
+class Outage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A host dies at `at_seconds` and comes back with an empty device."""
 
     host: str
@@ -105,7 +108,7 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
         self._attempts = count(1)
-        self._wake_at: float | None = None
+        self._wakes: set[float] = set()  # when `act` will be called though nothing happens
         self.run = Run(policy.name, workload.jobs)
         self._jobs = {job.number: job for job in workload.jobs}
         overlap = policy.overlaps if overlaps is None else overlaps
@@ -125,7 +128,7 @@ class Simulation:
         }
 
     def play(self) -> Run:
-        """Until every job has finished."""
+        """Until every job has finished, or nothing has happened and nothing will: weights that no host holds."""
         for machine in self.machines.values():
             self.policy.joined(machine.hello(self.bundles), 0.0)
         for outage in self.outages:
@@ -133,7 +136,12 @@ class Simulation:
         arrivals = iter(self.workload.jobs)
         self._next_arrival(arrivals)
         total = len(self.workload.jobs)
+        happened_at = 0.0
         while self._events and len(self.run.finished_at) < total:
+            if len(self._events) > len(self._wakes):
+                happened_at = self.now
+            elif self.now - happened_at > STANDSTILL_SECONDS:
+                break
             self.now, _, callback = heapq.heappop(self._events)
             callback(self.now)
             self._act()
@@ -166,12 +174,12 @@ class Simulation:
             key = AttemptKey(str(job.number), next(self._attempts))
             machine.assign(Attempt(key, job, tuple(self.bundles[n] for n in names), self.now), self.now)
         wake_at = self.policy.wake_at(self.now)
-        if wake_at is not None and (self._wake_at is None or wake_at < self._wake_at):
-            self._wake_at = wake_at
-            self._later(wake_at, self._woken)
+        if wake_at is not None and (at := max(wake_at, self.now)) not in self._wakes:
+            self._wakes.add(at)
+            self._later(at, self._woken)
 
     def _woken(self, now: float) -> None:
-        self._wake_at = None
+        self._wakes.discard(now)
 
     def _hear(self, host: str, message: FromHost) -> None:
         if isinstance(message, Done):

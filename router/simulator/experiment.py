@@ -102,5 +102,5 @@ def play_one(each: Contender, plan: Scenario, made: Workload, seed: int) -> Run:
 
 def best_peer(results: Iterable[Result], figure: str) -> Result | None:
     """The peer with the smallest mean of a figure."""
-    peers = [result for result in results if result.contender.is_peer]
+    peers = [r for r in results if r.contender.is_peer and not any(each.unfinished for each in r.figures)]
     return min(peers, key=lambda r: measure.summarise(r.figures)[figure].mean, default=None)

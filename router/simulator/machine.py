@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from loaders.cache import Order, WeightCache
 from loaders.errors import NoRoomError
 from loaders.protocol import (
@@ -34,8 +36,7 @@ PROGRESS_STEPS, PROGRESS_FROM_SECONDS = 10, 10.0  # a real host reports every de
 NEAR: tuple[Tier, ...] = ("device", "memory", "disk")
 
 
-@dataclass(frozen=True)
-class HostType:
+class HostType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A kind of machine, as a scenario describes it. Without `memory_gb` disk is read straight to the device."""
 
     device_gb: Positive = 40.0

@@ -62,7 +62,7 @@ class Marquee:
             version=job.version,
             adapters=job.adapters,
             units=job.units,
-            arrived_at=now,
+            arrived_at=job.arrives_at,
         )
         self._jobs[work.id] = job
         placement.submit(self.state, work, now)

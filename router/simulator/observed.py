@@ -1,6 +1,7 @@
 """What peers' policies know of each host: jobs in flight, residency, work left. Fresh and exact, which is generous.
 
-Pure. Real peers see counts and residency late (ModelMesh >= 2 s, Ray Serve up to 10 s); here every peer sees the
+Exact are run times, which parts lie in which tier (parts that versions share among them), and how far the first
+job's load has come; what loads in between will evict, nobody knows. Pure. Real peers see counts and residency late (ModelMesh >= 2 s, Ray Serve up to 10 s); here every peer sees the
 present, so that rules are compared, not telemetry.
 """
 
@@ -8,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from loaders.protocol import Done, FromHost, Hello, Residency, Started
+from loaders.protocol import Done, FromHost, Hello, Residency, Started, Tier
 from registry.catalog import Digest
-from router.residency import Bundle
+from router.residency import Bundle, Part
 from router.simulator.engine import Send, StageOrder
 from router.simulator.workload import Job
 
@@ -25,6 +26,9 @@ class Seen:
     warm: dict[Digest, float] = field(default_factory=dict)  # bundle on the device or on its way -> last use
     jobs: dict[int, tuple[Job, float]] = field(default_factory=dict)  # in flight -> expected load seconds
     started_at: float | None = None  # of the first job
+    first_since: float = 0.0  # when the first job became that
+    held: dict[Digest, set[Tier]] = field(default_factory=dict)  # parts, where they are
+    coming: set[Digest] = field(default_factory=set)  # parts of jobs in flight that were not on the device
 
     @property
     def count(self) -> int:
@@ -37,10 +41,26 @@ class Seen:
             run = job.run_seconds / self.hello.speed
             if first and self.started_at is not None:
                 left += max(0.0, self.started_at + run - now)
+            elif first:
+                left += max(0.0, load_seconds - (now - self.first_since)) + run
             else:
                 left += load_seconds + run
             first = False
         return left
+
+    def lacks(self, part: Part) -> bool:
+        """Neither on the device nor on its way there."""
+        return part.digest not in self.coming and "device" not in self.held.get(part.digest, ())
+
+    def part_seconds(self, part: Part) -> float:
+        """From the nearest tier that has it, as hosts move: over the disk and, where there is one, over memory."""
+        speeds, held, size = self.hello.speeds, self.held.get(part.digest, set()), part.size_bytes
+        over_memory = "memory" in self.hello.budgets
+        seconds = size / speeds.memory_to_device if over_memory else 0.0
+        if over_memory and "memory" in held:
+            return seconds
+        seconds += size / speeds.disk_to_memory
+        return seconds if "disk" in held else seconds + size / speeds.network_to_disk
 
 
 class Peer:
@@ -53,15 +73,18 @@ class Peer:
     def __init__(self, bundles: Mapping[Digest, Bundle], rng: Random) -> None:
         self.bundles, self.rng = bundles, rng
         self.hosts: dict[str, Seen] = {}
-        self.parts_on: dict[str, set[Digest]] = {}
         self.orders: list[Send | StageOrder] = []
         self.waiting: list[Job] = []
-        self._bundle_of = {part.digest: bundle for bundle in bundles.values() for part in bundle.parts}
+        self._bundles_of: dict[Digest, list[Digest]] = {}
+        for bundle in bundles.values():
+            for part in bundle.parts:
+                self._bundles_of.setdefault(part.digest, []).append(bundle.digest)
+        self._sizes = {part.digest: part.size_bytes for b in bundles.values() for part in b.parts}
         self._joined = 0
 
     def joined(self, hello: Hello, now: float) -> None:
-        self.hosts[hello.host_id] = Seen(hello.host_id, hello, self._joined)
-        self.parts_on[hello.host_id] = set()
+        seen = self.hosts[hello.host_id] = Seen(hello.host_id, hello, self._joined)
+        self._move(seen, Residency(added=hello.held))
         self._joined += 1
         self.topology_changed()
         again, self.waiting = self.waiting, []
@@ -93,34 +116,46 @@ class Peer:
             seen.started_at = now
         elif isinstance(message, Done):
             seen.jobs.pop(int(message.attempt.request_id), None)
-            seen.started_at = None
+            seen.started_at, seen.first_since = None, now
         elif isinstance(message, Residency):
             self._move(seen, message)
 
     def _move(self, seen: Seen, message: Residency) -> None:
-        parts = self.parts_on[seen.name]
         for held in message.removed:
+            seen.held.get(held.digest, set()).discard(held.tier)
             if held.tier == "device":
-                parts.discard(held.digest)
-                seen.warm.pop(self._bundle_of[held.digest].digest, None)
-        parts.update(held.digest for held in message.added if held.tier == "device")
+                seen.coming.discard(held.digest)
+                for bundle in self._bundles_of[held.digest]:
+                    seen.warm.pop(bundle, None)
+        for held in message.added:
+            seen.held.setdefault(held.digest, set()).add(held.tier)
+            if held.tier == "device":
+                seen.coming.discard(held.digest)
 
     def send(self, job: Job, host: Seen, now: float) -> None:
         load = self.load_seconds(job, host)
         if not host.jobs:
-            host.started_at = None
+            host.started_at, host.first_since = None, now
         host.jobs[job.number] = (job, load)
         for digest in (job.version, *job.adapters):
             host.warm[digest] = now
+            host.coming.update(part.digest for part in self.bundles[digest].parts if host.lacks(part))
         self.orders.append(Send(job, host.name))
 
     def load_seconds(self, job: Job, host: Seen) -> float:
-        """Of the bundles that are neither there nor on their way."""
-        return sum(self.bundle_seconds(d, host) for d in (job.version, *job.adapters) if d not in host.warm)
+        """Of the parts that are neither there nor on their way, and of building their bundles."""
+        bundles = [self.bundles[digest] for digest in (job.version, *job.adapters)]
+        fixed = sum(b.fixed_seconds for b in bundles if any(host.lacks(part) for part in b.parts))
+        return fixed + self.transfer_seconds(job, host)
 
-    def bundle_seconds(self, digest: Digest, host: Seen) -> float:
-        bundle, speeds = self.bundles[digest], host.hello.speeds
-        return bundle.fixed_seconds + bundle.size_bytes / speeds.disk_to_memory
+    def transfer_seconds(self, job: Job, host: Seen) -> float:
+        parts = {p.digest: p for d in (job.version, *job.adapters) for p in self.bundles[d].parts}
+        return sum(host.part_seconds(part) for part in parts.values() if host.lacks(part))
+
+    def device_bytes(self, host: Seen) -> int:
+        """What its device holds or is about to; what versions share counts once."""
+        there = {part for part, tiers in host.held.items() if "device" in tiers}
+        return sum(self._sizes[part] for part in there | host.coming)
 
     def act(self, now: float) -> Sequence[Send | StageOrder]:
         orders, self.orders = self.orders, []

@@ -183,10 +183,6 @@ class ServerlessLLM(Peer):
         hosts = self.hosts.values()
         return min(hosts, key=lambda h: (h.work_left(now) + self.transfer_seconds(job, h), h.index))
 
-    def transfer_seconds(self, job: Job, host: Seen) -> float:
-        missing = [d for d in (job.version, *job.adapters) if d not in host.warm]
-        return sum(self.bundles[d].size_bytes for d in missing) / host.hello.speeds.disk_to_memory
-
 
 class Ect(Peer):
     """Expected completion time over an LRU cache: exact work left + exact load + exact run, pushed at once."""
@@ -239,7 +235,7 @@ class ModelMesh(Peer):
         return self.rng.choice([host for host in near if host.count <= 1.1 * busy])
 
     def free_bytes(self, host: Seen) -> float:
-        return host.hello.budgets["device"] - sum(self.bundles[d].size_bytes for d in host.warm)
+        return host.hello.budgets["device"] - self.device_bytes(host)
 
     def act(self, now: float) -> Sequence[Send | StageOrder]:
         if now >= self.next_check:

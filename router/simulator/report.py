@@ -40,7 +40,17 @@ def table(plan: Scenario, results: Sequence[Result]) -> str:
         found = summarise(result.figures)
         cells = [_cell(found[name], scale) for name, _, scale in COLUMNS]
         lines.append(f"| {result.contender.name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *verdict(results)])
+    return "\n".join([*lines, "", *verdict(results), *_left_over(results)])
+
+
+def _left_over(results: Sequence[Result]) -> list[str]:
+    """Latencies are of what finished alone: whoever leaves work lying must not look fast."""
+    left = {result.contender.name: sum(each.unfinished for each in result.figures) for result in results}
+    return [
+        f"- {name}: {count} requests never ran; their weights do not fit the host that they were sent to"
+        for name, count in left.items()
+        if count
+    ]
 
 
 def _cell(summary: Summary, scale: float) -> str:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-import yaml
 
+from registry import strict_yaml
 from registry.catalog import Digest, Slug
+from registry.errors import CatalogFileError
 from router import prewarm
 from router.residency import Bundle, Part
 from router.simulator import synthetic, traces
@@ -72,16 +73,31 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def parse(text: str, **overrides: Any) -> Scenario:
     """Raises `ScenarioError`, which names the place."""
     try:
-        values = yaml.safe_load(text)
+        values = strict_yaml.load(text)
         if not isinstance(values, dict):
             raise ScenarioError("not a scenario: a file of `name: value` lines, at least name and hosts")
         scenario = msgspec.convert({**values, **overrides}, Scenario)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ScenarioError(f"not YAML: {' '.join(str(error).split())}") from error
+    except CatalogFileError as error:
+        place = "" if error.line is None else f"line {error.line}: "
+        raise ScenarioError(f"{place}{error.reason}") from error
     except msgspec.ValidationError as error:
         raise ScenarioError(f"not a scenario: {error}") from error
     _check_names(scenario)
+    _check_outages(scenario)
+    if scenario.workload == "synthetic" and scenario.market.variants < len(scenario.market.families):
+        raise ScenarioError(
+            f"market has {scenario.market.variants} variants, fewer than its {len(scenario.market.families)} families"
+        )
     return scenario
+
+
+def _check_outages(scenario: Scenario) -> None:
+    """Who is down cannot go down. Raises `ScenarioError`."""
+    back_at: dict[str, float] = {}
+    for outage in sorted(scenario.outages, key=lambda each: each.at_seconds):
+        if outage.at_seconds <= back_at.get(outage.host, -1.0):
+            raise ScenarioError(f"outages overlap: {outage.host} is down already at {outage.at_seconds:g} s")
+        back_at[outage.host] = outage.at_seconds + outage.for_seconds
 
 
 def _check_names(scenario: Scenario) -> None:
@@ -123,7 +139,29 @@ def workload(scenario: Scenario, seed: int, folder: Path) -> Workload:
         made = _with_launch(made, launch, Digest(f"launch-{index}"), rng)
     if scenario.long_video_share:
         made = _with_videos(made, scenario.long_video_share, rng)
+    _check_rooms(scenario, made)
     return made
+
+
+def _check_rooms(scenario: Scenario, made: Workload) -> None:
+    """Some host must hold what each job needs, in every tier it passes. Raises `ScenarioError`."""
+    bundles = {bundle.digest: bundle for bundle in made.bundles}
+    sets = {(job.version, *job.adapters) for job in made.jobs}
+    parts = ({part.digest: part.size_bytes for name in each for part in bundles[name].parts} for each in sets)
+    needs, largest = max((sum(sizes.values()), each[0]) for sizes, each in zip(parts, sets, strict=True))
+    kinds = {group.type: scenario.types[group.type] for group in scenario.hosts}
+    if needs > (room := max(int(kind.device_gb * GB) for kind in kinds.values())):
+        raise ScenarioError(
+            f"{largest} needs {needs / GB:.1f} GB, and the largest host's device_gb is {room / GB:g}"
+        )
+    for name, kind in kinds.items():
+        tiers = {"memory_gb": kind.memory_gb or kind.device_gb, "disk_gb": kind.disk_gb}
+        for field, size_gb in tiers.items():
+            if size_gb * GB < min(needs, kind.device_gb * GB):
+                raise ScenarioError(
+                    f"types.{name}.{field} is {size_gb:g}: less than its device and than {largest}, "
+                    f"which needs {needs / GB:.1f} GB and passes there"
+                )
 
 
 def _with_launch(made: Workload, launch: Launch, name: Digest, rng: np.random.Generator) -> Workload:

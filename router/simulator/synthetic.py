@@ -15,10 +15,11 @@ import numpy as np
 
 from registry.catalog import Digest
 from router.residency import Bundle, Part
-from router.simulator.ranges import Natural, Positive, Share
+from router.simulator.ranges import Natural, Positive, Share, Skew
 from router.simulator.workload import GB, Job, Workload
 
 DAY_SECONDS = 86_400.0
+FADED = 1e-300  # so that of variants that are all forgotten one can be drawn
 VIDEO_NOISE = 0.1  # of a video's log seconds, that its input does not say
 
 
@@ -43,21 +44,20 @@ FAMILIES = (
 )
 
 
-@dataclass(frozen=True)
-class Market:
+class Market(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Knobs of the marketplace, defaults as in the workload definition."""
 
     variants: Natural = 600
     half_life_days: Positive = 30.0
-    skew: Positive = 1.2
+    skew: Skew = 1.2
     launches_per_day: Positive = 2.0
     customers: Natural = 2000
-    customer_skew: Positive = 0.81
+    customer_skew: Skew = 0.81
     models_per_customer: Natural = 14
     stickiness: Share = 0.72
     lora_share: Share = 0.22
     loras: Natural = 900
-    lora_skew: Positive = 0.92
+    lora_skew: Skew = 0.92
     burst_share: Share = 0.1  # of requests that come in batches of one customer
     burst_size: Natural = 40
     families: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = (
@@ -109,12 +109,16 @@ def _family_of_variants(rng: np.random.Generator, families: list[Family], varian
     shares = np.array([family.share for family in families])
     # Every family has some variants, however rare its requests.
     weights = 0.7 * shares / shares.sum() + 0.3 / len(families)
-    return [int(i) for i in rng.choice(len(families), variants, p=weights)]
+    owner = [int(i) for i in rng.choice(len(families), variants, p=weights)]
+    for kind in sorted(set(range(len(families))) - set(owner)):
+        owner[max(range(variants), key=lambda index: owner.count(owner[index]))] = kind
+    return owner
 
 
 def _births(rng: np.random.Generator, market: Market, days: float) -> tuple[np.ndarray, np.ndarray]:
     """Day of launch (negative: before the run) and attractiveness of each variant."""
-    coming = min(market.variants // 4, rng.poisson(market.launches_per_day * days))
+    expected = min(market.launches_per_day * days, float(market.variants))
+    coming = min(market.variants // 4, rng.poisson(expected))
     old = -rng.uniform(0, market.variants / market.launches_per_day, market.variants - coming)
     new = np.sort(rng.uniform(0, max(days, 1e-9), coming))
     appeal = 1.0 + rng.pareto(1 / market.skew, market.variants)
@@ -161,6 +165,10 @@ class _Picker:
         self.customers = np.cumsum(ranks / ranks.sum())
         lora_ranks = np.arange(1, market.loras + 1) ** -market.lora_skew
         self.loras = np.cumsum(lora_ranks / lora_ranks.sum())
+        share, size = market.burst_share, market.burst_size
+        self.burst_chance = share / (
+            size * (1 - share) + share
+        )  # of a draw; so many make the share of requests
         self.sets: dict[int, list[int]] = {}
         self.last: dict[int, int] = {}
         self._weights_at, self._weights = -1.0, np.zeros(0)
@@ -175,7 +183,7 @@ class _Picker:
         market, rng = self.market, self.rng
         customer = int(np.searchsorted(self.customers, rng.random()))
         variant = self._variant(customer, at * market.compress / DAY_SECONDS)
-        bursts = rng.random() < market.burst_share / market.burst_size
+        bursts = rng.random() < self.burst_chance
         count = market.burst_size if bursts else 1
         family = self.families[self.owner[variant]]
         count = 1 if family.run_seconds > 100 else count
@@ -221,5 +229,5 @@ class _Picker:
         if abs(day - self._weights_at) > 0.05:
             age = day - self.born
             live = np.where(age >= 0, self.appeal * np.exp(-np.maximum(age, 0.0) / self.tau_days), 1e-12)
-            self._weights_at, self._weights = day, live
+            self._weights_at, self._weights = day, np.maximum(live, FADED)
         return self._weights

@@ -1,11 +1,13 @@
 """The simulator against small worlds whose answers are known, and the promises of every policy."""
 
 import importlib.util
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -13,7 +15,7 @@ from loaders.protocol import Done, Residency
 from registry.catalog import Digest
 from router import cli
 from router.residency import Bundle, Part
-from router.simulator import experiment, measure, report, scenario
+from router.simulator import experiment, measure, report, scenario, synthetic
 from router.simulator.bounds import Belady, FreeLoads
 from router.simulator.cli import simulate
 from router.simulator.engine import HostPlan, Outage, Send, Simulation, StageOrder
@@ -175,12 +177,23 @@ def test_marquee_never_books_what_does_not_happen(tmp_path):
         ("name: x", "hosts"),
         ("name: x\nhosts: [{type: none, count: 1}]", "none"),
         ("name: x\nhosts: [{type: h100, count: 1}]\nlaod: 1", "laod"),
-        ("[", "flow"),
+        ("[", "line 2: not YAML"),
         ("", "a file of `name: value` lines"),
         ("name: x\nhosts: []", "hosts"),
         ("name: x\nhosts: [{type: h100, count: 0}]", r"hosts\[0\]\.count"),
-        (f"{SMALL}load: 0", "load"),
-        (f"{SMALL}requests: -1", "requests"),
+        (f"{SMALL}load: 0", "line 11: 'load' stands twice"),
+        (SMALL.replace("load: 0.6", "load: 0"), "load"),
+        (SMALL.replace("load: 0.6", "load: .inf"), "load"),
+        (SMALL.replace("load: 0.6", "load: .nan"), "load"),
+        (SMALL.replace("requests: 300", "requests: -1"), "requests"),
+        (SMALL.replace("device_gb: 40", "device_gb: 40, memry_gb: 9"), "memry_gb"),
+        (SMALL.replace("variants: 40", "varants: 40"), "varants"),
+        (SMALL.replace("for_seconds: 20", "for_secs: 20"), "for_secs"),
+        (SMALL.replace("variants: 40", "variants: 1"), "1 variants, fewer than its 2 families"),
+        (
+            SMALL.replace("outages: [", "outages: [{host: a-h100-00, at_seconds: 20, for_seconds: 15}, "),
+            "a-h100-00 is down already at 30 s",
+        ),
         (f"{SMALL}long_video_share: 2", "long_video_share"),
         (SMALL.replace("device_gb: 40", "speed: 0"), r"types\[\.\.\.\]\.speed"),
         (SMALL.replace("variants: 40", "half_life_days: 0"), r"market\.half_life_days"),
@@ -214,6 +227,7 @@ def test_an_interval_is_students():
     figures = [measure.Figures(**dict.fromkeys(measure.Figures.__struct_fields__, v)) for v in (1.0, 3.0)]
     found = measure.summarise(figures)["mean"]
     assert (found.mean, found.half) == (2.0, pytest.approx(12.71))
+    assert measure._student(10) == pytest.approx(2.228, abs=0.01), "beyond the table it is no normal yet"
 
 
 def test_plots_that_cannot_be_drawn_are_refused_before_anything_is_simulated(
@@ -243,3 +257,97 @@ def test_every_figure_gets_its_plot(tmp_path: Path) -> None:
         for name in ("latency", "base-loads", "lora-loads", "stalled", "worst", "fairness")
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+@pytest.mark.parametrize("speeds", [(1.0,), (1.0, 1.0, 1.0)])
+def test_free_loads_waits_as_queueing_theory_says(speeds):
+    """Job by job what a first-come-first-served queue before n servers is: each is served by who is free first."""
+    rng = Random(5)
+    arrivals, at = [], 0.0
+    for _ in range(500):
+        at += rng.expovariate(0.8 * len(speeds) / 2.0)
+        arrivals.append((at, rng.choice("abc"), rng.expovariate(1 / 2.0) + 0.01))
+    made = world(*arrivals)
+    policy = FreeLoads({b.digest: b for b in made.bundles}, Random(1))
+    fleet = [HostPlan(f"h{n}", KIND) for n in range(len(speeds))]
+    run = Simulation(policy, made, fleet, free_loads=True).play()
+    free_at, expected = [0.0] * len(speeds), {}
+    for number, (came, _, seconds) in enumerate(arrivals):
+        first = min(range(len(speeds)), key=lambda n: free_at[n])
+        free_at[first] = max(free_at[first], came) + seconds
+        expected[number] = free_at[first]
+    assert run.finished_at == pytest.approx(expected)
+
+
+def test_weights_that_no_host_holds_are_named(tmp_path):
+    """They were waited for, for ever."""
+    plan = scenario.parse(SMALL.replace("share: 0.2", "share: 0.2, size_gb: 100"))
+    with pytest.raises(
+        ScenarioError, match=r"launch-0 needs 100\.0 GB, and the largest host's device_gb is 40"
+    ):
+        scenario.workload(plan, 1, tmp_path)
+    plan = scenario.parse(SMALL.replace("device_gb: 40", "device_gb: 40, memory_gb: 3"))
+    with pytest.raises(
+        ScenarioError, match=r"types\.h100\.memory_gb is 3: less than its device and than v\d+"
+    ):
+        scenario.workload(plan, 1, tmp_path)
+
+
+def test_what_lies_on_a_host_that_is_too_small_is_told(tmp_path):
+    """Latencies are of what finished alone; and who never sends there has nothing to tell."""
+    text = SMALL.replace("hosts: [", "hosts: [{type: small, count: 1}, ").replace(
+        "types: {", "types: {small: {device_gb: 9}, "
+    )
+    plan = scenario.parse(text, requests=60, policies=["marquee", "random"])
+    results = experiment.play(plan, tmp_path, lambda _: None)
+    ours, others = (result.figures[0].unfinished for result in results)
+    assert (ours, others > 0) == (0, True)
+    assert f"- random: {others} requests never ran" in report.table(plan, results)
+    assert experiment.best_peer(results, "mean") is None
+
+
+def test_peers_know_what_versions_share_and_where_it_lies():
+    """As exactly as the hosts move it: what ECT expects of a job is what it then takes."""
+    shared = Part(Digest("text"), int(4 * GB))
+    bundles = [
+        Bundle(digest=Digest(n), parts=(Part(Digest(f"{n}/w"), int(2 * GB)), shared), fixed_seconds=1.0)
+        for n in ("a", "b")
+    ]
+    jobs = [
+        Job(n, at, "c", Digest(v), (), 2.0, 1.0) for n, (at, v) in enumerate([(0, "a"), (20, "b"), (40, "b")])
+    ]
+    kind = HostType(device_gb=20, memory_gb=30, disk_gb_per_second=1.0, device_gb_per_second=10.0)
+    policy = Ect({b.digest: b for b in bundles}, Random(1))
+    expected, original = {}, policy.pick
+
+    def pick(job, now):
+        expected[job.number] = now + policy.finish(job, policy.hosts["h"], now)
+        return original(job, now)
+
+    policy.pick = pick
+    made = Workload("by hand", bundles, jobs, {})
+    run = Simulation(policy, made, [HostPlan("h", kind)]).play()
+    assert expected == pytest.approx({0: 9.6, 1: 25.2, 2: 42.0}), "6 GB read and copied, then 2 GB, then none"
+    assert run.finished_at == pytest.approx(expected)
+
+
+def test_belady_keeps_what_its_own_queue_waits_for():
+    """It came before now, so it is in no list of what will come."""
+    made = world((0.0, "a", 1.0), (0.1, "b", 1.0), (0.2, "c", 1.0), (0.3, "a", 1.0), (90.0, "b", 1.0))
+    by_digest = {b.digest: b for b in made.bundles}
+    policy, belady = Ect(by_digest, Random(1)), Belady(made.jobs, by_digest)
+    run = Simulation(policy, made, [HostPlan("h", KIND)], evictor=belady).play()
+    assert run.finished_at[3] == run.finished_at[2] + 1.0, "c came in b's place, not in a's"
+
+
+def test_every_family_has_a_variant_and_bursts_make_their_share():
+    market = synthetic.Market(
+        variants=5, burst_share=0.5, burst_size=10, families=("small-image",), customers=4000
+    )
+    made = synthetic.marketplace(market, seed=3, requests=8000, rate=1.0)
+    runs = [
+        len(list(group)) for _, group in itertools.groupby((job.customer, job.version) for job in made.jobs)
+    ]
+    assert 0.4 < sum(run for run in runs if run >= 10) / 8000 < 0.6
+    owner = synthetic._family_of_variants(np.random.default_rng(1), list(synthetic.FAMILIES), 5)
+    assert sorted(owner) == [0, 1, 2, 3, 4]
