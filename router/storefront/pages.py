@@ -175,7 +175,11 @@ async def _playground(front: Front, request: AnyRequest, slug: Slug) -> Response
         plain=[field for field in controls if not field.advanced],
         advanced=[field for field in controls if field.advanced],
         adapters=front.catalogue.adapters(visitor.caller, variant),
-        snippets=snippets.snippets(front.origin(request), slug),
+        snippets=snippets.snippets(
+            front.origin(request),
+            slug,
+            has_pictures=variant.partner is None and variant.task.endswith("image"),
+        ),
         picture=front.picture,
         schema=msgspec.json.format(msgspec.json.encode(variant.input_schema), indent=2).decode(),
     )

@@ -22,12 +22,13 @@ class Snippet(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-def snippets(origin: str, slug: Slug) -> tuple[Snippet, ...]:
-    """`origin` is where callers reach the gateway: `http://127.0.0.1:8080`."""
+def snippets(origin: str, slug: Slug, *, has_pictures: bool = True) -> tuple[Snippet, ...]:
+    """`origin` is where callers reach the gateway: `http://127.0.0.1:8080`. Without pictures the answer is shown whole."""
+    shown = '["images"][0]["url"]' if has_pictures else ""
     return (
         Snippet(name="curl", label="curl", hole="json", text=_curl(origin, slug)),
-        Snippet(name="httpx", label="Python · httpx", hole="python", text=_httpx(origin, slug)),
-        Snippet(name="fal", label="Python · fal_client", hole="python", text=_fal(origin, slug)),
+        Snippet(name="httpx", label="Python · httpx", hole="python", text=_httpx(origin, slug, shown)),
+        Snippet(name="fal", label="Python · fal_client", hole="python", text=_fal(origin, slug, shown)),
     )
 
 
@@ -40,7 +41,7 @@ def _curl(origin: str, slug: Slug) -> str:
     )
 
 
-def _httpx(origin: str, slug: Slug) -> str:
+def _httpx(origin: str, slug: Slug, shown: str) -> str:
     return (
         "import os\n\nimport httpx\n\n"
         "answer = httpx.post(\n"
@@ -50,11 +51,11 @@ def _httpx(origin: str, slug: Slug) -> str:
         "    timeout=600,\n"
         ")\n"
         "answer.raise_for_status()\n"
-        'print(answer.json()["images"][0]["url"])\n'
+        f"print(answer.json(){shown})\n"
     )
 
 
-def _fal(origin: str, slug: Slug) -> str:
+def _fal(origin: str, slug: Slug, shown: str) -> str:
     where = urlsplit(origin)
     if where.scheme == "https":
         head = (
@@ -76,5 +77,5 @@ def _fal(origin: str, slug: Slug) -> str:
         f'    "{slug}",\n'
         "    arguments=«python»,\n"
         ")\n"
-        'print(result["images"][0]["url"])\n'
+        f"print(result{shown})\n"
     )

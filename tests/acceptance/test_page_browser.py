@@ -1,11 +1,12 @@
 """The storefront in a real browser, over a made-up catalogue and a core that draws by itself."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 import chromium
@@ -150,3 +151,63 @@ def test_everybody_can_use_the_pages(visit: Visits, path: str, scheme: str) -> N
     page = visit(path, scheme=scheme)
     assert chromium.serious_findings(page) == []
     visit.complaints = [text for text in visit.complaints if "404" not in text]
+
+
+def test_a_run_that_is_cancelled_before_it_has_a_name_is_cancelled(visit: Visits) -> None:
+    """Not the run before it, whose name the page still knew."""
+    page = visit("/m/marquee/shapes")
+    run(page, "a red circle on white")
+    held: list[Route] = []
+    page.route("**/page/runs/**", lambda route: held.append(route))  # noqa: PLW0108  no builtin may be one
+    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Cancel").click()
+    held[0].continue_()
+    expect(page.locator("#status")).to_have_text("Cancelled.")
+
+
+def test_a_run_that_cannot_be_followed_is_told_and_another_may_begin(visit: Visits) -> None:
+    """A session that ended meanwhile, a gateway that forgot: the page waited for ever."""
+    page = visit("/m/marquee/shapes")
+    page.route("**/events", lambda route: route.fulfill(status=404, json={"detail": "no such request"}))
+    page.get_by_label("Prompt", exact=False).first.fill("a red circle on white")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("#status")).to_have_text("This run cannot be followed any more.")
+    expect(page.locator("#problem")).to_contain_text("signed out")
+    expect(page.get_by_role("button", name="Run")).to_be_enabled()
+    visit.complaints = [text for text in visit.complaints if "404" not in text]
+
+
+def test_a_film_is_played_where_it_is(visit: Visits) -> None:
+    """Inside a link, each click on its controls would lead away."""
+    page = visit("/m/marquee/shapes")
+    film = {"url": "/files/none.mp4", "content_type": "video/mp4", "width": 64, "height": 32}
+    done = json.dumps({"id": "r", "state": "succeeded", "line": "Done", "pictures": [film]})
+    page.route("**/files/none.mp4", lambda route: route.fulfill(body=b"", content_type="video/mp4"))
+    page.route(
+        "**/events", lambda route: route.fulfill(body=f"data: {done}\n\n", content_type="text/event-stream")
+    )
+    page.get_by_label("Prompt", exact=False).first.fill("a red circle on white")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("#pictures video[controls]")).to_have_count(1)
+    expect(page.locator("#pictures a video")).to_have_count(0)
+    expect(page.get_by_role("link", name="Download video/mp4")).to_be_visible()
+
+
+def test_what_the_browser_brings_back_is_shown_as_it_is(visit: Visits) -> None:
+    page = visit("/m/marquee/shapes")
+    page.evaluate("""() => {
+        document.querySelector("[data-kind=size] select").value = "custom";
+        document.querySelector(".lora input[type=checkbox]").checked = true;
+        dispatchEvent(new PageTransitionEvent("pageshow"));
+    }""")
+    expect(page.get_by_label("Width, pixels")).to_be_visible()
+    expect(page.get_by_label("Scale of Outline")).to_be_enabled()
+
+
+def test_snippets_are_copied_without_a_clipboard_of_the_browsers(visit: Visits) -> None:
+    """As on plain http, where a gateway inside a company often is."""
+    page = visit("/m/marquee/shapes")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.get_by_role("button", name="Copy the slug").click()
+    expect(page.locator("button.copied")).to_have_count(1)
+    assert page.evaluate("getSelection().toString()") == "marquee/shapes"

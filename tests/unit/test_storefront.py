@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from registry.catalog import Caller, OrganizationName, Slug, Variant
-from router.storefront import art, browse, gallery, snippets
+from router.storefront import art, browse, forms, gallery, pages, snippets
 
 
 def variant(
@@ -116,3 +116,17 @@ def test_the_python_snippets_are_python(origin: str) -> None:
         assert "marquee/shapes" in snippet.text
         if snippet.hole == "python":
             ast.parse(snippet.text.replace("«python»", '{"prompt": "a"}'))
+
+
+def test_a_film_is_not_looked_for_among_pictures() -> None:
+    for snippet in snippets.snippets("http://h", Slug("lab/film"), has_pictures=False):
+        assert "images" not in snippet.text
+
+
+def test_names_in_a_labs_schema_are_no_markup() -> None:
+    """Anybody who publishes writes them; the page's token stands on the same page."""
+    name = 'x"><meta http-equiv="refresh" content="0;url=//evil">'
+    macros = pages.Pages(pages.HERE)._environment.get_template("field.html").module
+    for shape in ({"type": kind} for kind in ("boolean", "string", "integer", "object", "array")):
+        (field,) = forms.fields({"properties": {name: {**shape, "description": "about <it>"}}})
+        assert "<meta" not in macros.control(field)  # type: ignore[attr-defined]

@@ -31,6 +31,13 @@ const select = (tabs, chosen) => {
   chosen.focus();
 };
 
+// Browsers give the clipboard to https and localhost only; a gateway in a company's network is often neither.
+const copy = async (element) => {
+  if (navigator.clipboard) return navigator.clipboard.writeText(element.textContent);
+  getSelection().selectAllChildren(element);
+  document.execCommand("copy");
+};
+
 export const wire = () => {
   const tabs = [...document.querySelectorAll("[role=tab]")];
   for (const [at, tab] of tabs.entries()) {
@@ -42,7 +49,7 @@ export const wire = () => {
   }
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent);
+      await copy(document.querySelector(button.dataset.copy));
       button.classList.add("copied");
       const label = button.textContent.trim() && button.textContent;
       if (label) button.textContent = "Copied";

@@ -71,6 +71,13 @@ export const firstMissing = (form) => {
   return null;
 };
 
+// Now, at each event, and when the browser brings back what stood here before (Back, a reload).
+const follows = (control, event, show) => {
+  control.addEventListener(event, show);
+  addEventListener("pageshow", show);
+  show();
+};
+
 const mirror = (from, to) => from.addEventListener("input", () => { to.value = from.value; });
 
 export const wire = (form) => {
@@ -83,15 +90,17 @@ export const wire = (form) => {
     const exact = slider.parentElement.querySelector("input[type=number]");
     mirror(slider, exact);
     mirror(exact, slider);
+    follows(exact, "change", () => { if (exact.value) slider.value = exact.value; });
   }
   for (const row of form.querySelectorAll(".lora")) {
     const scale = row.querySelector("input[type=range]");
-    scale.addEventListener("input", () => { row.querySelector("output").value = Number(scale.value).toFixed(2); });
-    row.querySelector("input[type=checkbox]")?.addEventListener("change", (event) => { scale.disabled = !event.target.checked; });
+    const taken = row.querySelector("input[type=checkbox]");
+    follows(scale, "input", () => { row.querySelector("output").value = Number(scale.value).toFixed(2); });
+    if (taken) follows(taken, "change", () => { scale.disabled = !taken.checked; });
   }
   for (const select of form.querySelectorAll("[data-kind=size] select")) {
     const custom = select.parentElement.querySelector("[data-custom]");
-    select.addEventListener("change", () => { custom.hidden = select.value !== "custom"; });
+    follows(select, "change", () => { custom.hidden = select.value !== "custom"; });
   }
   for (const dice of form.querySelectorAll("[data-dice]")) {
     dice.addEventListener("click", () => {

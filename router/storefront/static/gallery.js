@@ -13,7 +13,9 @@ const refresh = async () => {
     const answer = await fetch(address, { signal: running.signal });
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.getElementById("results").replaceWith(page.getElementById("results"));
+    const found = page.getElementById("results");
+    if (!found) return; // somebody else answered: a proxy's page to sign in
+    document.getElementById("results").replaceWith(found);
     history.replaceState(null, "", address);
   } catch (error) {
     if (error.name !== "AbortError") throw error;

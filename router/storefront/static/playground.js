@@ -6,7 +6,8 @@ const form = document.getElementById("playground");
 const at = (id) => document.getElementById(id);
 const headers = { "content-type": "application/json", "x-marquee-token": document.body.dataset.token };
 let following = null;
-let current = null;
+let current = null; // what runs, once the gateway has said its name
+let isUnwanted = false; // cancelled before that
 let startedAt = 0;
 
 const problem = (text) => {
@@ -44,9 +45,15 @@ const figure = (picture, prompt) => {
   if (!tag) return download(picture);
   const element = document.createElement(tag);
   element.src = picture.url;
-  if (tag === "img") element.alt = prompt ? `Picture of: ${prompt}` : "The picture";
-  else element.controls = true;
   if (picture.width) [element.width, element.height] = [picture.width, picture.height];
+  if (tag !== "img") { // has controls of its own: inside a link each click on them would lead away
+    element.controls = true;
+    const both = document.createElement("div");
+    both.className = "played";
+    both.append(element, download(picture));
+    return both;
+  }
+  element.alt = prompt ? `Picture of: ${prompt}` : "The picture";
   const link = document.createElement("a");
   link.href = picture.url;
   link.target = "_blank";
@@ -57,8 +64,9 @@ const figure = (picture, prompt) => {
 
 const remember = (pictures, prompt) => {
   for (const picture of pictures.filter((one) => one.content_type.startsWith("image/"))) {
-    const item = figure(picture, prompt);
+    const item = document.createElement("div");
     item.setAttribute("role", "listitem");
+    item.append(figure(picture, prompt));
     item.title = prompt ?? "";
     at("history").prepend(item);
   }
@@ -106,6 +114,20 @@ const follow = (accepted, prompt) => {
     if (view.share == null) at("share").removeAttribute("value");
     else at("share").value = view.share;
   });
+  const source = following;
+  source.addEventListener("error", () => { // a connection that only broke is made again by the browser
+    if (source.readyState !== EventSource.CLOSED || source !== following) return;
+    busy(false);
+    at("status").textContent = "This run cannot be followed any more.";
+    problem("The gateway does not tell what became of this run. You may have been signed out: load the page again.");
+  });
+};
+
+const cancel = () => {
+  if (!current) { isUnwanted = true; return; }
+  fetch(`/page/requests/${current.id}/cancel`, { method: "POST", headers })
+    .then(async (answer) => { if (!answer.ok) problem(await reason(answer)); })
+    .catch(() => problem("The gateway cannot be reached."));
 };
 
 const reason = async (answer) => {
@@ -123,6 +145,7 @@ const run = async () => {
     return;
   }
   const input = fields.input(form);
+  [current, isUnwanted] = [null, false];
   problem(null);
   busy(true);
   at("timings").hidden = true;
@@ -140,6 +163,7 @@ const run = async () => {
   }
   current = await answer.json();
   follow(current, input.prompt);
+  if (isUnwanted) cancel();
 };
 
 const attempt = () => run().catch((error) => {
@@ -168,6 +192,5 @@ form.addEventListener("submit", (event) => {
 form.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
-at("cancel")?.addEventListener("click", () => {
-  if (current) fetch(`/page/requests/${current.id}/cancel`, { method: "POST", headers });
-});
+at("cancel")?.addEventListener("click", cancel);
+if (at("run")) at("run").disabled = false; // some browsers keep it as it was before a reload
