@@ -7,7 +7,7 @@ it says them again.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -21,6 +21,8 @@ MAX_PREVIEW_BYTES = 64 << 10
 OUTPUT_CHUNK_BYTES = 1 << 20  # outputs travel in pieces, so that a video does not hold up heartbeats
 
 Tier = Literal["device", "memory", "disk"]
+Pace = Annotated[float, msgspec.Meta(gt=0, lt=1e18)]  # neither nothing nor no number: it is divided by
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -52,9 +54,9 @@ class AdapterUse(msgspec.Struct, frozen=True):
 class Speeds(msgspec.Struct, frozen=True, kw_only=True):
     """What a host measured of itself, bytes per second: how fast a missing component arrives from each tier."""
 
-    disk_to_memory: float
-    memory_to_device: float
-    network_to_disk: float
+    disk_to_memory: Pace
+    memory_to_device: Pace
+    network_to_disk: Pace
 
 
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,14 +93,14 @@ class Hello(Message, frozen=True, kw_only=True):
     device: str  # `cpu`, `NVIDIA H200`…
     pool: str
     zone: str | None  # failure domain
-    speed: float  # run speed relative to the catalogue's prior; 1.0 until measured
+    speed: Pace  # run speed relative to the catalogue's prior; 1.0 until measured
     budgets: Mapping[Tier, int]  # bytes
     speeds: Speeds
     held: tuple[Held, ...]
     running: tuple[AttemptKey, ...]  # accepted, staged or running
     finished: tuple[AttemptKey, ...]  # done or failed, not yet settled: reports follow
     known: tuple[Digest, ...] = ()  # versions and adapters it still has descriptions of
-    slots: int = 2  # assignments it takes at once: one running, the rest staging
+    slots: Count = 2  # assignments it takes at once: one running, the rest staging
     blobs_url: str | None = None  # where hosts of its pool may fetch verified files from it
 
 

@@ -43,6 +43,7 @@ class Attempt:
     preview: bytes = b""
     span: Span = NO_SPAN  # until its outcome is stored
     drafts: dict[int, Draft] = field(default_factory=dict)
+    unkept: OSError | None = None  # why its outputs cannot be stored here
     position: int | None = None  # in the queue of the partner that has it
     logs: tuple[LogLine, ...] = ()
 
@@ -66,18 +67,28 @@ class Attempt:
             self.preview = progress.preview
 
     def receive(self, chunk: OutputChunk, store: FileStore) -> None:
-        draft = self.drafts.get(chunk.index)
-        if draft is None:
-            draft = self.drafts[chunk.index] = store.draft()
-        draft.write(chunk.data)
+        """A full disk is remembered until the outcome: the link and what else its host runs go on."""
+        if self.unkept is not None:
+            return
+        try:
+            draft = self.drafts.get(chunk.index)
+            if draft is None:
+                draft = self.drafts[chunk.index] = store.draft()
+            draft.write(chunk.data)
+        except OSError as error:
+            self.discard()
+            self.unkept = error
 
     def discard(self) -> None:
         for draft in self.drafts.values():
             draft.discard()
         self.drafts.clear()
+        self.unkept = None
 
     def succeed(self, done: Done, now: float) -> Outcome:
-        """Gives the outputs their ids. Raises `DamagedOutputError` before any of them is kept."""
+        """Gives the outputs their ids. Raises `DamagedOutputError` before any of them is kept, and `OSError`."""
+        if self.unkept is not None:
+            raise self.unkept
         for output in done.outputs:
             draft = self.drafts.get(output.index)
             if draft is None or (draft.size_bytes, draft.sha256) != (output.size_bytes, output.sha256):
@@ -85,7 +96,7 @@ class Attempt:
         names = [name for name in StoredFile.__struct_fields__ if name != "id"]
         files = tuple(
             StoredFile(
-                id=self.drafts.pop(output.index).keep(output.content_type, now),
+                id=self.drafts[output.index].keep(output.content_type, now),
                 **{name: getattr(output, name) for name in names},
             )
             for output in done.outputs
@@ -118,6 +129,12 @@ def failure_of(report: Failed) -> Failure:
         message=report.message.replace("\0", ""),
         location=report.location,
     )
+
+
+def not_stored(error: OSError) -> Failure:
+    """The outputs were made, and there is no place for them."""
+    message = f"its outputs could not be stored: {error.strerror or error}"
+    return Failure(kind="host", error="not_stored", message=message)
 
 
 def set_aside(faults: int, reason: str) -> Failure:

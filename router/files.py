@@ -163,5 +163,6 @@ class Draft:
     def discard(self) -> None:
         """What was not kept goes."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk: what was not written yet is not wanted either
+                self._file.close()
             self._path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import structlog
 from loaders import protocol
 from loaders.protocol import AttemptKey, Done, Failed
 from router import placement
-from router.attempts import Attempt, DamagedOutputError, failure_of
+from router.attempts import Attempt, DamagedOutputError, failure_of, not_stored
 from router.errors import LinkRefusedError
 from router.hosts import Assigned, Joined, Left, Reported
 from router.links import Link
@@ -74,38 +74,48 @@ class Hub:
         term, hello = self._term, link.hello
         if term.closed or hello.pool != term.pool:
             raise LinkRefusedError(f"this is the dispatcher of pool {term.pool!r}, not {hello.pool!r}")
-        former = term.links.get(link.host_id)
-        if former is not None:  # it noticed the loss before we did
-            self.leave(former)
+        if (former := term.links.get(link.host_id)) is not None:  # it noticed the loss before we did
+            self._part(former, goes_on=frozenset((*hello.running, *hello.finished)))
             former.close()
         term.links[link.host_id] = link
+        try:
+            self._welcome(link)
+        except Exception:
+            self.leave(link)  # else placement would go on giving it work
+            raise
+        term.wake.set()
+
+    def _welcome(self, link: Link) -> None:
+        hello = link.hello
         self._fold(Joined(host_id=link.host_id, hello=hello))
         abandon = tuple(key for key in (*hello.running, *hello.finished) if not self._resume(link, key))
         for entry in tuple(self._orphans.values()):
             if entry.host_id == link.host_id:
                 self._disown(entry, "host_restarted")
-        link.send(protocol.Welcome(pool=term.pool, abandon=abandon))
+        link.send(protocol.Welcome(pool=self._term.pool, abandon=abandon))
         self._introduce(link)
-        term.wake.set()
 
     def leave(self, link: Link) -> None:
+        if not self._term.closed and self._term.links.get(link.host_id) is link:
+            self._part(link)
+            self._introduce(link)
+            self._term.wake.set()
+
+    def _part(self, link: Link, goes_on: frozenset[AttemptKey] = frozenset()) -> None:
+        """What was there waits again, but for what `goes_on` over the host's next link."""
         term = self._term
-        if term.closed or term.links.get(link.host_id) is not link:
-            return
         del term.links[link.host_id]
         self._fold(Left(host_id=link.host_id))
-        self._introduce(link)
         for attempt in tuple(term.attempts.values()):
             if attempt.host_id != link.host_id:
                 continue
             if attempt.cancelled:
                 term.ends.free(attempt)
-            elif attempt.sent:
+            elif not attempt.sent:
+                attempt.lost = True
+            elif attempt.key not in goes_on:
                 # Staged work is no suspect: only what the host had begun counts as having killed it.
                 term.ends.give_back(attempt, "host_lost", is_fault=attempt.phase is not None)
-            else:
-                attempt.lost = True
-        term.wake.set()
 
     def _introduce(self, newcomer: Link) -> None:
         """Hosts hear of the others that give out files; nothing is said of hosts that do not."""
@@ -174,6 +184,9 @@ class Hub:
                 log.warning("damaged output", host=attempt.host_id, error=str(error))
                 term.ends.give_back(attempt, "damaged_output", is_fault=True)
                 return
+            except OSError as error:  # another host could not store them either
+                log.warning("outputs cannot be stored", request=entry.id, error=str(error))
+                outcome = attempt.fail(not_stored(error), report.timings)
             placement.finished(
                 term.placement, attempt.run_seconds, attempt.work, attempt.host_id, report.timings.run
             )
@@ -194,6 +207,11 @@ class Hub:
     def _resume(self, link: Link, key: AttemptKey) -> bool:
         """True when the attempt goes on where it is."""
         term, request_id = self._term, RequestId(key.request_id)
+        if (attempt := self._attempt(link, key)) is not None:
+            attempt.lost, attempt.early = False, None
+            attempt.discard()  # it says all of it again
+            self._hold(link, attempt)
+            return True
         orphan = self._orphans.get(request_id)
         if orphan is not None and orphan.attempt == key.number:
             del self._orphans[request_id]
@@ -218,10 +236,21 @@ class Hub:
         term.attempts[entry.id] = attempt
         term.turns.claim(entry.id, entry.request.key_id)
         term.reuse.claim(entry)
-        if term.describe_to_fleet(entry) is None:
-            bundles = (work.version, *work.adapters)
-            self._fold(Assigned(host_id=link.host_id, attempt=key, bundles=bundles, run_seconds=seconds))
+        self._hold(link, attempt)
         return attempt
+
+    def _hold(self, link: Link, attempt: Attempt) -> None:
+        """The host has it, as far as placement goes."""
+        if self._term.describe_to_fleet(attempt.entry) is None:
+            bundles = (attempt.work.version, *attempt.work.adapters)
+            self._fold(
+                Assigned(
+                    host_id=link.host_id,
+                    attempt=attempt.key,
+                    bundles=bundles,
+                    run_seconds=attempt.run_seconds,
+                )
+            )
 
     def _adopted(self, attempt: Attempt, moved: bool) -> None:  # noqa: FBT001  a future's result
         term = self._term

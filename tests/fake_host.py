@@ -165,14 +165,22 @@ class FakeHost:
         if self.fail_with is not None:
             await self._report(key, Failed(attempt=key, **self.fail_with))
             return
-        content = picture(assign)
+        await self._report(key, *self.outputs(assign))
+
+    def finish(self, assign: Assign) -> None:
+        """It ended while there was no link: it is told with the next one."""
+        del self.running[assign.attempt]
+        self.unsettled[assign.attempt] = list(self.outputs(assign))
+
+    def outputs(self, assign: Assign) -> tuple[OutputChunk, Done]:
+        key, content = assign.attempt, picture(assign)
         output = OutputFile(
             index=0, content_type="image/png", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest(),
             width=64, height=64,
         )  # fmt: skip
         result = {"seed": assign.input.get("seed"), "has_nsfw_concepts": [False]}
         done = Done(attempt=key, outputs=(output,), result=result, timings=Timings(run=0.01), how=HOW)
-        await self._report(key, OutputChunk(attempt=key, index=0, data=content), done)
+        return OutputChunk(attempt=key, index=0, data=content), done
 
     async def _report(self, key: AttemptKey, *reports: protocol.Message) -> None:
         self.unsettled[key] = list(reports)

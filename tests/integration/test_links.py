@@ -1,0 +1,137 @@
+"""Hosts' links that go wrong: hosts that dial anew before their loss is noticed, hellos nobody can use, a full disk here."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from loaders.protocol import Hello
+from router.files import Draft, FileStore
+from router.hub import Hub
+from tests.fake_host import FakeHost
+from tests.live import Live
+
+PROMPT = {"prompt": "a red circle on white", "seed": 7}
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def _run(live: Live) -> dict[str, Any]:
+    """A request that a host has begun."""
+    submitted: dict[str, Any] = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+    await live.until(submitted["status_url"], "IN_PROGRESS")
+    return submitted
+
+
+async def _ends(live: Live, submitted: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its attempts, once it has ended."""
+    await live.until(submitted["status_url"], "COMPLETED")
+    attempts: list[dict[str, Any]] = (
+        await live.client.get(f"/v1/requests/{submitted['request_id']}?explain")
+    ).json()["attempts"]
+    return attempts
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["it still runs", "it has finished meanwhile"])
+async def test_a_host_that_dials_anew_before_its_loss_is_noticed_goes_on(
+    live: Live, *, finished: bool
+) -> None:
+    before, after = live.host(), live.host()
+    async with before.linked():
+        before.release.clear()
+        submitted = await _run(live)
+        await before.hears(assigned=1)
+        key = before.assigned[0].attempt
+        after.running = dict(before.running)
+        if finished:
+            after.finish(before.running[key])
+        async with after.linked():
+            attempts = await _ends(live, submitted)
+            assert (after.assigned, after.abandoned) == ([], [])
+            assert [(attempt["number"], attempt.get("ended")) for attempt in attempts] == [(1, None)]
+            async with asyncio.timeout(10):
+                while after.unsettled:
+                    await asyncio.sleep(0.01)
+
+
+async def test_what_a_host_that_dials_anew_knows_nothing_of_runs_again(live: Live) -> None:
+    before, after = live.host(), live.host()
+    async with before.linked():
+        before.release.clear()
+        submitted = await _run(live)
+        await before.hears(assigned=1)
+        async with after.linked():
+            attempts = await _ends(live, submitted)
+            assert [attempt["number"] for attempt in attempts] == [1, 2]
+            assert [assign.attempt.number for assign in after.assigned] == [2]
+
+
+class Odd(FakeHost):
+    """Says something that no host should."""
+
+    def __init__(self, url: str, key: str, says: dict[str, Any]) -> None:
+        super().__init__(url, key)
+        self.says = says
+
+    def hello(self) -> Hello:
+        return msgspec.structs.replace(super().hello(), **self.says)
+
+
+@pytest.mark.parametrize(
+    "says", [{"speed": 0.0}, {"speed": float("nan")}, {"slots": 0}], ids=["no speed", "no number", "no slots"]
+)
+async def test_a_hello_that_nobody_could_price_is_refused(live: Live, says: dict[str, Any]) -> None:
+    host = Odd(live.url, live.host_key, says)
+    async with asyncio.timeout(10), host.linked():
+        while host.close_code is None:
+            await asyncio.sleep(0.01)
+    assert (host.close_code, live.gateway.dispatcher.hosts) == (1008, 0)
+
+
+async def test_a_host_whose_joining_fails_has_not_joined(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Hub, "_introduce", fail)
+        host = live.host()
+        async with asyncio.timeout(10), host.linked():
+            while host.close_code is None:
+                await asyncio.sleep(0.01)
+    assert live.gateway.dispatcher.hosts == 0
+    async with live.host().linked():
+        assert (await live.client.post("/fal/run/acme/toys", json=PROMPT)).status_code == 200
+
+
+class Full(Draft):
+    """Its file is the device that is always full."""
+
+    def write(self, content: bytes) -> None:
+        if self._file is None:
+            self._path.symlink_to("/dev/full")
+        super().write(content)
+
+
+async def test_a_full_disk_fails_the_request_and_leaves_its_host_at_work(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draft(store: FileStore) -> Draft:
+        return Full(store, store._drafts / f"full-{os.urandom(4).hex()}")
+
+    async with live.host().linked() as host:
+        with monkeypatch.context() as patched:
+            patched.setattr(FileStore, "draft", draft)
+            answer = await live.client.post("/fal/run/acme/toys", json=PROMPT)
+        assert (answer.status_code, answer.json()["error_type"]) == (500, "not_stored")
+        assert os.strerror(errno.ENOSPC) in answer.text
+        assert (await live.client.post("/fal/run/acme/toys", json=PROMPT)).status_code == 200
+        assert [assign.attempt.number for assign in host.assigned] == [1, 1]
+        assert host.close_code is None
+        async with asyncio.timeout(10):
+            while host.unsettled:
+                await asyncio.sleep(0.01)
+    drafts: Path = live.gateway.house.files._drafts
+    assert list(drafts.iterdir()) == []
