@@ -47,6 +47,7 @@ class Ours:
     def __init__(self, home, manifests, adapters, device_bytes=8 << 30):
         from loaders.assembly import Assembly
         from loaders.device import Device
+        from loaders.interest import Interest
         from loaders.merging import Pace
         from loaders.residency import Shelf
         from loaders.store import Store
@@ -58,6 +59,9 @@ class Ours:
             drop_files=lambda digest, staying: None,
         )
         assembly = Assembly(home, Store(home), device)
+        self.interest = Interest()
+        for manifest in manifests:
+            assembly.fetch(manifest, self.interest)
         self.ready = [assembly.ready(manifest, {}) for manifest in manifests]
         self.adapters = [assembly.adapters(self.ready[0], [adapter]) for adapter in adapters]
         self.pace = Pace(device)
@@ -66,10 +70,15 @@ class Ours:
     def bind(self, which, adapters=(), *, way="kept", cached=True):
         """Points the modules at a variant and applies its LoRAs; what `lora` returns ends that again."""
         from loaders import merging, ways
+        from loaders.errors import NotHereError
 
         ready = self.ready[which]
         items = (*ready.components, *adapters)
-        payloads = self.shelf.acquire(items)
+        try:
+            payloads = self.shelf.acquire(items, self.interest)
+        except NotHereError:
+            self.shelf.fetch(items, self.interest)()
+            payloads = self.shelf.acquire(items, self.interest)
         plan = merging.plan(ready, items, payloads, [1.0] * len(adapters), self.device)
         for component, payload in zip(ready.manifest.components, payloads, strict=False):
             ready.built.slots[component.name].point(payload.views)
@@ -77,7 +86,7 @@ class Ours:
         if plan is not None:
             choice = ways.Choice(way=way, reason="measured", seconds={})
             lora = merging.Kept(plan, choice, self.pace) if way == "kept" else merging.Streamed(plan, choice)
-            self.shelf.book(lora.digest, lora.size_bytes, own=())
+            self.shelf.book(lora.digest, lora.size_bytes, own=(), interest=self.interest)
             self.applied.enter_context(lora.applied(self.shelf, self.device))
             self.shelf.release([lora.digest])
             if not cached:

@@ -1,6 +1,7 @@
 """Turns a manifest into what can run: the architecture built once, its pipeline over the version's assets, its items.
 
-IO through `store`. Called by the mover thread only, so that building never holds up a run.
+IO through `store`. Called by the mover thread only, so that building never holds up a run; it waits for no source:
+`fetch` brings the small files before, on another thread.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from cachetools import LRUCache
 from loaders import items
 from loaders.device import Device
 from loaders.errors import ArchitectureError
+from loaders.interest import Interest
 from loaders.pipelines.built import Built
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Digest, Manifest, digest_of
@@ -46,13 +48,18 @@ class Assembly:
         self._ready: LRUCache[tuple[Digest, items.Form], Ready] = LRUCache(KEPT_VERSIONS)
 
     def ready(self, manifest: Manifest, defaults: Mapping[str, Any]) -> Ready:
-        """Raises `ArchitectureError` and what fetching raises."""
+        """Raises `ArchitectureError`, and `NotHereError` before `fetch` brought the small files."""
         form = items.form(defaults)
         key = (manifest.digest, form)
         found = self._ready.get(key)
         if found is None:
             found = self._ready[key] = self._made(manifest, form)
         return found
+
+    def fetch(self, manifest: Manifest, interest: Interest) -> None:
+        """Configs and assets, from wherever they are. Any thread."""
+        for file in (*(component.config for component in manifest.components), *manifest.assets):
+            self._store.ensure(file, manifest.source, interest)
 
     def _made(self, manifest: Manifest, form: items.Form) -> Ready:
         built = self._architecture(manifest)
@@ -77,9 +84,7 @@ class Assembly:
 
     def _architecture(self, manifest: Manifest) -> Built:
         if manifest.architecture not in self._built:
-            configs = items.read_configs(
-                manifest, lambda file, source: self._store.ensure(file, source).read_bytes()
-            )
+            configs = items.read_configs(manifest, lambda file, source: self._store.here(file).read_bytes())
             self._built[manifest.architecture] = Built(manifest, configs, self._device.torch_device)
         return self._built[manifest.architecture]
 
@@ -87,7 +92,7 @@ class Assembly:
         """A folder that looks like the repository without weights, made of links to verified files."""
         names = {asset.path: asset.sha256 for asset in manifest.assets}
         folder = self._folder / digest_of(names).removeprefix("sha256:")
-        paths = {asset.path: self._store.ensure(asset, manifest.source) for asset in manifest.assets}
+        paths = {asset.path: self._store.here(asset) for asset in manifest.assets}
         if any(part == ".." or path.startswith("/") for path in paths for part in path.split("/")):
             raise ArchitectureError("an asset's path leaves its folder")
         targets = {path: str(target.absolute()) for path, target in paths.items()}

@@ -136,7 +136,7 @@ class _Crew:
 
     def _work(self) -> None:
         try:
-            while not self._stop.is_set():
+            while self._is_wanted():
                 self._bring(self._todo.get_nowait())
         except queue.Empty:
             return
@@ -147,12 +147,12 @@ class _Crew:
 
     def _bring(self, segment: Segment) -> None:
         position, failures = segment.start, 0
-        while position < segment.stop and not self._stop.is_set():
+        while position < segment.stop and self._is_wanted():
             reached, error = self._stream(position, segment.stop)
             self._interest.moved()
             failures = 0 if reached - position >= self._terms.block_bytes else failures + 1
             position = reached
-            if position < segment.stop and not self._stop.is_set():
+            if position < segment.stop and self._is_wanted():
                 error = error or SourceDownError(f"{self._origin.name} stopped after {position} bytes")
                 if failures >= self._terms.attempts:
                     raise error
@@ -164,7 +164,7 @@ class _Crew:
             with self._origin.open(position, stop) as opened:
                 for chunk in self._from(position, opened):
                     self._pace.take(len(chunk), self._stop)
-                    if self._stop.is_set():
+                    if not self._is_wanted():
                         break
                     position = self._partial.write(position, chunk[: stop - position])
                     self._interest.moved()

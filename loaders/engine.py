@@ -1,8 +1,9 @@
 """One device: brings the next request's weights while the present one runs, then runs it.
 
-IO and threads: a mover thread fetches, reads and builds; a device thread binds, runs and encodes, one request at a
-time. Reports go to a listener as the link's own messages, outputs beside them. It needs no router: a program can
-describe a version and submit an assignment itself. It refuses to know sockets, queues of other hosts and prices.
+IO and threads: the mover thread reads and builds, while what comes from elsewhere comes on threads of its own; the
+device thread binds, runs and encodes, one request at a time. Reports go to a listener as the link's own messages,
+outputs beside them. It needs no router: a program can describe a version and submit an assignment itself. It refuses
+to know sockets, queues of other hosts and prices.
 """
 
 import contextlib
@@ -15,31 +16,31 @@ from pathlib import Path
 
 import structlog
 
-from loaders import assembly, intake, merging, protocol, running
+from loaders import assembly, protocol, running
 from loaders.artefacts import Artefacts
 from loaders.cache import Order
 from loaders.compiling import Compiler
 from loaders.descriptions import Descriptions
 from loaders.device import Device
-from loaders.errors import DeviceBrokenError, HostError
+from loaders.errors import AbandonedError, CancelledError, DeviceBrokenError, HostError
 from loaders.footprint import Footprint
 from loaders.headroom import Headroom
+from loaders.interest import Interest
+from loaders.mover import Mover, Steps
+from loaders.preparing import Preparing
 from loaders.protocol import AttemptKey, Tier
-from loaders.residency import Item, Shelf
+from loaders.residency import Shelf
 from loaders.retrieval import Retrieval
 from loaders.running import Finished, Job
 from loaders.sketches import Sketches
 from loaders.store import Store
+from loaders.watchdog import Stall
 from registry.catalog import Digest
 
 log = structlog.get_logger("marquee.engine")
 
 Event = protocol.Residency | protocol.Started | protocol.Progress | protocol.Failed | Finished
 Listener = Callable[[Event], None]  # called from the engine's threads; must not block
-
-
-class WarmUp:
-    """An order to the mover thread."""
 
 
 class Engine:
@@ -61,19 +62,20 @@ class Engine:
         self._descriptions = Descriptions(home)
         self._listener = listener
         self._store = store
-        self._retrieval = retrieval or Retrieval()
         self._assembly = assembly.Assembly(home, store, device)
         self._shelf = Shelf(budgets, on_change=self._tell, drop_files=self._drop_files, order=order)
         self._headroom = Headroom()
         self._footprint = Footprint(device, disturbed=self._shelf.moves)
         self._compiler = compiler or Compiler("off", Artefacts(home / "compiled", device))
         self._sketches = Sketches(home / "previews")
-        self._pace = merging.Pace(device)
+        self._preparing = Preparing(
+            self._descriptions, self._assembly, self._shelf, retrieval or Retrieval(), device, self._headroom
+        )
+        self._mover = Mover()
         self._jobs: dict[AttemptKey, Job] = {}
         self._lock = threading.Lock()
-        self._to_move: queue.SimpleQueue[Job | protocol.Stage | WarmUp | None] = queue.SimpleQueue()
         self._to_run: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._idle_since = self._last_sign = time.monotonic()
+        self._idle_since = self._last_sign = time.monotonic()  # the device's
         self.is_broken = False  # the device will do nothing for this process any more
         self._remember_disk()
         self._threads = [
@@ -89,7 +91,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Imports the heavy libraries on the mover thread, so that the first request does not wait for them."""
-        self._to_move.put(WarmUp())
+        self._mover.put(self._warmed_up(), Interest())
 
     def describe(self, description: protocol.DescribeVersion | protocol.DescribeAdapter) -> None:
         self._descriptions.add(description)
@@ -101,17 +103,22 @@ class Engine:
             if assign.attempt in self._jobs:
                 return  # the router said it twice, over a new link
             self._jobs[assign.attempt] = job
-        self._to_move.put(job)
+            job.order = self._mover.put(self._prepared(job), job.interest)
 
     def cancel(self, attempt: AttemptKey) -> None:
-        """Takes effect before the next step; an attempt that is not here any more is none of ours."""
+        """Takes effect before the next step, and at once on what only waits for its weights.
+
+        An attempt that is not here any more is none of ours.
+        """
         with self._lock:
             job = self._jobs.get(attempt)
         if job is not None:
             job.cancelled.set()
+            self._let_go(job)
 
     def stage(self, stage: protocol.Stage) -> None:
-        self._to_move.put(stage)
+        interest = Interest()
+        self._mover.put(self._prewarmed(stage, interest), interest, is_urgent=False)
 
     def drop(self, digests: tuple[Digest, ...]) -> None:
         self._shelf.demote(digests)
@@ -140,21 +147,31 @@ class Engine:
             for job in staged:
                 job.returned = True
                 del self._jobs[job.attempt]
+        for job in staged:
+            self._let_go(job)
+        self._mover.give_up_prewarms(AbandonedError("this host is draining"))
         return tuple(job.attempt for job in staged)
 
     def close(self, *, timeout_seconds: float = 30.0) -> None:
-        """Ends both threads after the run in progress."""
-        self._to_move.put(None)
+        """Ends both threads after the step and the run in progress."""
+        self._mover.close()
         for thread in self._threads:
             thread.join(timeout_seconds)
 
-    def stalled(self) -> tuple[AttemptKey, float] | None:
-        """The attempt on the device and the seconds since it last gave a sign of life."""
+    def stalled(self) -> tuple[Stall, ...]:
+        """What is under way on device and mover, and the seconds since either last gave a sign of life."""
         with self._lock:
-            running = next((job for job in self._jobs.values() if job.started_at is not None), None)
-        if running is None or running.started_at is None:
-            return None
-        return running.attempt, time.monotonic() - max(self._last_sign, running.started_at)
+            jobs = tuple(self._jobs.values())
+        stalls = [
+            Stall("device", job.attempt, time.monotonic() - max(self._last_sign, job.started_at))
+            for job in jobs
+            if job.started_at is not None
+        ]
+        if (moving := self._mover.stalled_seconds()) is not None:
+            order, seconds = moving
+            attempt = next((job.attempt for job in jobs if job.order is order), None)
+            stalls.append(Stall("mover", attempt, seconds))
+        return tuple(stalls)
 
     def check_integrity(self) -> None:
         self._shelf.check_integrity()
@@ -174,49 +191,37 @@ class Engine:
                 self._store.drop(file.sha256)
 
     def _tell(self, event: Event) -> None:
-        self._last_sign = time.monotonic()
         self._listener(event)
+
+    def _let_go(self, job: Job) -> None:
+        """Its download stops, unless others want it too."""
+        if job.order is not None:
+            self._mover.give_up(job.order, CancelledError("the request was cancelled"))
 
     # the mover thread
 
     def _move_all(self) -> None:
         self.device.enter_thread()
-        while (order := self._to_move.get()) is not None:
-            if isinstance(order, WarmUp):
-                self._warm_up()
-            elif isinstance(order, protocol.Stage):
-                self._stage(order)
-            else:
-                self._prepare(order)
+        self._mover.run()
         self._to_run.put(None)
 
-    def _warm_up(self) -> None:
+    def _warmed_up(self) -> Steps:
         try:
             assembly.warm_up()
-        except Exception:  # the requests will say what is missing; this thread has to live for them
+        except Exception:  # the requests will say what is missing
             log.exception("warm-up failed")
+        yield from ()
 
-    def _prepare(self, job: Job) -> None:
+    def _prepared(self, job: Job) -> Steps:
         if job.returned:
             return
         if len(self.running()) == 1:
             self._tell(protocol.Started(attempt=job.attempt, phase="loading"))
         try:
-            job.check_cancelled()
-            manifest, defaults = self._descriptions.version(job.assign.version)
-            job.ready = ready = self._assembly.ready(manifest, defaults)
-            job.intake = intake.take_in(
-                ready.built, ready.assets, job.assign.input, defaults, self._retrieval
-            )
-            uses = running.applied(job.assign.adapters)
-            found = self._assembly.adapters(job.ready, [self._descriptions.adapter(u.digest) for u in uses])
-            job.items = (*job.ready.components, *found)
-            job.scales = tuple(use.scale for use in uses)
-            job.payloads = running.twice_when_full(
-                functools.partial(self._shelf.acquire, job.items), self._shelf, self.device
-            )
-            self._plan_loras(job, ready)
-            self._shelf.reserve(job.attempt, running.headroom(job, self._headroom))
+            yield from self._preparing.job(job)
+        except GeneratorExit:  # the engine ended before it
+            self._shelf.release(job.let_go())
+            raise
         except BaseException as error:  # noqa: BLE001 (every failure becomes a report, a library's exit too)
             self._shelf.release(job.let_go())
             self._fail(job, error)
@@ -224,24 +229,13 @@ class Engine:
         job.ready_at = time.monotonic()
         self._to_run.put(job)
 
-    def _plan_loras(self, job: Job, ready: assembly.Ready) -> None:
-        plan = merging.plan(ready, job.items, job.payloads, job.scales, self.device)
-        if plan is not None:
-            assert job.intake is not None, "taken in before anything was loaded"
-            job.lora = merging.choose(plan, job.intake.steps, self._shelf, self._pace)
-            self._shelf.book(job.lora.digest, job.lora.size_bytes, own=job.pinned)
-            job.lora_booked = True
-
-    def _stage(self, order: protocol.Stage) -> None:
-        """A prewarm that does not fit or fails is only a missed chance: the run itself will say why."""
+    def _prewarmed(self, order: protocol.Stage, interest: Interest) -> Steps:
+        """One that does not fit or fails is only a missed chance: the run itself will say why."""
         try:
-            manifest, defaults = self._descriptions.version(order.version)
-            ready = self._assembly.ready(manifest, defaults)
-            found = self._assembly.adapters(ready, [self._descriptions.adapter(d) for d in order.adapters])
-            wanted: tuple[Item, ...] = (*ready.components, *found)
-            self._shelf.acquire(wanted)
-            self._shelf.release([item.digest for item in wanted])
-        except BaseException as error:  # noqa: BLE001 (whatever it is, this thread has to live for the requests)
+            yield from self._preparing.prewarm(order, interest)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever it is, requests come after it)
             log.warning("not staged", version=order.version, error=f"{type(error).__name__}: {error}")
 
     # the device thread
@@ -261,8 +255,12 @@ class Engine:
                 self._shelf.release(job.let_go())
                 self._idle_since = time.monotonic()
 
+    def _tell_of_run(self, event: Event) -> None:
+        self._last_sign = time.monotonic()
+        self._tell(event)
+
     def _run(self, job: Job) -> None:
-        self._tell(protocol.Started(attempt=job.attempt, phase="running"))
+        self._tell_of_run(protocol.Started(attempt=job.attempt, phase="running"))
         learn = functools.partial(running.learn, job, self._headroom)
         try:
             with self.device.few_cores(running.weight_bytes(job)):
@@ -271,7 +269,7 @@ class Engine:
                     self._shelf,
                     self.device,
                     idle_since=self._idle_since,
-                    report=self._tell,
+                    report=self._tell_of_run,
                     compiler=self._compiler,
                     sketching=running.sketching(job, self._sketches),
                     measured=lambda: self._footprint.of_run(learn),
@@ -284,7 +282,9 @@ class Engine:
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self._forget(job)
-        if self.device.is_broken(error):
+        if job.cancelled.is_set():
+            error = CancelledError("the request was cancelled")  # however what it waited for took it
+        elif self.device.is_broken(error):
             self.is_broken = True
             error = DeviceBrokenError(f"the device takes no more work: {error}")
         if not job.returned:

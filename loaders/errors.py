@@ -13,12 +13,14 @@ LoaderError
 └── HostError               this host cannot; another may
     ├── SourceDownError         the source does not answer
     ├── AbandonedError          nobody waits for a download any more; what arrived is kept
+    ├── NotHereError            a file is not on this disk; within a host, it is fetched then
     ├── DiskFullError           no room on disk, nothing left to evict
     ├── DiskFailedError         the disk does not read or write
     ├── NoRoomError             budgets too small for what is pinned and wanted
     ├── OutOfMemoryError        the device ran out during a run, also after evicting
     ├── NoDeviceError           this machine has no such device
     ├── HungError               a step took far too long; the process gives up
+    ├── MoverHungError          moving weights made no progress for far too long; likewise
     ├── DeviceBrokenError       the device takes no more work from this process; it gives up
     └── KeyRefusedError         the router does not know this host's key
 """
@@ -121,6 +123,12 @@ class AbandonedError(HostError):
     name = "abandoned"
 
 
+class NotHereError(HostError):
+    """A verified file is not on this disk (any more). Whoever may wait fetches it and tries again."""
+
+    name = "not_here"
+
+
 class DiskFullError(HostError):
     """There is no room on disk and nothing left that may be evicted."""
 
@@ -168,6 +176,12 @@ class HungError(HostError):
     """A run made no step for far too long."""
 
     name = "device_hung"
+
+
+class MoverHungError(HostError):
+    """Reading weights, or copying them to the device, made no progress for far too long: a disk or a mount hangs."""
+
+    name = "mover_hung"
 
 
 class DeviceBrokenError(HostError):

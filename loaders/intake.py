@@ -1,6 +1,6 @@
 """From a request's input to a call of a pipeline: fetches and decodes media, chooses the class, maps the arguments.
 
-IO through `retrieval`. Called by the mover thread before any weight moves, so that a bad input costs no load.
+IO through `retrieval`, in `gather` alone. Called before any weight moves, so that a bad input costs no load.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +12,7 @@ import msgspec
 from loaders import decoding
 from loaders.errors import InputError
 from loaders.headroom import pixels
+from loaders.interest import Interest
 from loaders.pipelines import arguments, attention, names, outputs, siblings, tuned, tuning
 from loaders.pipelines.built import Built
 from loaders.retrieval import Retrieval
@@ -38,21 +39,27 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
         return int(given or names.default_of(type(self.pipeline).__call__, STEPS) or 1)
 
 
-def take_in(
-    built: Built,
-    assets: Path,
-    values: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    retrieval: Retrieval,
-) -> Intake:
-    """`assets` is the version's folder of what has no weights. Raises `InputError` naming the field, `ArchitectureError`."""
+def chosen(built: Built, assets: Path, values: Mapping[str, Any]) -> Any:
+    """The pipeline, of the class that takes such an input. `assets` is the version's folder of what has no weights.
+
+    Raises `InputError` naming the field, and `ArchitectureError`.
+    """
     wanted = {names.MEDIA[field].name for field in _present(values)}
     kind = built.pipeline_class
     if wanted:
         kind = siblings.choose(kind, wanted, _parts(built.pipeline(assets)))
-    own = built.pipeline(assets, kind)
-    rate = sample_rate(own)
-    media = gather(values, retrieval, rate=rate)
+    return built.pipeline(assets, kind)
+
+
+def has_media(values: Mapping[str, Any]) -> bool:
+    return bool(_present(values))
+
+
+def take_in(
+    built: Built, own: Any, media: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Intake:
+    """`own` is what was `chosen`, `media` what was gathered for it. Raises `InputError` naming the field."""
+    kind, rate = type(own), sample_rate(own)
     call = arguments.prepare(
         kind.__call__, values, defaults, _for_class(media, kind), frame_step=_frame_step(own)
     )
@@ -72,13 +79,26 @@ def take_in(
     )
 
 
-def gather(values: Mapping[str, Any], retrieval: Retrieval, *, rate: int | None = None) -> Mapping[str, Any]:
-    """Value name → decoded: an image or a list of them, frames, a `Sound`. Raises `InputError`."""
+def gather(
+    values: Mapping[str, Any],
+    retrieval: Retrieval,
+    *,
+    rate: int | None = None,
+    interest: Interest | None = None,
+) -> Mapping[str, Any]:
+    """Value name → decoded: an image or a list of them, frames, a `Sound`. Raises `InputError`, `AbandonedError`."""
+    interest = interest or Interest()
+
+    def brought(address: str, field: str) -> Any:
+        interest.check()
+        found = _decode(retrieval.get(address, field), names.MEDIA[field].kind, field, rate)
+        interest.moved()
+        return found
+
     media: dict[str, Any] = {}
     for field, addresses in _present(values).items():
         known = names.MEDIA[field]
-        given = (_decode(retrieval.get(address, field), known.kind, field, rate) for address in addresses)
-        found = list(_bounded(given, field))
+        found = list(_bounded((brought(address, field) for address in addresses), field))
         media[known.name] = found if len(found) > 1 else found[0]
     return media
 

@@ -12,8 +12,9 @@ import msgspec
 
 from loaders import adapters, layout, reader
 from loaders.device import Arena, Device
-from loaders.errors import ArchitectureError, WeightsDamagedError
+from loaders.errors import ArchitectureError
 from loaders.headers import Header
+from loaders.interest import Interest
 from loaders.pipelines import packings
 from loaders.pipelines.built import Built
 from loaders.pipelines.modules import keep_float32, load_by_library
@@ -91,29 +92,33 @@ class ComponentItem:
     def disk_bytes(self) -> int:
         return self._store.takes(self._component.weights, self._source)
 
-    def fetch(self) -> None:
+    def fetch(self, interest: Interest) -> None:
         """All or none: shards of a component that does not come whole may be evicted for others."""
+        component = self._component
+        besides = (component.config, component.index) if self._is_foreign else ()
         try:
-            self._paths()
+            for file in (*component.weights, *besides):
+                if file is not None:
+                    self._store.ensure(file, self._source, interest)
         except BaseException:
-            for file in self._component.weights:
+            for file in component.weights:
                 self._store.release(file.sha256)
             raise
 
     def measure(self) -> int:
         return self._plan().size_bytes
 
-    def load(self) -> Bound:
+    def load(self, interest: Interest) -> Bound:
         if self._is_foreign:
             return self._bound(self._converted())
         files = self._component.weights
-        return self._bound(_read(self._store, files, self._source, self._plan, self._device))
+        return self._bound(_read(self._store, files, self._plan(), self._device, interest))
 
     def copy(self, payload: Bound) -> Bound:
         return self._bound(self._device.to_device(payload.arena))
 
     def _paths(self) -> list[Path]:
-        return [self._store.ensure(file, self._source) for file in self._component.weights]
+        return [self._store.here(file) for file in self._component.weights]
 
     def _plan(self) -> layout.Layout:
         if self._layout is None:
@@ -159,7 +164,7 @@ class ComponentItem:
             folder = Path(temporary)
             files = (self._component.config, *self._component.weights, self._component.index)
             for file in (file for file in files if file is not None):
-                (folder / Path(file.path).name).symlink_to(self._store.ensure(file, self._source).absolute())
+                (folder / Path(file.path).name).symlink_to(self._store.here(file).absolute())
             found = load_by_library(self._component, folder, self._form.dtype)
         arena = Arena(self._device.host_buffer(self._plan().size_bytes), self._plan())
         for name, view in arena.views.items():
@@ -194,17 +199,17 @@ class AdapterItem:
     def disk_bytes(self) -> int:
         return self._store.takes((self._manifest.weights,), self._manifest.source)
 
-    def fetch(self) -> None:
-        self._path()
+    def fetch(self, interest: Interest) -> None:
+        self._store.ensure(self._manifest.weights, self._manifest.source, interest)
 
     def measure(self) -> int:
         if self._size_bytes is None:
             self._size_bytes = layout.lay_out(self._headers()).size_bytes
         return self._size_bytes
 
-    def load(self) -> adapters.Lora:
-        files, source = (self._manifest.weights,), self._manifest.source
-        arena = _read(self._store, files, source, lambda: layout.lay_out(self._headers()), self._device)
+    def load(self, interest: Interest) -> adapters.Lora:
+        plan = layout.lay_out(self._headers())
+        arena = _read(self._store, (self._manifest.weights,), plan, self._device, interest)
         modules = {role: slots.module for role, slots in self._built.slots.items()}
         lora = adapters.parse(arena.views, self._headers()[0].metadata, self._built.pipeline_class, modules)
         adapters.check(lora, {role: slots.shapes for role, slots in self._built.slots.items()})
@@ -217,25 +222,23 @@ class AdapterItem:
         return reader.read_headers([self._path()])
 
     def _path(self) -> Path:
-        return self._store.ensure(self._manifest.weights, self._manifest.source)
+        return self._store.here(self._manifest.weights)
 
 
 def _read(
-    store: Store, files: Sequence[FileRef], source: Source, plan: Callable[[], layout.Layout], device: Device
+    store: Store, files: Sequence[FileRef], plan: layout.Layout, device: Device, interest: Interest
 ) -> Arena:
-    """The verified bytes. Files that change meanwhile are had once more, from their source if need be."""
+    """The verified bytes. Raises `NotHereError` for files that change meanwhile: they have to be had again."""
 
-    def once() -> Arena:
-        arena = reader.read([store.ensure(file, source) for file in files], plan(), device)
-        for file in files:
-            if store.locate(file.sha256) is None:
-                raise WeightsDamagedError(f"{file.path} changed while it was read")
-        return arena
+    def moved(_: int) -> None:
+        interest.moved()
+        interest.check()
 
     try:
-        return once()
-    except WeightsDamagedError:
-        return once()
+        return reader.read([store.here(file) for file in files], plan, device, on_bytes=moved)
+    finally:
+        for file in files:  # also where the reader took a file that changed for a damaged one
+            store.here(file)
 
 
 def read_configs(manifest: Manifest, read: Callable[[FileRef, Source], bytes]) -> dict[str, dict[str, Any]]:

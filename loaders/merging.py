@@ -18,8 +18,9 @@ from loaders.adapters import Place
 from loaders.assembly import Ready
 from loaders.device import Arena, Device
 from loaders.layout import UPCAST, Layout, pack
+from loaders.movable import Item
 from loaders.pipelines import streamed
-from loaders.residency import Item, Shelf
+from loaders.residency import Shelf
 from registry.catalog import Digest, digest_of
 
 

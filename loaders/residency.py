@@ -1,97 +1,86 @@
 """What one device holds: carries out `tiers.plan` with the store and the reader, and tells what came and went.
 
-IO, thread-safe. `acquire` brings weights near and pins them, `release` unpins. Room is made and booked before
-anything is read, so budgets are never passed; reading happens outside the lock, so a run can end meanwhile. It
-refuses to know pipelines: how an item becomes a payload is the item's own business.
+IO, thread-safe. `fetch` brings files to the disk, on as many threads as like; `acquire` brings weights near and pins
+them, `release` unpins. Room is made and booked before anything is read, so budgets are never passed; reading happens
+outside the lock, so a run can end meanwhile. It refuses to know pipelines: how an item becomes a payload is the
+item's own business.
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from loaders import tiers
+from loaders import flights, tiers
+from loaders.announced import Announced, DropFiles, OnChange
 from loaders.cache import Order, WeightCache
-from loaders.errors import NoRoomError
-from loaders.protocol import Held, Residency, Tier
+from loaders.errors import NoRoomError, NotHereError
+from loaders.interest import Interest
+from loaders.movable import Item
+from loaders.protocol import Held, Tier
 from loaders.ways import Room
 from registry.catalog import Digest
 
 T = TypeVar("T")
+Booked = list[tuple[Tier, Digest]]
 WAIT_SECONDS = 600.0  # for room that other runs have pinned
 
 
-class Item(Protocol):
-    """Something that takes room: a component or an adapter."""
-
-    @property
-    def digest(self) -> Digest: ...
-    @property
-    def reported(self) -> Digest:
-        """The digest the router knows it by: a cast copy is the same component to it."""
-        ...
-
-    @property
-    def disk_bytes(self) -> int:
-        """Of our own disk: nothing for files that are read where somebody else keeps them."""
-        ...
-
-    def fetch(self) -> None:
-        """Brings the files to the disk; idempotent."""
-
-    def measure(self) -> int:
-        """Bytes in memory, once the files are here."""
-        ...
-
-    def load(self) -> Any:
-        """Reads the files into host memory."""
-
-    def copy(self, payload: Any) -> Any:
-        """From host memory to the device."""
-
-
 class Shelf:
-    """The tiers of one device with their payloads. `on_change` is told of every arrival and departure."""
+    """The tiers of one device with their payloads."""
 
     def __init__(
-        self,
-        budgets: Mapping[Tier, int],
-        *,
-        on_change: Callable[[Residency], None],
-        drop_files: Callable[[Digest, frozenset[Digest]], None],  # what leaves the disk, and what stays there
-        order: Order = "lru",
+        self, budgets: Mapping[Tier, int], *, on_change: OnChange, drop_files: DropFiles, order: Order = "lru"
     ) -> None:
         self.tiers: dict[Tier, WeightCache] = {
             tier: WeightCache(budget, tier=tier, order=order) for tier, budget in budgets.items()
         }
         self._moves = self._moving = 0
         self._payloads: dict[Tier, dict[Digest, Any]] = {tier: {} for tier in self.tiers if tier != "disk"}
-        self._reported: dict[tuple[Tier, Digest], Digest] = {}  # what the router was told of
-        self._on_change = on_change
-        self._drop_files = drop_files
+        self._announced = Announced(on_change, drop_files)
         self._one_at_a_time = threading.Lock()  # two acquires never wait for each other's half of the room
         self._changed = threading.Condition()
+        self._flights = flights.Flights(self._changed)
 
-    def acquire(self, items: Sequence[Item]) -> list[Any]:
-        """Device payloads in the same order, pinned until `release`. Raises `NoRoomError` and what items raise."""
+    def fetch(self, items: Sequence[Item], interest: Interest) -> Callable[[], None]:
+        """Brings their files to the disk, and holds them there until the answer is called. All or none.
+
+        Several may fetch at once; what two of them want comes once. Raises `NoRoomError`, `AbandonedError` and what
+        items raise.
+        """
         by_digest = {item.digest: item for item in items}
-        booked: list[tuple[Tier, Digest]] = []
+        booked: Booked = []
+        try:
+            self._book([_want(item, 0) for item in by_digest.values()], "disk", booked, interest)
+            for item in by_digest.values():
+                self._fetch(item, interest)
+        except BaseException:
+            self._let_go(booked)
+            raise
+        return functools.partial(self._let_go, booked)
+
+    def acquire(self, items: Sequence[Item], interest: Interest) -> list[Any]:
+        """Device payloads in the same order, pinned until `release`.
+
+        Raises `NotHereError` where files have to be fetched before, `NoRoomError`, `AbandonedError` and what items raise.
+        """
+        by_digest = {item.digest: item for item in items}
+        booked: Booked = []
         with self._one_at_a_time:
             try:
-                self._reach("disk", by_digest, dict.fromkeys(by_digest, 0), booked)
-                sizes = {digest: item.measure() for digest, item in by_digest.items()}
-                self._reach("device", by_digest, sizes, booked)
+                wanted = [_want(item, item.measure()) for item in by_digest.values()]
+                for move in self._book(wanted, "device", booked, interest):
+                    self._carry_out(by_digest[move.digest], move, interest)
                 with self._changed:
                     for item in items:
                         self.tiers["device"].pin(item.digest)
                     return [self._payloads["device"][item.digest] for item in items]
             finally:
-                with self._changed:
-                    for tier, digest in booked:
-                        self.tiers[tier].release(digest)
+                self._let_go(booked)
 
-    def book(self, digest: Digest, size_bytes: int, *, own: Sequence[Digest]) -> None:
+    def book(self, digest: Digest, size_bytes: int, *, own: Sequence[Digest], interest: Interest) -> None:
         """Room on the device for a payload made there (merged weights), pinned until `release`. Raises `NoRoomError`.
 
         Waits while pins other than `own` leave no room.
@@ -99,7 +88,7 @@ class Shelf:
         cache = self.tiers["device"]
         with self._changed:
             victims = self._patiently(
-                lambda: () if digest in cache else cache.victims(size_bytes), frozenset(own)
+                lambda: () if digest in cache else cache.victims(size_bytes), frozenset(own), interest
             )
             for victim in victims:
                 self._leave(victim, "device")
@@ -122,10 +111,12 @@ class Shelf:
         """The booked payload, made when it is not there from an earlier run."""
         payloads = self._payloads["device"]
         if digest not in payloads:
-            with self._counted("device", digest):
+            began = time.monotonic()
+            with self._counted():
                 made = make()
             with self._changed:
                 payloads[digest] = made
+                self.tiers["device"].price(digest, time.monotonic() - began)
         return payloads[digest]
 
     def reserve(self, whose: Hashable, size_bytes: int) -> None:
@@ -138,7 +129,7 @@ class Shelf:
             self._changed.notify_all()
 
     def moves(self) -> int | None:
-        """How many there have been; None while one is under way."""
+        """How many there have been in memory and on the device; None while one is under way."""
         with self._changed:
             return None if self._moving else self._moves
 
@@ -177,7 +168,7 @@ class Shelf:
         with self._changed:
             return tuple(
                 Held(digest=reported, tier=tier, size_bytes=self.tiers[tier].size_of(digest))
-                for (tier, digest), reported in self._reported.items()
+                for (tier, digest), reported in self._announced
             )
 
     def remember_on_disk(self, digest: Digest, size_bytes: int) -> None:
@@ -187,43 +178,26 @@ class Shelf:
             for victim in disk.victims(size_bytes):
                 self._leave(victim, "disk")
             disk.add(digest, size_bytes)
-            self._reported["disk", digest] = digest
+            self._announced.remember("disk", digest)
 
     def check_integrity(self) -> None:
         with self._changed:
             for tier, cache in self.tiers.items():
                 cache.check_integrity()
-                if tier != "disk":
-                    assert set(self._payloads[tier]) <= set(cache)
-                    assert all(cache.is_pinned(d) for d in cache if d not in self._payloads[tier])
-
-    def _reach(
-        self,
-        target: Tier,
-        items: Mapping[Digest, Item],
-        sizes: Mapping[Digest, int],
-        booked: list[tuple[Tier, Digest]],
-    ) -> None:
-        """Books room, then makes the moves. What did not arrive is unbooked."""
-        wanted = [
-            tiers.Want(digest=digest, disk_bytes=item.disk_bytes, device_bytes=sizes[digest])
-            for digest, item in items.items()
-        ]
-        moves = self._book(wanted, target, booked)
-        for position, move in enumerate(moves):
-            try:
-                self._carry_out(items[move.digest], move)
-            except BaseException:
-                self._unbook(moves[position:], booked)
-                raise
+                came = {digest for digest in cache if self._has_come(tier, digest)}
+                assert all(cache.is_pinned(digest) for digest in cache if digest not in came)
+                assert self._announced.of(tier) <= came
+                assert tier == "disk" or set(self._payloads[tier]) == came
 
     def _book(
-        self, wanted: Sequence[tiers.Want], target: Tier, booked: list[tuple[Tier, Digest]]
+        self, wanted: Sequence[tiers.Want], target: Tier, booked: Booked, interest: Interest
     ) -> list[tiers.Move]:
         """Evicts, books each arrival, and pins what is wanted in every tier. Waits for room that others pin."""
         with self._changed:
             own = frozenset(want.digest for want in wanted)
-            moves = self._patiently(lambda: tiers.plan(wanted, self.tiers, target=target), own)
+            if target != "disk" and not all(map(self._is_here, own)):
+                raise NotHereError("some weights are not on this disk")
+            moves = self._patiently(lambda: tiers.plan(wanted, self.tiers, target=target), own, interest)
             for move in moves:
                 if move.kind == "evict":
                     self._leave(move.digest, move.tier)
@@ -231,16 +205,17 @@ class Shelf:
                     self.tiers[move.tier].add(move.digest, move.size_bytes)
             for tier, cache in self.tiers.items():
                 for want in wanted:
-                    if want.digest in cache and (tier, want.digest) not in booked:
+                    if want.digest in cache:
                         cache.touch(want.digest)
                         cache.pin(want.digest)
                         booked.append((tier, want.digest))
         return [move for move in moves if move.kind != "evict"]
 
-    def _patiently(self, decide: Callable[[], T], own: frozenset[Digest]) -> T:
+    def _patiently(self, decide: Callable[[], T], own: frozenset[Digest], interest: Interest) -> T:
         """Under the lock: decides again whenever something was released, until there is room.
 
-        Raises `NoRoomError` when only `own` pins are in the way: nobody will release them.
+        Raises `NoRoomError` when only `own` pins are in the way: nobody will release them. `AbandonedError` when
+        nobody waits for it any more.
         """
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
@@ -250,33 +225,54 @@ class Shelf:
                 cache = next(cache for cache in self.tiers.values() if cache.tier == error.tier)
                 if cache.pinned <= own and cache.reserved_bytes:
                     cache.give_up_reserves()  # nobody else can make room: the weights come first
-                elif cache.pinned <= own or not self._changed.wait(deadline - time.monotonic()):
+                elif cache.pinned <= own or time.monotonic() > deadline:
                     raise
+                else:
+                    flights.wait(self._changed, interest)
 
-    def _unbook(self, moves: Sequence[tiers.Move], booked: list[tuple[Tier, Digest]]) -> None:
+    def _let_go(self, booked: Booked) -> None:
+        """Of what was booked; what never came, and nobody else waits for, takes no room any more."""
         with self._changed:
-            for move in moves:
-                booked.remove((move.tier, move.digest))
-                self.tiers[move.tier].release(move.digest)
-                self.tiers[move.tier].discard(move.digest)
+            for tier, digest in booked:
+                cache = self.tiers[tier]
+                cache.release(digest)
+                if not cache.is_pinned(digest) and not self._has_come(tier, digest):
+                    cache.discard(digest)
+            booked.clear()
+            self._changed.notify_all()
 
-    def _carry_out(self, item: Item, move: tiers.Move) -> None:
-        with self._counted(move.tier, item.digest):
-            if move.kind == "fetch":
-                item.fetch()
-            elif move.kind == "load":
-                self._payloads[move.tier][item.digest] = item.load()
+    def _is_here(self, digest: Digest) -> bool:
+        return any(self._has_come(tier, digest) for tier in self.tiers)
+
+    def _has_come(self, tier: Tier, digest: Digest) -> bool:
+        return (tier, digest) in self._announced if tier == "disk" else digest in self._payloads[tier]
+
+    def _fetch(self, item: Item, interest: Interest) -> None:
+        """Files that are here already cost a look."""
+        with self._flights.alone(item.digest, interest):
+            began, is_here = time.monotonic(), self._has_come("disk", item.digest)
+            item.fetch(interest)
+            if not is_here:
+                self._arrived(item, "disk", time.monotonic() - began)
+
+    def _carry_out(self, item: Item, move: tiers.Move, interest: Interest) -> None:
+        began = time.monotonic()
+        with self._counted():
+            if move.kind == "load":
+                self._payloads[move.tier][item.digest] = item.load(interest)
             else:
                 self._payloads[move.tier][item.digest] = item.copy(self._payloads["memory"][item.digest])
+        self._arrived(item, move.tier, time.monotonic() - began)
+
+    def _arrived(self, item: Item, tier: Tier, seconds: float) -> None:
+        """The seconds it took to bring something are what it would cost to bring it again."""
+        cache = self.tiers[tier]
         with self._changed:
-            self._reported[move.tier, item.digest] = item.reported
-        held = Held(digest=item.reported, tier=move.tier, size_bytes=move.size_bytes)
-        self._on_change(Residency(added=(held,)))
+            cache.price(item.digest, seconds)
+            self._announced.add(tier, item.digest, item.reported, cache.size_of(item.digest))
 
     @contextmanager
-    def _counted(self, tier: Tier, digest: Digest) -> Iterator[None]:
-        """A move. The seconds it takes to bring something are what it would cost to bring it again."""
-        began = time.monotonic()
+    def _counted(self) -> Iterator[None]:
         with self._changed:
             self._moves += 1
             self._moving += 1
@@ -285,7 +281,6 @@ class Shelf:
         finally:
             with self._changed:
                 self._moving -= 1
-                self.tiers[tier].price(digest, time.monotonic() - began)
 
     def _leave(self, digest: Digest, tier: Tier) -> None:
         """The accounts come first: they have to be right when a file cannot be deleted."""
@@ -293,10 +288,8 @@ class Shelf:
         self.tiers[tier].evict(digest)
         if tier != "disk":
             del self._payloads[tier][digest]
-        reported = self._reported.pop((tier, digest), None)
-        staying = frozenset(one for (where, _), one in self._reported.items() if where == tier)
-        if reported is None or reported in staying:
-            return  # never came, or is here in another dtype too
-        self._on_change(Residency(removed=(Held(digest=reported, tier=tier, size_bytes=size_bytes),)))
-        if tier == "disk":
-            self._drop_files(reported, staying)
+        self._announced.remove(tier, digest, size_bytes)
+
+
+def _want(item: Item, size_bytes: int) -> tiers.Want:
+    return tiers.Want(digest=item.digest, disk_bytes=item.disk_bytes, device_bytes=size_bytes)

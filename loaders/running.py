@@ -22,10 +22,13 @@ from loaders.errors import CancelledError, InputError, LoaderError, OutOfMemoryE
 from loaders.headroom import Headroom
 from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
+from loaders.interest import Interest
 from loaders.merging import Kept, Streamed
+from loaders.movable import Item
+from loaders.mover import Order
 from loaders.pipelines import arguments, built, narrow, outputs, tuned
 from loaders.protocol import AttemptKey
-from loaders.residency import Item, Shelf
+from loaders.residency import Shelf
 from loaders.sketches import Sketches
 from loaders.sketching import Sketching
 from registry.catalog import Digest
@@ -54,6 +57,8 @@ class Job:
     def __init__(self, *, assign: protocol.Assign, submitted_at: float) -> None:
         self.assign = assign
         self.submitted_at = submitted_at
+        self.interest = Interest()  # in what has to come before the run
+        self.order: Order | None = None  # with the mover
         self.cancelled = threading.Event()
         self.returned = False
         self.ready: Ready | None = None

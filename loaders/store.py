@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from loaders import download, fetch, whole
-from loaders.errors import DiskFailedError, DiskFullError, WeightsDamagedError
+from loaders.errors import DiskFailedError, DiskFullError, NotHereError, WeightsDamagedError
 from loaders.interest import Interest
 from loaders.leases import Leases
 from loaders.pace import Pace
@@ -74,12 +74,9 @@ class Store:
         `interest` was given up.
         """
         interest = interest or Interest()
+        with contextlib.suppress(NotHereError):
+            return self.here(file)
         self._leases.hold(file.sha256)
-        found = self.locate(file.sha256)
-        if found is not None:
-            with contextlib.suppress(OSError):  # a disk that only reads has no order of eviction either
-                os.utime(self._note(file.sha256))
-            return found
         try:
             with self._leases.turn(file.sha256, interest):
                 return (
@@ -91,6 +88,17 @@ class Store:
         except BaseException:
             self._leases.release(file.sha256)
             raise
+
+    def here(self, file: FileRef) -> Path:
+        """The verified bytes, held as by `ensure`, from this disk alone. Raises `NotHereError`."""
+        self._leases.hold(file.sha256)
+        found = self.locate(file.sha256)
+        if found is None:
+            self._leases.release(file.sha256)
+            raise NotHereError(f"{file.path} is not on this disk")
+        with contextlib.suppress(OSError):  # a disk that only reads has no order of eviction either
+            os.utime(self._note(file.sha256))
+        return found
 
     def release(self, sha256: str) -> None:
         """Not in use by this process any more: it may be evicted for something else."""

@@ -26,6 +26,7 @@ class Bench:
         compiler: Compiler | None = None,
         *,
         disk_bytes: int = 1 << 40,
+        store: Store | None = None,
     ) -> None:
         self.home = home
         self.defaults: dict[str, Any] = {}  # of the variants, as the catalogue would say them
@@ -33,7 +34,7 @@ class Bench:
         self.engine = Engine(
             home,
             device=Device("cpu"),
-            store=Store(home),
+            store=store or Store(home),
             budgets={"device": device_bytes, "disk": disk_bytes},
             listener=self.events.put,
             compiler=compiler,

@@ -25,9 +25,9 @@ RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 class Fault:
     """What happens instead of an honest answer, `times` times."""
 
-    kind: Literal["status", "cut", "truncate", "corrupt"]
+    kind: Literal["status", "cut", "truncate", "corrupt", "hang"]
     status: int = 503
-    after_bytes: int = 0  # cut, truncate: bytes that still arrive
+    after_bytes: int = 0  # cut, truncate, hang: bytes that still arrive
     times: int = 1
     on_head: bool = False  # status: already where the client asks for metadata
 
@@ -60,6 +60,7 @@ class Hub:
     cdn: str = (
         ""  # where large files are; another origin than the endpoint's, as on the Hub, where a test says so
     )
+    hangs: threading.Event = field(default_factory=threading.Event)  # set: whoever hung is cut off
     ranges: bool = True  # without: answers every range with the whole file, as some plain servers do
 
     def start(self) -> "Hub":
@@ -77,6 +78,7 @@ class Hub:
         return self
 
     def stop(self) -> None:
+        self.hangs.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -205,8 +207,13 @@ class _Handler(BaseHTTPRequestHandler):
             data = bytes([data[0] ^ 0xFF]) + data[1:]
         if fault and fault.kind == "truncate":
             data = data[: fault.after_bytes]
+        is_cut = fault is not None and fault.kind in {"cut", "hang"}
         return self.send(
-            status, data, headers, cut_after=fault.after_bytes if fault and fault.kind == "cut" else None
+            status,
+            data,
+            headers,
+            cut_after=fault.after_bytes if fault and is_cut else None,
+            hangs=fault is not None and fault.kind == "hang",
         )
 
     def refuse(self, status: int, code: str | None, message: str) -> None:
@@ -218,7 +225,13 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def send(
-        self, status: int, body: bytes, headers: Mapping[str, str], cut_after: int | None = None
+        self,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str],
+        cut_after: int | None = None,
+        *,
+        hangs: bool = False,
     ) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -230,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body if cut_after is None else body[:cut_after])
         if cut_after is not None:
             self.wfile.flush()
+            if hangs:
+                self.hub.hangs.wait(60)
             self.close_connection = True
             self.connection.shutdown(2)
 

@@ -38,7 +38,9 @@ def run(
     loaded = Loaded(folder, pipeline_class)
     if lora is not None:
         loaded.pipeline(folder).load_lora_weights(str(lora.parent), weight_name=lora.name)
-    taken = intake.take_in(loaded, folder, values, defaults, Retrieval())
+    own = intake.chosen(loaded, folder, values)
+    media = intake.gather(values, Retrieval(), rate=intake.sample_rate(own))
+    taken = intake.take_in(loaded, own, media, values, defaults)
     taken.pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(taken.call.seed)
     with torch.no_grad():

@@ -7,14 +7,16 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loaders import items, layout, reader
-from loaders.device import Device
-from loaders.errors import WeightsDamagedError
+from loaders.device import Arena, Device
+from loaders.errors import NotHereError, WeightsDamagedError
 from loaders.fetch import Remote
 from loaders.headers import read_header
+from loaders.interest import Interest
 from loaders.store import Store
 from registry.catalog import FileRef, Source
 from tests.hub import Hub, Repository
@@ -111,20 +113,19 @@ def test_a_blob_that_changes_while_it_is_read_is_fetched_and_read_again(
     source, read = Source(kind="hub", location="lab/open"), reader.read
     harmed: list[Path] = []
 
-    def harmed_before(paths: list[Path], *rest: object) -> object:
+    def harmed_before(paths: list[Path], *rest: Any, **named: Any) -> Arena:
         if not harmed:  # after the store vouched for it, before the reader looks: same size, same header
             harmed.append(paths[0])
             write_in_place(paths[0])
-        return read(paths, *rest)  # type: ignore[arg-type]
+        return read(paths, *rest, **named)
 
     monkeypatch.setattr(reader, "read", harmed_before)
-    arena = items._read(
-        store,
-        [file],
-        source,
-        lambda: layout.lay_out(reader.read_headers([store.ensure(file, source)])),
-        Device("cpu"),
-    )
+    store.ensure(file, source)
+    plan = layout.lay_out(reader.read_headers([store.here(file)]))
+    with pytest.raises(NotHereError):
+        items._read(store, [file], plan, Device("cpu"), Interest())
+    store.ensure(file, source)
+    arena = items._read(store, [file], plan, Device("cpu"), Interest())
     assert bytes(arena.storage.numpy().data) == content[-(1 << 18) :]
     assert hub.gets(file.path) == 2
     store.close()

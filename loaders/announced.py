@@ -1,0 +1,51 @@
+"""What a router was told is here, tier by tier, under the digests that it knows.
+
+Not thread-safe: `residency` calls it under its lock, so that what came and went is told in that order. A cast copy of a
+component is the same component to a router, so it is told of one digest for several of ours.
+"""
+
+from collections.abc import Callable, Iterator
+
+from loaders.protocol import Held, Residency, Tier
+from registry.catalog import Digest
+
+OnChange = Callable[[Residency], None]
+DropFiles = Callable[[Digest, frozenset[Digest]], None]  # what leaves the disk, and what stays there
+
+
+class Announced:
+    """`on_change` is told of every arrival and departure."""
+
+    def __init__(self, on_change: OnChange, drop_files: DropFiles) -> None:
+        self._known: dict[tuple[Tier, Digest], Digest] = {}
+        self._on_change = on_change
+        self._drop_files = drop_files
+
+    def __contains__(self, place: tuple[Tier, Digest]) -> bool:
+        return place in self._known
+
+    def __iter__(self) -> Iterator[tuple[tuple[Tier, Digest], Digest]]:
+        """Tier and our digest, then the router's."""
+        return iter(self._known.items())
+
+    def of(self, tier: Tier) -> frozenset[Digest]:
+        """By our own digests."""
+        return frozenset(digest for where, digest in self._known if where == tier)
+
+    def remember(self, tier: Tier, digest: Digest) -> None:
+        """Here before any router listened."""
+        self._known[tier, digest] = digest
+
+    def add(self, tier: Tier, digest: Digest, reported: Digest, size_bytes: int) -> None:
+        self._known[tier, digest] = reported
+        self._on_change(Residency(added=(Held(digest=reported, tier=tier, size_bytes=size_bytes),)))
+
+    def remove(self, tier: Tier, digest: Digest, size_bytes: int) -> None:
+        """What left the disk takes its files along."""
+        reported = self._known.pop((tier, digest), None)
+        staying = frozenset(one for (where, _), one in self._known.items() if where == tier)
+        if reported is None or reported in staying:
+            return  # never came, or is here in another dtype too
+        self._on_change(Residency(removed=(Held(digest=reported, tier=tier, size_bytes=size_bytes),)))
+        if tier == "disk":
+            self._drop_files(reported, staying)

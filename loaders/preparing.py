@@ -1,0 +1,133 @@
+"""What has to happen before a run, step by step, as orders for the `mover`: a request's, and a prewarm's.
+
+Each step is tried with what is on this disk; where something is missing it is fetched, as an errand, and the step
+tried again. So weights that are here never wait for weights that are not, and a file that somebody deleted or changed
+is only fetched once more. IO through store, shelf and retrieval. It refuses to know queues and threads.
+"""
+
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+from loaders import assembly, intake, merging, running
+from loaders.descriptions import Descriptions
+from loaders.device import Device
+from loaders.errors import NotHereError
+from loaders.headroom import Headroom
+from loaders.interest import Interest
+from loaders.movable import Item
+from loaders.mover import Errand, Steps
+from loaders.protocol import Stage
+from loaders.residency import Shelf
+from loaders.retrieval import Retrieval
+from loaders.running import Job
+from registry.catalog import Manifest
+
+TRIES = 3  # to have files here for as long as it takes to read them
+
+T = TypeVar("T")
+Release = Callable[[], None]
+
+
+class Preparing:
+    """Of one device."""
+
+    def __init__(
+        self,
+        descriptions: Descriptions,
+        assembled: assembly.Assembly,
+        shelf: Shelf,
+        retrieval: Retrieval,
+        device: Device,
+        headroom: Headroom,
+    ) -> None:
+        self._descriptions = descriptions
+        self._assembly = assembled
+        self._shelf = shelf
+        self._retrieval = retrieval
+        self._device = device
+        self._headroom = headroom
+        self._pace = merging.Pace(device)
+
+    def job(self, job: Job) -> Steps:
+        """Afterwards its weights are on the device, pinned, with room for the run. Raises whatever is in the way."""
+        job.check_cancelled()
+        manifest, defaults = self._descriptions.version(job.assign.version)
+        job.ready = ready = yield from self._ready(manifest, defaults, job.interest)
+        job.intake = yield from self._taken_in(job, ready, defaults)
+        uses = running.applied(job.assign.adapters)
+        found = self._assembly.adapters(ready, [self._descriptions.adapter(use.digest) for use in uses])
+        job.items = (*ready.components, *found)
+        job.scales = tuple(use.scale for use in uses)
+        job.payloads = yield from self._acquired(job.items, job.interest)
+        self._plan_loras(job, ready)
+        self._shelf.reserve(job.attempt, running.headroom(job, self._headroom))
+
+    def prewarm(self, order: Stage, interest: Interest) -> Steps:
+        """Afterwards its weights are on the device. Raises whatever is in the way."""
+        manifest, defaults = self._descriptions.version(order.version)
+        ready = yield from self._ready(manifest, defaults, interest)
+        found = self._assembly.adapters(ready, [self._descriptions.adapter(d) for d in order.adapters])
+        wanted: tuple[Item, ...] = (*ready.components, *found)
+        yield from self._acquired(wanted, interest)
+        self._shelf.release([item.digest for item in wanted])
+
+    def _ready(
+        self, manifest: Manifest, defaults: Mapping[str, Any], interest: Interest
+    ) -> Generator[Errand, Any, assembly.Ready]:
+        return (
+            yield from _tried(
+                lambda: self._assembly.ready(manifest, defaults),
+                Errand(lambda: self._assembly.fetch(manifest, interest)),
+                lambda _: None,
+            )
+        )
+
+    def _taken_in(
+        self, job: Job, ready: assembly.Ready, defaults: Mapping[str, Any]
+    ) -> Generator[Errand, Any, intake.Intake]:
+        values, interest = job.assign.input, job.interest
+        pipeline = intake.chosen(ready.built, ready.assets, values)
+        media: Mapping[str, Any] = {}
+        if intake.has_media(values):
+            rate = intake.sample_rate(pipeline)
+            media = yield Errand(lambda: intake.gather(values, self._retrieval, rate=rate, interest=interest))
+        return intake.take_in(ready.built, pipeline, media, values, defaults)
+
+    def _acquired(self, items: Sequence[Item], interest: Interest) -> Generator[Errand, Any, list[Any]]:
+        """Device payloads, pinned; their files are held on the disk until then."""
+        acquire = functools.partial(self._shelf.acquire, items, interest)
+        with ExitStack() as held:
+
+            def hold(release: Release) -> None:
+                held.close()
+                held.callback(release)
+
+            return (
+                yield from _tried(
+                    lambda: running.twice_when_full(acquire, self._shelf, self._device),
+                    Errand(lambda: self._shelf.fetch(items, interest), lambda release: release()),
+                    hold,
+                )
+            )
+
+    def _plan_loras(self, job: Job, ready: assembly.Ready) -> None:
+        plan = merging.plan(ready, job.items, job.payloads, job.scales, self._device)
+        if plan is not None:
+            assert job.intake is not None, "taken in before anything was loaded"
+            job.lora = merging.choose(plan, job.intake.steps, self._shelf, self._pace)
+            self._shelf.book(job.lora.digest, job.lora.size_bytes, own=job.pinned, interest=job.interest)
+            job.lora_booked = True
+
+
+def _tried(
+    attempt: Callable[[], T], errand: Errand, fetched: Callable[[Any], None]
+) -> Generator[Errand, Any, T]:
+    """With the files that are here; where some are missing, the errand comes first. `fetched` gets its result."""
+    for _ in range(TRIES):
+        try:
+            return attempt()
+        except NotHereError:
+            fetched((yield errand))
+    return attempt()

@@ -1,0 +1,192 @@
+"""The shelf with several fetchers: what two want comes once, a failed fetch is gone on with, budgets hold."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from loaders.errors import AbandonedError, NoRoomError, NotHereError, SourceDownError
+from loaders.interest import Interest
+from loaders.protocol import Held, Residency
+from loaders.residency import Shelf
+from registry.catalog import Digest
+
+
+class Weights:
+    """An item of ten bytes that comes when the test says so."""
+
+    def __init__(self, name: str) -> None:
+        self.digest = self.reported = Digest(name)
+        self.disk_bytes = 10
+        self.is_on_disk = False
+        self.may_come = threading.Event()
+        self.fetches = 0
+        self.error: Exception | None = None
+
+    def fetch(self, interest: Interest) -> None:
+        if self.is_on_disk:
+            return
+        self.fetches += 1
+        while not self.may_come.wait(0.01):
+            interest.check()
+        if self.error is not None:
+            self.error, error = None, self.error
+            raise error
+        self.is_on_disk = True
+
+    def measure(self) -> int:
+        if not self.is_on_disk:
+            raise NotHereError(self.digest)
+        return 10
+
+    def load(self, interest: Interest) -> str:
+        self.measure()
+        return f"weights of {self.digest}"
+
+    def copy(self, payload: Any) -> Any:
+        return payload
+
+
+class Started:
+    """A call on a thread of its own."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._outcome: Any = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._call()
+        except Exception as error:  # noqa: BLE001
+            self._outcome = error
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def outcome(self) -> Any:
+        self._thread.join(10)
+        assert self.is_over
+        return self._outcome
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def told() -> list[Residency]:
+    return []
+
+
+@pytest.fixture
+def shelf(told: list[Residency]) -> Shelf:
+    budgets: dict[Any, int] = {"disk": 20, "device": 20}
+    return Shelf(budgets, on_change=told.append, drop_files=lambda digest, staying: None)
+
+
+def test_weights_that_are_not_here_are_not_waited_for(shelf: Shelf) -> None:
+    with pytest.raises(NotHereError):
+        shelf.acquire([Weights("a")], Interest())
+    shelf.check_integrity()
+    assert shelf.held() == ()
+
+
+def test_what_two_want_comes_once_and_is_told_once(shelf: Shelf, told: list[Residency]) -> None:
+    one = Weights("a")
+    fetches = [Started(lambda: shelf.fetch([one], Interest())) for _ in range(3)]
+    until(lambda: one.fetches == 1)
+    one.may_come.set()
+    releases = [fetch.outcome() for fetch in fetches]
+    assert (one.fetches, told) == (
+        1,
+        [Residency(added=(Held(digest=one.digest, tier="disk", size_bytes=10),))],
+    )
+    for release in releases:
+        release()
+        release()  # once is enough, twice does no harm
+    shelf.check_integrity()
+    assert shelf.tiers["disk"].pinned == frozenset()
+    assert shelf.acquire([one], Interest()) == ["weights of a"]
+
+
+@pytest.mark.parametrize("why", ["given up", "failed"])
+def test_a_fetch_that_ends_is_gone_on_with_by_who_waits_for_it(shelf: Shelf, why: str) -> None:
+    one, interest = Weights("a"), Interest()
+    first = Started(lambda: shelf.fetch([one], interest))
+    until(lambda: one.fetches == 1)
+    second = Started(lambda: shelf.fetch([one], Interest()))
+    time.sleep(0.05)
+    if why == "failed":
+        one.error = SourceDownError("no answer")
+        one.may_come.set()
+    else:
+        interest.give_up()
+    assert isinstance(first.outcome(), SourceDownError if why == "failed" else AbandonedError)
+    shelf.check_integrity()
+    one.may_come.set()
+    second.outcome()()
+    assert (one.fetches, [held.digest for held in shelf.held()]) == (2, ["a"])
+
+
+def test_what_never_came_takes_no_room(shelf: Shelf) -> None:
+    one, other, interest = Weights("a"), Weights("b"), Interest()
+    one.may_come.set()
+    fetch = Started(lambda: shelf.fetch([one, other], interest))
+    until(lambda: other.fetches == 1)
+    interest.give_up()
+    assert isinstance(fetch.outcome(), AbandonedError)
+    shelf.check_integrity()
+    assert (list(shelf.tiers["disk"]), shelf.tiers["disk"].used_bytes) == (["a"], 10)
+
+
+def test_fetches_side_by_side_keep_to_the_disks_budget_and_wait_for_each_other(shelf: Shelf) -> None:
+    items = [Weights(name) for name in "abc"]
+    fetches = [Started(lambda item=item: shelf.fetch([item], Interest())) for item in items]
+    until(lambda: sum(item.fetches for item in items) == 2)
+    time.sleep(0.05)
+    assert (shelf.tiers["disk"].used_bytes, sum(item.fetches for item in items)) == (20, 2)
+    for item in items:
+        item.may_come.set()
+    until(lambda: sum(fetch.is_over for fetch in fetches) == 2)
+    next(fetch for fetch in fetches if fetch.is_over).outcome()()
+    for fetch in fetches:
+        fetch.outcome()()
+    shelf.check_integrity()
+    assert (shelf.tiers["disk"].used_bytes, sum(item.is_on_disk for item in items)) == (20, 3)
+
+
+def test_who_waits_for_room_may_stop_waiting_and_who_waits_for_nobody_is_refused(shelf: Shelf) -> None:
+    one, other = Weights("a"), Weights("b")
+    for item in (one, other):
+        item.may_come.set()
+        shelf.fetch([item], Interest())  # held for ever
+    interest = Interest()
+    third = Started(lambda: shelf.fetch([Weights("c")], interest))
+    time.sleep(0.05)
+    assert not third.is_over
+    interest.give_up()
+    assert isinstance(third.outcome(), AbandonedError)
+    with pytest.raises(NoRoomError):
+        shelf.fetch([one, other, Weights("c")], Interest())
+    shelf.check_integrity()
+
+
+def test_files_that_somebody_deleted_are_fetched_again(shelf: Shelf, told: list[Residency]) -> None:
+    one = Weights("a")
+    one.may_come.set()
+    shelf.fetch([one], Interest())()
+    one.is_on_disk = False
+    with pytest.raises(NotHereError):
+        shelf.acquire([one], Interest())
+    shelf.fetch([one], Interest())()
+    assert shelf.acquire([one], Interest()) == ["weights of a"]
+    shelf.check_integrity()
+    assert len(told) == 2
