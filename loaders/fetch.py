@@ -172,7 +172,7 @@ class Web:
         if status in OVERLOADED or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise SourceDownError(
                 f"{self.name} answered {status} for {path}",
-                retry_after_seconds=_retry_after(headers),
+                retry_after_seconds=retry_after(headers),
             )
         if status in {401, 403, 404, 410}:
             raise self.refused(status)
@@ -268,7 +268,7 @@ def _total_bytes(status: int, headers: httpx.Headers) -> int | None:
     return None  # a whole answer that is too short or too long shows while it is read
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds; the date form is rare and left to the ordinary backoff."""
     value = headers.get("retry-after", "")
     return float(value) if DIGITS.fullmatch(value) else None

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers
 
 from loaders.errors import SourceDownError, WeightsDamagedError, WeightsGatedError, WeightsMissingError
-from loaders.fetch import Address, Remote, check_size
+from loaders.fetch import Address, Remote, check_size, retry_after
 from registry.catalog import FileRef, Source
 
 SHA256 = re.compile(r"[0-9a-f]{64}")  # what the Hub gives as the ETag of large files; small ones have git's
@@ -74,10 +74,10 @@ def _translated(error: Exception, source: Source, file: FileRef) -> Exception:
             return ours(message)
     if not isinstance(error, HfHubHTTPError):
         return SourceDownError(f"the Hub cannot be reached for {where}: {error!r}")
-    status, wait = error.response.status_code, error.response.headers.get("retry-after", "")
+    status = error.response.status_code
     if status in REFUSED:
         return WeightsGatedError(f"the Hub does not let this host read {where}: {error.server_message}")
     return SourceDownError(
         f"the Hub answered {status} for {file.path} of {where}",
-        retry_after_seconds=float(wait) if wait.isdecimal() else None,
+        retry_after_seconds=retry_after(error.response.headers),
     )

@@ -40,6 +40,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
+def is_narrow(dtype: str) -> bool:
+    """Whether no layer computes with it; as torch writes it, or without its `torch.`."""
+    return dtype.removeprefix("torch.") in UPCAST
+
+
 def as_stored(name: str, dtype: str) -> str:
     return dtype
 

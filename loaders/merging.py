@@ -17,7 +17,7 @@ from loaders import adapters, deltas, ways
 from loaders.adapters import Place
 from loaders.assembly import Ready
 from loaders.device import Arena, Device
-from loaders.layout import UPCAST, Layout, pack
+from loaders.layout import Layout, is_narrow, pack
 from loaders.movable import Item
 from loaders.pipelines import streamed
 from loaders.residency import Shelf
@@ -42,8 +42,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def kind(self, place: Place) -> tuple[str, tuple[int, ...]]:
         """Dtype and shape of what is merged."""
         original = self.originals[place]
-        stored = str(original.dtype).removeprefix("torch.")
-        return self.computed[place[0]] if stored in UPCAST else stored, tuple(original.shape)
+        stored = str(original.dtype)
+        computed = self.computed[place[0]] if is_narrow(stored) else stored.removeprefix("torch.")
+        return computed, tuple(original.shape)
 
     @property
     def can_stream(self) -> bool:

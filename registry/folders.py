@@ -86,9 +86,9 @@ class Folder:
         return file
 
 
-def read_pipeline(folder: Path, source: Source | None = None, counted: Counted | None = None) -> Manifest:
+def read_pipeline(folder: Path, source: Source | None = None) -> Manifest:
     """The manifest of a pipeline folder as `save_pretrained` writes it. Raises `FolderError`, `WeightsError`."""
-    return read_tree(Folder(folder, counted), source or Source(kind="path", location=str(folder.resolve())))
+    return read_tree(Folder(folder), source or Source(kind="path", location=str(folder.resolve())))
 
 
 def read_tree(tree: Tree, source: Source) -> Manifest:

@@ -139,9 +139,9 @@ def _info(endpoint: Endpoint, source: Source) -> Any:
         ) from error
 
 
-def read_pipeline(endpoint: Endpoint, source: Source, counted: folders.Counted | None = None) -> Manifest:
+def read_pipeline(endpoint: Endpoint, source: Source) -> Manifest:
     """A pipeline's manifest, its source pinned to the commit it was read at. Raises `HubError`, `WeightsError`."""
-    tree = Repository(endpoint, source, counted)
+    tree = Repository(endpoint, source)
     return folders.read_tree(tree, pinned(source, tree))
 
 

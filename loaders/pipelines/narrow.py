@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from loaders.layout import UPCAST
+from loaders.layout import is_narrow
 from loaders.pipelines import streamed
 from loaders.pipelines.blocks import is_denoiser
 from loaders.pipelines.modules import Slots
@@ -65,7 +65,7 @@ def widening(parts: Mapping[str, Slots], computed: Mapping[str, str]) -> Iterato
     with ExitStack() as stack:
         for role, name_of_dtype in computed.items():
             slots, dtype = parts[role], getattr(torch, name_of_dtype)
-            narrow = [name for name, slot in slots.slots.items() if _is_narrow(slot)]
+            narrow = [name for name, slot in slots.slots.items() if is_narrow(str(slot.dtype))]
             if narrow:
                 room = Room(dtype, max(slots.slots[name].numel() for name in narrow))
                 stack.enter_context(
@@ -73,10 +73,6 @@ def widening(parts: Mapping[str, Slots], computed: Mapping[str, str]) -> Iterato
                 )
                 stack.enter_context(_computing(slots.module, dtype))
         yield
-
-
-def _is_narrow(slot: "torch.Tensor") -> bool:
-    return str(slot.dtype).removeprefix("torch.") in UPCAST
 
 
 def _untouched(slots: Slots, role: str, narrow: Iterable[str], room: Room) -> Mapping[streamed.Place, Any]:
