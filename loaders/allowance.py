@@ -1,4 +1,4 @@
-"""How much memory this process may still take, where it lives in a container: the machine's own figure knows no limit.
+"""What memory and cores this process may take, where it lives in a container: the machine's own figures know no limit.
 
 IO on the kernel's files alone, of both generations of control groups. What the page cache could give back counts as
 free. Elsewhere than on Linux, and where nothing is limited, there is nothing to say.
@@ -7,6 +7,8 @@ free. Elsewhere than on Linux, and where nothing is limited, there is nothing to
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -30,21 +32,51 @@ def left_bytes(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int | None:
         lines = membership.read_text().splitlines()
     except OSError:
         return None
-    found = (_left(folder, files) for folder, files in _groups(root, lines))
+    found = (
+        _left(folder, FORMER if is_former else UNIFIED)
+        for folder, is_former in _groups(root, lines, "memory")
+    )
     return min((left for left in found if left is not None), default=None)
 
 
-def _groups(root: Path, lines: list[str]) -> Iterator[tuple[Path, Files]]:
-    """Its own and all above it. In a container the path may be the machine's, of which only the end is to be seen."""
+def cores(root: Path = ROOT, membership: Path = MEMBERSHIP) -> int:
+    """How many threads are worth having: more than the quota of the narrowest group only wait for their share."""
+    usable = len(psutil.Process().cpu_affinity())
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return usable
+    quotas = (_quota(folder, is_former=is_former) for folder, is_former in _groups(root, lines, "cpu"))
+    least = min((quota for quota in quotas if quota is not None), default=float(usable))
+    return max(1, min(usable, int(least)))
+
+
+def _groups(root: Path, lines: list[str], kind: str) -> Iterator[tuple[Path, bool]]:
+    """Its own and all above it, and whether they are of the former generation.
+
+    In a container the path may be the machine's, of which only the end is to be seen.
+    """
     for line in lines:
         _, kinds, path = line.split(":", 2)
-        if kinds and "memory" not in kinds.split(","):
+        if kinds and kind not in kinds.split(","):
             continue
-        base, files = (root / "memory", FORMER) if kinds else (root, UNIFIED)
+        base = root / kind if kinds else root
         inner = base / path.lstrip("/")
         for folder in (inner, *inner.parents):
             if folder.is_relative_to(base):
-                yield folder, files
+                yield folder, bool(kinds)
+
+
+def _quota(folder: Path, *, is_former: bool) -> float | None:
+    """Cores' worth of time; None without a limit ("max", or -1 in the former generation)."""
+    try:
+        if is_former:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        else:
+            quota, period = (folder / "cpu.max").read_text().split()
+        return int(quota) / int(period) if int(quota) > 0 and int(period) > 0 else None
+    except (OSError, ValueError):
+        return None
 
 
 def _left(folder: Path, files: Files) -> int | None:

@@ -95,7 +95,7 @@ class Device:
         """All that this process may use, for the calling thread: OpenMP counts threads per caller."""
         import torch
 
-        torch.set_num_threads(len(psutil.Process().cpu_affinity()))
+        torch.set_num_threads(allowance.cores())
 
     def is_small(self, size_bytes: int) -> bool:
         """Whether a model of so many bytes runs on one core."""

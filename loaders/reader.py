@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from loaders import allowance
 from loaders.blocks import BLOCK_BYTES, Block, Piece, cut
 from loaders.device import PAGE_BYTES, Arena, Device
 from loaders.errors import WeightsDamagedError
@@ -77,8 +78,8 @@ def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnB
 
 
 def _copiers() -> int:
-    """As many at once as there are cores; more only wait for each other."""
-    return os.cpu_count() or 2
+    """As many at once as there are cores for us; more only wait for each other."""
+    return allowance.cores()
 
 
 class _Reader:

@@ -50,3 +50,47 @@ def test_a_device_has_no_more_than_its_container(monkeypatch: pytest.MonkeyPatch
     assert Device("cpu").free_bytes() == 12345
     monkeypatch.setattr(allowance, "left_bytes", lambda: None)
     assert Device("cpu").free_bytes() <= psutil.virtual_memory().total
+
+
+def cores(root: Path, membership: str, quotas: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """On a machine of eight."""
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda process: list(range(8)))
+    for name, text in quotas.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "self").write_text(membership)
+    return allowance.cores(root, root / "self")
+
+
+FORMER_QUOTA, FORMER_PERIOD = "cpu/x/cpu.cfs_quota_us", "cpu/x/cpu.cfs_period_us"
+QUOTAS = [
+    pytest.param("0::/\n", {}, 8, id="no limit"),
+    pytest.param("0::/\n", {"cpu.max": "max 100000\n"}, 8, id="no limit, said"),
+    pytest.param("0::/\n", {"cpu.max": "200000 100000\n"}, 2, id="two cores"),
+    pytest.param("0::/\n", {"cpu.max": "350000 100000\n"}, 3, id="three and a half: the half is the other threads'"),
+    pytest.param("0::/\n", {"cpu.max": "50000 100000\n"}, 1, id="half a core"),
+    pytest.param("0::/\n", {"cpu.max": "6400000 100000\n"}, 8, id="more than there are"),
+    pytest.param("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3, id="of a group above"),
+    pytest.param("0::/\n", {"cpu.max": "many\n"}, 8, id="what nobody understands"),
+    pytest.param("4:cpu,cpuacct:/x\n", {FORMER_QUOTA: "200000\n", FORMER_PERIOD: "100000\n"}, 2, id="former"),
+    pytest.param("4:cpu,cpuacct:/x\n", {FORMER_QUOTA: "-1\n", FORMER_PERIOD: "100000\n"}, 8, id="former, no limit"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("membership", "quotas", "expected"), QUOTAS)
+def test_as_many_cores_count_as_the_container_gives_time_for(
+    tmp_path: Path,
+    membership: str,
+    quotas: dict[str, str],
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert cores(tmp_path, membership, quotas, monkeypatch) == expected
+
+
+def test_a_device_runs_on_no_more_cores_than_its_container_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(allowance, "cores", lambda: 3)
+    monkeypatch.setattr("torch.set_num_threads", told.append)
+    Device("cpu").use_all_cores()
+    assert told == [3]
