@@ -4,7 +4,7 @@ Not thread-safe: `residency` calls it under its lock, so that what came and went
 component is the same component to a router, so it is told of one digest for several of ours.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from loaders.protocol import Held, Residency, Tier
 from registry.catalog import Digest
@@ -31,6 +31,10 @@ class Announced:
     def of(self, tier: Tier) -> frozenset[Digest]:
         """By our own digests."""
         return frozenset(digest for where, digest in self._known if where == tier)
+
+    def known_as(self, reported: Collection[Digest]) -> list[tuple[Tier, Digest]]:
+        """Ours, of the router's."""
+        return [place for place, known in self._known.items() if known in reported]
 
     def remember(self, tier: Tier, digest: Digest) -> None:
         """Here before any router listened."""

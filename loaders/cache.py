@@ -6,7 +6,7 @@ never passes its budget.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Literal
 
 import cachetools
@@ -39,7 +39,7 @@ class WeightCache:
     and pins come first.
     `order="lru"` evicts what was touched longest ago. `order="cost"` is GreedyDual-Size-Frequency: priority =
     clock + uses x reload seconds / size, smallest first, and the clock rises to each victim's priority, so that
-    what is big, cheap to reload and out of use goes first.
+    what is big, cheap to reload and out of use goes first. What is kept for a launch goes last in either order.
     """
 
     def __init__(self, budget_bytes: int, *, tier: str = "memory", order: Order = "lru") -> None:
@@ -49,6 +49,7 @@ class WeightCache:
         self._accounts = _Accounts(budget_bytes)
         self._recency: OrderedDict[Digest, None] = OrderedDict()
         self._pins: dict[Digest, int] = {}
+        self._kept: dict[Digest, float] = {}  # until when
         self._priority: dict[Digest, float] = {}
         self._uses: dict[Digest, int] = {}
         self._clock = 0.0
@@ -104,9 +105,19 @@ class WeightCache:
         self._uses[digest] += 1
         self._reprice(digest)
 
-    def demote(self, digest: Digest) -> None:
-        """Makes it the first to go, pins aside: the router said that nobody waits for it."""
+    def keep(self, digest: Digest, until: float) -> None:
+        """Until then it goes only after everything that is not kept. Not a pin: who runs now comes first."""
         if digest in self._accounts:
+            self._kept[digest] = max(until, self._kept.get(digest, until))
+
+    def lapse(self, now: float) -> None:
+        """What was to be kept until now is like all others; in the same seconds as `keep`."""
+        self._kept = {digest: until for digest, until in self._kept.items() if until > now}
+
+    def demote(self, digest: Digest) -> None:
+        """Makes it the first to go, pins aside: the router said that nobody waits for it, and it kept it."""
+        if digest in self._accounts:
+            self._kept.pop(digest, None)
             self._recency.move_to_end(digest, last=False)
             self._priority[digest] = 0.0
 
@@ -165,6 +176,7 @@ class WeightCache:
             del self._recency[digest]
             del self._uses[digest]
             del self._priority[digest]
+            self._kept.pop(digest, None)
 
     def pin(self, digest: Digest) -> None:
         assert digest in self._accounts, "only what is held can be pinned"
@@ -181,15 +193,17 @@ class WeightCache:
     def check_integrity(self) -> None:
         held = set(self._accounts)
         assert held == set(self._recency) == set(self._uses) == set(self._priority)
-        assert set(self._pins) <= held
+        assert set(self._pins) | set(self._kept) <= held
         assert all(count > 0 for count in self._pins.values())
         assert self.used_bytes == sum(self._accounts[digest].size_bytes for digest in held)
         assert self.used_bytes <= self.budget_bytes
 
     def _eviction_order(self) -> Iterator[Digest]:
         if self.order == "lru":
-            return iter(self._recency)
-        return iter(sorted(self._recency, key=self._priority.__getitem__))
+            order: Iterable[Digest] = self._recency
+        else:
+            order = sorted(self._recency, key=self._priority.__getitem__)
+        return iter(sorted(order, key=self._kept.__contains__) if self._kept else order)
 
     def _reprice(self, digest: Digest) -> None:
         entry = self._accounts[digest]

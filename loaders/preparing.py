@@ -6,6 +6,7 @@ is only fetched once more. IO through store, shelf and retrieval. It refuses to 
 """
 
 import functools
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -71,7 +72,10 @@ class Preparing:
         found = self._assembly.adapters(ready, [self._descriptions.adapter(d) for d in order.adapters])
         wanted: tuple[Item, ...] = (*ready.components, *found)
         yield from self._acquired(wanted, interest)
-        self._shelf.release([item.digest for item in wanted])
+        digests = [item.digest for item in wanted]
+        if order.pin_until is not None:
+            self._shelf.keep(digests, order.pin_until - time.time())
+        self._shelf.release(digests)
 
     def _ready(
         self, manifest: Manifest, defaults: Mapping[str, Any], interest: Interest

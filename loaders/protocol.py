@@ -209,11 +209,13 @@ class Settled(Message, frozen=True, kw_only=True):
 
 
 class Stage(Message, frozen=True, kw_only=True):
-    """Prewarm: bring these into a tier and pin them until `pin_until` (unix seconds); no run follows by itself."""
+    """Prewarm: bring these to the device; no run follows by itself.
+
+    Until `pin_until` (unix seconds) they leave only where nothing else makes room for a request, or after a `Drop`.
+    """
 
     version: Digest
     adapters: tuple[Digest, ...] = ()
-    tier: Tier = "device"
     pin_until: float | None = None
 
 

@@ -1,48 +1,38 @@
-"""What one device holds: carries out `tiers.plan` with the store and the reader, and tells what came and went.
+"""What one device holds: carries out `tiers.plan` with the store and the reader, in the accounts of `books`.
 
 IO, thread-safe. `fetch` brings files to the disk, on as many threads as like; `acquire` brings weights near and pins
-them, `release` unpins. Room is made and booked before anything is read, so budgets are never passed; reading happens
-outside the lock, so a run can end meanwhile. It refuses to know pipelines: how an item becomes a payload is the
-item's own business.
+them, `release` unpins. Reading happens outside the lock, so a run can end meanwhile. It refuses to know pipelines: how
+an item becomes a payload is the item's own business.
 """
 
 import functools
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from loaders import flights, tiers
-from loaders.announced import Announced, DropFiles, OnChange
-from loaders.cache import Order, WeightCache
-from loaders.errors import NoRoomError, NotHereError
+from loaders import tiers
+from loaders.announced import DropFiles, OnChange
+from loaders.books import Booked, Books
+from loaders.cache import Order
+from loaders.flights import Flights
 from loaders.interest import Interest
 from loaders.movable import Item
-from loaders.protocol import Held, Tier
-from loaders.ways import Room
+from loaders.protocol import Tier
 from registry.catalog import Digest
 
-T = TypeVar("T")
-Booked = list[tuple[Tier, Digest]]
-WAIT_SECONDS = 600.0  # for room that other runs have pinned
 
-
-class Shelf:
+class Shelf(Books):
     """The tiers of one device with their payloads."""
 
     def __init__(
         self, budgets: Mapping[Tier, int], *, on_change: OnChange, drop_files: DropFiles, order: Order = "lru"
     ) -> None:
-        self.tiers: dict[Tier, WeightCache] = {
-            tier: WeightCache(budget, tier=tier, order=order) for tier, budget in budgets.items()
-        }
+        super().__init__(budgets, on_change=on_change, drop_files=drop_files, order=order)
         self._moves = self._moving = 0
-        self._payloads: dict[Tier, dict[Digest, Any]] = {tier: {} for tier in self.tiers if tier != "disk"}
-        self._announced = Announced(on_change, drop_files)
+        self._flights = Flights(self._changed)
         self._one_at_a_time = threading.Lock()  # two acquires never wait for each other's half of the room
-        self._changed = threading.Condition()
-        self._flights = flights.Flights(self._changed)
 
     def fetch(self, items: Sequence[Item], interest: Interest) -> Callable[[], None]:
         """Brings their files to the disk, and holds them there until the answer is called. All or none.
@@ -80,33 +70,6 @@ class Shelf:
             finally:
                 self._let_go(booked)
 
-    def book(self, digest: Digest, size_bytes: int, *, own: Sequence[Digest], interest: Interest) -> None:
-        """Room on the device for a payload made there (merged weights), pinned until `release`. Raises `NoRoomError`.
-
-        Waits while pins other than `own` leave no room.
-        """
-        cache = self.tiers["device"]
-        with self._changed:
-            victims = self._patiently(
-                lambda: () if digest in cache else cache.victims(size_bytes), frozenset(own), interest
-            )
-            for victim in victims:
-                self._leave(victim, "device")
-            cache.add(digest, size_bytes)
-            cache.pin(digest)
-
-    def room(self, digest: Digest, size_bytes: int) -> Room:
-        """What `book` would find now. Only the thread that books may rely on it."""
-        cache = self.tiers["device"]
-        with self._changed:
-            if digest in cache:
-                return Room(is_held=digest in self._payloads["device"], evicted_bytes=0)
-            try:
-                victims = cache.victims(size_bytes)
-            except NoRoomError:
-                return Room(is_held=False, evicted_bytes=None)
-            return Room(is_held=False, evicted_bytes=sum(cache.size_of(victim) for victim in victims))
-
     def fill(self, digest: Digest, make: Callable[[], Any]) -> Any:
         """The booked payload, made when it is not there from an earlier run."""
         payloads = self._payloads["device"]
@@ -119,133 +82,10 @@ class Shelf:
                 self.tiers["device"].price(digest, time.monotonic() - began)
         return payloads[digest]
 
-    def reserve(self, whose: Hashable, size_bytes: int) -> None:
-        """Room on the device for what a run takes beside weights, out of what is idle; 0 gives it back."""
-        cache = self.tiers["device"]
-        with self._changed:
-            cache.reserve(whose, size_bytes)
-            for victim in cache.victims(0):
-                self._leave(victim, "device")
-            self._changed.notify_all()
-
     def moves(self) -> int | None:
         """How many there have been in memory and on the device; None while one is under way."""
         with self._changed:
             return None if self._moving else self._moves
-
-    def release(self, digests: Sequence[Digest]) -> None:
-        cache = self.tiers["device"]
-        with self._changed:
-            for digest in digests:
-                cache.release(digest)
-                if not cache.is_pinned(digest) and digest not in self._payloads["device"]:
-                    cache.discard(digest)  # booked, never made
-            self._changed.notify_all()
-
-    def forget(self, digest: Digest) -> None:
-        """Lets go of a payload that nobody pins."""
-        with self._changed:
-            if digest in self.tiers["device"] and not self.tiers["device"].is_pinned(digest):
-                self._leave(digest, "device")
-
-    def evict_idle(self) -> int:
-        """Empties the device of all that is not pinned, after an out-of-memory; bytes given back."""
-        with self._changed:
-            cache = self.tiers["device"]
-            idle = [digest for digest in cache if not cache.is_pinned(digest)]
-            freed = sum(cache.size_of(digest) for digest in idle)
-            for digest in idle:
-                self._leave(digest, "device")
-            return freed
-
-    def demote(self, digests: Sequence[Digest]) -> None:
-        with self._changed:
-            for cache in self.tiers.values():
-                for digest in digests:
-                    cache.demote(digest)
-
-    def held(self) -> tuple[Held, ...]:
-        with self._changed:
-            return tuple(
-                Held(digest=reported, tier=tier, size_bytes=self.tiers[tier].size_of(digest))
-                for (tier, digest), reported in self._announced
-            )
-
-    def remember_on_disk(self, digest: Digest, size_bytes: int) -> None:
-        """What an earlier process left on this disk."""
-        disk = self.tiers["disk"]
-        with self._changed:
-            for victim in disk.victims(size_bytes):
-                self._leave(victim, "disk")
-            disk.add(digest, size_bytes)
-            self._announced.remember("disk", digest)
-
-    def check_integrity(self) -> None:
-        with self._changed:
-            for tier, cache in self.tiers.items():
-                cache.check_integrity()
-                came = {digest for digest in cache if self._has_come(tier, digest)}
-                assert all(cache.is_pinned(digest) for digest in cache if digest not in came)
-                assert self._announced.of(tier) <= came
-                assert tier == "disk" or set(self._payloads[tier]) == came
-
-    def _book(
-        self, wanted: Sequence[tiers.Want], target: Tier, booked: Booked, interest: Interest
-    ) -> list[tiers.Move]:
-        """Evicts, books each arrival, and pins what is wanted in every tier. Waits for room that others pin."""
-        with self._changed:
-            own = frozenset(want.digest for want in wanted)
-            if target != "disk" and not all(map(self._is_here, own)):
-                raise NotHereError("some weights are not on this disk")
-            moves = self._patiently(lambda: tiers.plan(wanted, self.tiers, target=target), own, interest)
-            for move in moves:
-                if move.kind == "evict":
-                    self._leave(move.digest, move.tier)
-                else:
-                    self.tiers[move.tier].add(move.digest, move.size_bytes)
-            for tier, cache in self.tiers.items():
-                for want in wanted:
-                    if want.digest in cache:
-                        cache.touch(want.digest)
-                        cache.pin(want.digest)
-                        booked.append((tier, want.digest))
-        return [move for move in moves if move.kind != "evict"]
-
-    def _patiently(self, decide: Callable[[], T], own: frozenset[Digest], interest: Interest) -> T:
-        """Under the lock: decides again whenever something was released, until there is room.
-
-        Raises `NoRoomError` when only `own` pins are in the way: nobody will release them. `AbandonedError` when
-        nobody waits for it any more.
-        """
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            try:
-                return decide()
-            except NoRoomError as error:
-                cache = next(cache for cache in self.tiers.values() if cache.tier == error.tier)
-                if cache.pinned <= own and cache.reserved_bytes:
-                    cache.give_up_reserves()  # nobody else can make room: the weights come first
-                elif cache.pinned <= own or time.monotonic() > deadline:
-                    raise
-                else:
-                    flights.wait(self._changed, interest)
-
-    def _let_go(self, booked: Booked) -> None:
-        """Of what was booked; what never came, and nobody else waits for, takes no room any more."""
-        with self._changed:
-            for tier, digest in booked:
-                cache = self.tiers[tier]
-                cache.release(digest)
-                if not cache.is_pinned(digest) and not self._has_come(tier, digest):
-                    cache.discard(digest)
-            booked.clear()
-            self._changed.notify_all()
-
-    def _is_here(self, digest: Digest) -> bool:
-        return any(self._has_come(tier, digest) for tier in self.tiers)
-
-    def _has_come(self, tier: Tier, digest: Digest) -> bool:
-        return (tier, digest) in self._announced if tier == "disk" else digest in self._payloads[tier]
 
     def _fetch(self, item: Item, interest: Interest) -> None:
         """Files that are here already cost a look."""
@@ -281,14 +121,6 @@ class Shelf:
         finally:
             with self._changed:
                 self._moving -= 1
-
-    def _leave(self, digest: Digest, tier: Tier) -> None:
-        """The accounts come first: they have to be right when a file cannot be deleted."""
-        size_bytes = self.tiers[tier].size_of(digest)
-        self.tiers[tier].evict(digest)
-        if tier != "disk":
-            del self._payloads[tier][digest]
-        self._announced.remove(tier, digest, size_bytes)
 
 
 def _want(item: Item, size_bytes: int) -> tiers.Want:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders.cache import WeightCache
+from loaders.cache import Order, WeightCache
 from loaders.errors import NoRoomError
 from registry.catalog import Digest
 
@@ -33,6 +33,24 @@ def test_what_is_pinned_stays_until_every_pin_is_released() -> None:
     assert (caught.value.wanted_bytes, caught.value.pinned_bytes, caught.value.budget_bytes) == (15, 10, 20)
     cache.release(A)
     assert cache.victims(15) == (A, B)
+
+
+@pytest.mark.parametrize("order", ["lru", "cost"])
+def test_what_is_kept_for_a_launch_goes_last_until_its_time_is_over(order: Order) -> None:
+    cache = WeightCache(30, order=order)
+    for digest in (A, B, C):
+        cache.add(digest, 10, reload_seconds=1.0)
+    cache.keep(A, 100.0)
+    cache.keep(B, 50.0)
+    cache.keep(B, 20.0)  # a second, shorter wish takes nothing back
+    assert cache.victims(20) == (C, A)
+    cache.lapse(50.0)
+    assert cache.victims(20) == (B, C)
+    cache.keep(B, 100.0)
+    cache.demote(A)
+    assert cache.victims(20) == (A, C)
+    cache.evict(B)
+    cache.check_integrity()
 
 
 def test_what_takes_no_room_is_not_sent_away_for_some() -> None:

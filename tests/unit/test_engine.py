@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from loaders import adapters, items, protocol
+from loaders import adapters, items, mover, protocol
+from loaders.interest import Interest
 from loaders.running import Finished
 from registry import folders
 from tests import architectures
@@ -111,6 +112,21 @@ def test_what_leaves_the_device_leaves_memory_at_once(
         assert (len(arenas) > 5, [arena() for arena in arenas if arena()]) == (True, [])
     finally:
         gc.enable()
+
+
+def test_weights_of_a_launch_are_kept_until_its_time(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    one = bench()
+    base, lora = models["base"], models["lora"]
+    one.engine.describe(protocol.DescribeVersion(digest=base.digest, manifest=base))
+    one.engine.describe(protocol.DescribeAdapter(digest=lora.digest, manifest=lora))
+    order = protocol.Stage(version=base.digest, adapters=(lora.digest,), pin_until=time.time() + 500)
+    mover.in_place(one.engine._prewarmed(order, Interest()))
+    cache = one.engine._shelf.tiers["device"]
+    assert cache.pinned == frozenset()
+    assert set(cache._kept) == {component.digest for component in base.components} | {lora.digest}
+    assert {round(until - time.monotonic(), -1) for until in cache._kept.values()} == {500}
 
 
 def test_a_lora_for_another_architecture_is_refused(

@@ -49,6 +49,17 @@ class Weights:
         return payload
 
 
+def held(shelf: Shelf, name: str, reported: str | None = None) -> Weights:
+    """On the device, and nobody uses it."""
+    item = Weights(name)
+    item.reported = Digest(reported or name)
+    item.may_come.set()
+    shelf.fetch([item], Interest())()
+    shelf.acquire([item], Interest())
+    shelf.release([item.digest])
+    return item
+
+
 class Started:
     """A call on a thread of its own."""
 
@@ -190,3 +201,24 @@ def test_files_that_somebody_deleted_are_fetched_again(shelf: Shelf, told: list[
     assert shelf.acquire([one], Interest()) == ["weights of a"]
     shelf.check_integrity()
     assert len(told) == 2
+
+
+def test_what_is_kept_stays_where_something_else_makes_room(shelf: Shelf) -> None:
+    kept = held(shelf, "kept")
+    shelf.keep([kept.digest], 1000.0)
+    for name in "abc":
+        held(shelf, name)
+        assert set(shelf.tiers["device"]) == set(shelf.tiers["disk"]) == {"kept", name}
+    shelf.keep([Digest("nowhere")], 1000.0)
+    shelf.tiers["device"].lapse(time.monotonic() + 1001)
+    held(shelf, "d")
+    assert (set(shelf.tiers["device"]), set(shelf.tiers["disk"])) == ({"c", "d"}, {"kept", "d"})
+    shelf.check_integrity()
+
+
+def test_what_the_router_drops_goes_first_in_whatever_form_it_is_held(shelf: Shelf) -> None:
+    held(shelf, "old")
+    held(shelf, "cast copy", reported="known")
+    shelf.demote([Digest("known")])
+    held(shelf, "new")
+    assert set(shelf.tiers["device"]) == {"old", "new"}
