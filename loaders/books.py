@@ -37,18 +37,26 @@ class Books:
         self._announced = Announced(on_change, drop_files)
         self._changed = threading.Condition()
 
-    def book(self, digest: Digest, size_bytes: int, *, own: Sequence[Digest], interest: Interest) -> None:
-        """Room on the device for a payload made there (merged weights), pinned until `release`. Raises `NoRoomError`.
+    def book(
+        self,
+        digest: Digest,
+        size_bytes: int,
+        *,
+        own: Collection[Digest],
+        interest: Interest,
+        tier: Tier = "device",
+    ) -> None:
+        """Room for what is made there (merged weights), pinned until `release`. Raises `NoRoomError`.
 
         Waits while pins other than `own` leave no room.
         """
-        cache = self.tiers["device"]
+        cache = self.tiers[tier]
         with self._changed:
             victims = self._patiently(
                 lambda: () if digest in cache else cache.victims(size_bytes), frozenset(own), interest
             )
             for victim in victims:
-                self._leave(victim, "device")
+                self._leave(victim, tier)
             cache.add(digest, size_bytes)
             cache.pin(digest)
 
@@ -73,12 +81,12 @@ class Books:
                 self._leave(victim, "device")
             self._changed.notify_all()
 
-    def release(self, digests: Sequence[Digest]) -> None:
-        cache = self.tiers["device"]
+    def release(self, digests: Sequence[Digest], tier: Tier = "device") -> None:
+        cache = self.tiers[tier]
         with self._changed:
             for digest in digests:
                 cache.release(digest)
-                if not cache.is_pinned(digest) and digest not in self._payloads["device"]:
+                if not cache.is_pinned(digest) and digest not in self._payloads[tier]:
                     cache.discard(digest)  # booked, never made
             self._changed.notify_all()
 
@@ -97,6 +105,17 @@ class Books:
             for digest in idle:
                 self._leave(digest, "device")
             return freed
+
+    def evict_one(self, tier: Tier) -> bool:
+        """Whoever would go first and takes room; False when there is nobody."""
+        with self._changed:
+            try:
+                victims = self.tiers[tier].victims(self.tiers[tier].free_bytes + 1)
+            except NoRoomError:
+                return False
+            for victim in victims:
+                self._leave(victim, tier)
+            return True
 
     def demote(self, digests: Collection[Digest]) -> None:
         """As the router calls them."""

@@ -63,6 +63,11 @@ class WeightCache:
         return int(self._accounts.currsize)
 
     @property
+    def free_bytes(self) -> int:
+        """Beside what is held and reserved; below zero where what is held is more than may be."""
+        return self.budget_bytes - self.used_bytes - self.reserved_bytes
+
+    @property
     def pinned(self) -> frozenset[Digest]:
         return frozenset(self._pins)
 
@@ -123,7 +128,7 @@ class WeightCache:
 
     def victims(self, size_bytes: int, *, keep: frozenset[Digest] = frozenset()) -> tuple[Digest, ...]:
         """Who has to go so that `size_bytes` more fit; nothing changes. Raises `NoRoomError`."""
-        missing_bytes = self.used_bytes + self.reserved_bytes + size_bytes - self.budget_bytes
+        missing_bytes = size_bytes - self.free_bytes
         chosen: list[Digest] = []
         if missing_bytes <= 0:
             return ()

@@ -26,12 +26,13 @@ from loaders.errors import AbandonedError, CancelledError, DeviceBrokenError, Ho
 from loaders.footprint import Footprint
 from loaders.headroom import Headroom
 from loaders.interest import Interest
+from loaders.jobs import Job
 from loaders.mover import Mover, Steps
 from loaders.preparing import Preparing
 from loaders.protocol import AttemptKey, Tier
 from loaders.residency import Shelf
 from loaders.retrieval import Retrieval
-from loaders.running import Finished, Job
+from loaders.running import Finished
 from loaders.sketches import Sketches
 from loaders.store import Store
 from loaders.watchdog import Stall
@@ -86,7 +87,6 @@ class Engine:
             thread.start()
 
     def listen(self, listener: Listener) -> None:
-        """Reports go there from now on."""
         self._listener = listener
 
     def warm_up(self) -> None:
@@ -106,14 +106,21 @@ class Engine:
             job.order = self._mover.put(self._prepared(job), job.interest)
 
     def cancel(self, attempt: AttemptKey) -> None:
-        """Takes effect before the next step, and at once on what only waits for its weights.
+        """Takes effect before the next step, and at once on what only waits for its weights or for the device.
 
         An attempt that is not here any more is none of ours.
         """
         with self._lock:
             job = self._jobs.get(attempt)
-        if job is not None:
+            if job is None:
+                return
             job.cancelled.set()
+            if job.waits_for_device:
+                job.returned = True  # the device thread passes over it
+                del self._jobs[attempt]
+        if job.returned:
+            self._tell(running.failure(job, CancelledError("it was cancelled"), idle_since=self._idle_since))
+        else:
             self._let_go(job)
 
     def stage(self, stage: protocol.Stage) -> None:
@@ -124,7 +131,6 @@ class Engine:
         self._shelf.demote(digests)
 
     def running(self) -> tuple[AttemptKey, ...]:
-        """Accepted, staged or running."""
         with self._lock:
             return tuple(self._jobs)
 
@@ -132,7 +138,6 @@ class Engine:
         return self._shelf.held()
 
     def known(self) -> tuple[Digest, ...]:
-        """Versions and adapters that need no description any more."""
         return self._descriptions.known()
 
     def know_peers(self, urls: Sequence[str]) -> None:
@@ -153,7 +158,7 @@ class Engine:
         return tuple(job.attempt for job in staged)
 
     def close(self, *, timeout_seconds: float = 30.0) -> None:
-        """Ends both threads after the step and the run in progress."""
+        """After the step and the run in progress."""
         self._mover.close()
         for thread in self._threads:
             thread.join(timeout_seconds)

@@ -3,6 +3,7 @@
 IO through `store`, `reader` and `device`. An item knows its files and its layout; it refuses to know budgets.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from loaders.pipelines.narrow import names as narrow_names
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Source, digest_of
 from registry.folders import GGUF_SUFFIX
+
+COPIES = 4  # of one weight, while GGUF's arithmetic makes float32 of it
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -107,6 +110,21 @@ class ComponentItem:
 
     def measure(self) -> int:
         return self._plan().size_bytes
+
+    def aside(self) -> int:
+        """What the library's loader holds at most: the file's weights as it reads them, or its module and our copy.
+
+        GGUF weights are computed back to float32 before they become what is wanted, one at a time with its copies.
+        """
+        if not self._is_foreign:
+            return 0
+        weights = self._component.weights
+        read_bytes = sum(file.size_bytes for file in weights)
+        if weights[0].path.endswith(GGUF_SUFFIX):
+            names = set(self._slots.unique().values())
+            counts = [math.prod(self._slots.shapes[name]) for name in names]
+            read_bytes = 4 * (sum(counts) + COPIES * max(counts, default=0))
+        return max(read_bytes, self._plan().size_bytes)
 
     def load(self, interest: Interest) -> Bound:
         if self._is_foreign:
@@ -206,6 +224,9 @@ class AdapterItem:
         if self._size_bytes is None:
             self._size_bytes = layout.lay_out(self._headers()).size_bytes
         return self._size_bytes
+
+    def aside(self) -> int:
+        return 0
 
     def load(self, interest: Interest) -> adapters.Lora:
         plan = layout.lay_out(self._headers())

@@ -28,6 +28,10 @@ class Item(Protocol):
         """Bytes in memory. Raises `NotHereError` while the files that say so are not on the disk."""
         ...
 
+    def aside(self) -> int:
+        """Bytes that `load` takes while it lasts, beside the place of what it loads; known once it is measured."""
+        ...
+
     def load(self, interest: Interest) -> Any:
         """Reads the files into host memory. Raises `NotHereError` when they are not on the disk any more."""
 

@@ -17,12 +17,12 @@ from loaders.device import Device
 from loaders.errors import NotHereError
 from loaders.headroom import Headroom
 from loaders.interest import Interest
+from loaders.jobs import Job
 from loaders.movable import Item
 from loaders.mover import Errand, Steps
 from loaders.protocol import Stage
 from loaders.residency import Shelf
 from loaders.retrieval import Retrieval
-from loaders.running import Job
 from registry.catalog import Manifest
 
 TRIES = 3  # to have files here for as long as it takes to read them

@@ -8,7 +8,7 @@ an item becomes a payload is the item's own business.
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,12 @@ from loaders import tiers
 from loaders.announced import DropFiles, OnChange
 from loaders.books import Booked, Books
 from loaders.cache import Order
+from loaders.errors import DiskFullError
 from loaders.flights import Flights
 from loaders.interest import Interest
 from loaders.movable import Item
 from loaders.protocol import Tier
-from registry.catalog import Digest
+from registry.catalog import Digest, digest_of
 
 
 class Shelf(Books):
@@ -62,7 +63,9 @@ class Shelf(Books):
             try:
                 wanted = [_want(item, item.measure()) for item in by_digest.values()]
                 for move in self._book(wanted, "device", booked, interest):
-                    self._carry_out(by_digest[move.digest], move, interest)
+                    item = by_digest[move.digest]
+                    with self._aside(item, move, by_digest.keys(), interest):
+                        self._carry_out(item, move, interest)
                 with self._changed:
                     for item in items:
                         self.tiers["device"].pin(item.digest)
@@ -91,9 +94,36 @@ class Shelf(Books):
         """Files that are here already cost a look."""
         with self._flights.alone(item.digest, interest):
             began, is_here = time.monotonic(), self._has_come("disk", item.digest)
-            item.fetch(interest)
+            self._fetch_into_room(item, interest)
             if not is_here:
                 self._arrived(item, "disk", time.monotonic() - began)
+
+    def _fetch_into_room(self, item: Item, interest: Interest) -> None:
+        """A disk may have less room than our budget says, because others filled it: then what is idle leaves."""
+        while True:
+            try:
+                item.fetch(interest)
+            except DiskFullError:
+                if not self.evict_one("disk"):
+                    raise
+            else:
+                return
+
+    @contextmanager
+    def _aside(
+        self, item: Item, move: tiers.Move, own: Collection[Digest], interest: Interest
+    ) -> Iterator[None]:
+        """Room for what a load takes while it lasts: files that have to be converted are in memory more than once."""
+        size_bytes = item.aside() if move.kind == "load" else 0
+        if not size_bytes:
+            yield
+            return
+        name = digest_of({"aside": item.digest})
+        self.book(name, size_bytes, own=own, interest=interest, tier=move.tier)
+        try:
+            yield
+        finally:
+            self.release([name], move.tier)
 
     def _carry_out(self, item: Item, move: tiers.Move, interest: Interest) -> None:
         began = time.monotonic()

@@ -6,7 +6,6 @@ are the shelf's to evict. Out of memory is answered once by evicting everything 
 
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,20 +17,16 @@ from loaders import protocol
 from loaders.assembly import Ready
 from loaders.compiling import Compiler
 from loaders.device import Device
-from loaders.errors import CancelledError, InputError, LoaderError, OutOfMemoryError
+from loaders.errors import InputError, LoaderError, OutOfMemoryError
 from loaders.headroom import Headroom
 from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
-from loaders.interest import Interest
-from loaders.merging import Kept, Streamed
-from loaders.movable import Item
-from loaders.mover import Order
+from loaders.jobs import Job
 from loaders.pipelines import arguments, built, narrow, outputs, tuned
 from loaders.protocol import AttemptKey
 from loaders.residency import Shelf
 from loaders.sketches import Sketches
 from loaders.sketching import Sketching
-from registry.catalog import Digest
 
 MAX_MESSAGE = 4096  # characters
 PROGRESS_SECONDS = 0.1  # between two reports of progress
@@ -49,50 +44,6 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def attempt(self) -> AttemptKey:
         return self.done.attempt
-
-
-class Job:
-    """One assignment on its way through the engine. Each field is written by one thread at a time."""
-
-    def __init__(self, *, assign: protocol.Assign, submitted_at: float) -> None:
-        self.assign = assign
-        self.submitted_at = submitted_at
-        self.interest = Interest()  # in what has to come before the run
-        self.order: Order | None = None  # with the mover
-        self.cancelled = threading.Event()
-        self.returned = False
-        self.ready: Ready | None = None
-        self.intake: Intake | None = None
-        self.items: tuple[Item, ...] = ()
-        self.scales: tuple[float, ...] = ()
-        self.payloads: list[Any] = []
-        self.lora: Kept | Streamed | None = None
-        self.lora_booked = False
-        self.ready_at: float | None = None
-        self.started_at: float | None = None
-
-    @property
-    def attempt(self) -> AttemptKey:
-        return self.assign.attempt
-
-    @property
-    def pinned(self) -> list[Digest]:
-        """What the shelf keeps for this job so far."""
-        return [item.digest for item in self.items[: len(self.payloads)]]
-
-    def let_go(self) -> list[Digest]:
-        """What the shelf kept for this job until now; the job itself holds no weight any more.
-
-        Objects of a run may live on until the garbage collector comes, and evicted weights would with them.
-        """
-        booked = [self.lora.digest] if self.lora is not None and self.lora_booked else []
-        pinned = [item.digest for item in self.items[: len(self.payloads)]] + booked
-        self.payloads, self.lora, self.lora_booked = [], None, False
-        return pinned
-
-    def check_cancelled(self) -> None:
-        if self.cancelled.is_set():
-            raise CancelledError("the request was cancelled")
 
 
 def run(

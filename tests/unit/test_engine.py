@@ -196,6 +196,26 @@ def test_a_cancelled_run_stops_and_the_next_is_exact(
     assert engine.picture(models["base"]) == expected
 
 
+def test_a_cancel_of_what_waits_for_the_device_does_not_wait(
+    bench: Callable[..., Bench], models: dict[str, Any]
+) -> None:
+    engine = bench()
+    expected = engine.picture(models["base"])
+    long = engine.submit(models["base"], num_inference_steps=500)
+    next_one = engine.submit(models["base"])
+    job = engine.engine._jobs[next_one]
+    while job.ready_at is None:
+        time.sleep(0.01)
+    engine.engine.cancel(next_one)
+    engine.engine.cancel(next_one)
+    outcome = engine.outcome()
+    assert isinstance(outcome, protocol.Failed)
+    assert (outcome.attempt, outcome.kind, engine.engine.running()) == (next_one, "cancelled", (long,))
+    engine.engine.cancel(long)
+    assert isinstance(engine.outcome(), protocol.Failed)
+    assert engine.picture(models["base"]) == expected
+
+
 def test_a_cancel_in_the_middle_of_a_step_lets_no_other_begin(
     bench: Callable[..., Bench], models: dict[str, Any]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loaders.errors import AbandonedError, NoRoomError, NotHereError, SourceDownError
+from loaders.errors import AbandonedError, DiskFullError, NoRoomError, NotHereError, SourceDownError
 from loaders.interest import Interest
 from loaders.protocol import Held, Residency
 from loaders.residency import Shelf
@@ -20,6 +20,7 @@ class Weights:
     def __init__(self, name: str) -> None:
         self.digest = self.reported = Digest(name)
         self.disk_bytes = 10
+        self.aside_bytes = 0
         self.is_on_disk = False
         self.may_come = threading.Event()
         self.fetches = 0
@@ -40,6 +41,9 @@ class Weights:
         if not self.is_on_disk:
             raise NotHereError(self.digest)
         return 10
+
+    def aside(self) -> int:
+        return self.aside_bytes
 
     def load(self, interest: Interest) -> str:
         self.measure()
@@ -222,3 +226,54 @@ def test_what_the_router_drops_goes_first_in_whatever_form_it_is_held(shelf: She
     shelf.demote([Digest("known")])
     held(shelf, "new")
     assert set(shelf.tiers["device"]) == {"old", "new"}
+
+
+def test_room_is_made_for_what_a_load_takes_aside_and_given_back(shelf: Shelf) -> None:
+    held(shelf, "idle")
+    one, device = Weights("converted"), shelf.tiers["device"]
+    one.aside_bytes = 10
+    one.may_come.set()
+    shelf.fetch([one], Interest())()
+    load, used = one.load, []
+
+    def watched(interest: Interest) -> str:
+        used.append((device.used_bytes, set(device.pinned) > {"converted"}))
+        return load(interest)
+
+    one.load = watched  # type: ignore[method-assign]
+    shelf.acquire([one], Interest())
+    assert (used, set(device), device.used_bytes) == ([(20, True)], {"converted"}, 10)
+    shelf.check_integrity()
+
+
+def test_a_load_that_takes_more_aside_than_there_is_is_refused_and_leaves_nothing(shelf: Shelf) -> None:
+    one = Weights("converted")
+    one.aside_bytes = 11
+    one.may_come.set()
+    shelf.fetch([one], Interest())()
+    with pytest.raises(NoRoomError):
+        shelf.acquire([one], Interest())
+    shelf.check_integrity()
+    assert shelf.tiers["device"].used_bytes == 0
+
+
+def test_on_a_disk_that_others_filled_what_is_idle_makes_room(shelf: Shelf) -> None:
+    """Within its budget, but the disk has less: until the host let go of its own, each new version was `disk_full`."""
+    idle, used = held(shelf, "idle"), Weights("used")
+    used.may_come.set()
+    shelf.fetch([used], Interest())
+    one = Weights("new")
+    one.disk_bytes = 0
+    one.may_come.set()
+    one.error = DiskFullError("no room on disk")
+    shelf.fetch([one], Interest())()
+    assert (one.fetches, set(shelf.tiers["disk"])) == (2, {"used", "new"})
+    shelf.check_integrity()
+    other = Weights("other")
+    other.disk_bytes = 0
+    other.may_come.set()
+    other.error = DiskFullError("no room on disk")
+    shelf.demote([idle.digest])
+    with pytest.raises(DiskFullError):
+        shelf.fetch([other], Interest())
+    shelf.check_integrity()
