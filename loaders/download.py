@@ -61,9 +61,10 @@ def fill(
 ) -> None:
     """Returns when every byte is there and verified. Raises the last origin's error, or `AbandonedError`."""
     effort = _Effort(terms, pace, interest or Interest())
+    short_cut = effort._replace(terms=msgspec.structs.replace(terms, attempts=1))
     for origin in origins[:-1]:
         try:
-            _fill_from(partial, origin, file, effort)
+            _fill_from(partial, origin, file, short_cut)
         except AbandonedError:
             raise
         except (LoaderError, OSError):

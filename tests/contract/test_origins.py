@@ -1,10 +1,13 @@
 """Every origin of bytes keeps one contract: ranges, and the same names for the same troubles. Loopback only."""
 
 import hashlib
+import http.server
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from loaders import errors, fetch
@@ -158,6 +161,28 @@ def test_a_peer_gives_nothing_to_strangers_and_the_source_helps(
     assert store.ensure(FILE, source).read_bytes() == WEIGHTS
     assert hub.gets(NAME) > 0
     store.close()
+
+
+def test_a_peer_that_is_gone_costs_one_try_and_no_pauses(
+    place: Callable[[str], Place], tmp_path: Path
+) -> None:
+    """Eight of them, asked as stubbornly as a source is, cost minutes before the source was asked."""
+    tries: list[int] = []
+
+    class Gone(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tries.append(1)
+            self.close_connection = True
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gone) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        remote, source = place("hub")
+        remote = msgspec.structs.replace(remote, peers=(f"http://127.0.0.1:{server.server_address[1]}",))
+        store = Store(tmp_path / "home", remote=remote, terms=TERMS)
+        assert store.ensure(FILE, source).read_bytes() == WEIGHTS
+        store.close()
+        server.shutdown()
+    assert 1 <= len(tries) <= TERMS.connections
 
 
 def test_a_peer_with_wrong_bytes_is_not_believed(
