@@ -38,6 +38,9 @@ class Descriptions:
     def add(self, description: Description) -> None:
         if self._known.get(description.digest) == description:
             return
+        if description.digest != description.manifest.digest:  # it becomes a file's name, and an assignment's
+            log.warning("a description is not of what it says", digest=description.digest)
+            return
         self._known[description.digest] = description
         path = self._folder / f"{description.digest.removeprefix('sha256:')}.msgpack"
         try:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from loaders import protocol, watchdog
+from loaders import protocol, watchdog, whole
 from loaders.artefacts import Artefacts
 from loaders.compiling import Compiler
 from loaders.device import Device
@@ -221,5 +221,8 @@ def _identity(home: Path) -> Identity:
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=Identity)
     made = Identity(host_id=uuid.uuid4().hex)
-    path.write_bytes(msgspec.json.encode(made))
+    try:
+        whole.write(path, msgspec.json.encode(made))
+    except OSError as error:
+        raise HostError(f"{path} cannot be written: {error.strerror}") from error
     return made

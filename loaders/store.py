@@ -236,8 +236,10 @@ class Store:
                 continue  # another process was faster
 
     def _idle(self, wanted: str) -> Iterator[str]:
-        oldest_first = sorted(self._occupants(), key=lambda occupant: occupant[2])
-        return (sha256 for sha256, _, _ in oldest_first if sha256 != wanted)
+        """Looked for when the first one is asked for: most files find room."""
+        for sha256, _, _ in sorted(self._occupants(), key=lambda occupant: occupant[2]):
+            if sha256 != wanted:
+                yield sha256
 
     def _evict(self, sha256: str) -> int:
         """Bytes freed; 0 when somebody holds or fetches it."""

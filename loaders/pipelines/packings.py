@@ -35,6 +35,8 @@ def load(kind: Any, file: Path, folder: Path, dtype: str | None) -> Any:
         raise ArchitectureError(
             f"{file.name} does not load as {kind.__name__}: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        checkpoint.clear()  # the library's own leftovers hold it until the garbage collector comes
     missing = [name for name, tensor in module.state_dict().items() if tensor.is_meta]
     if missing:
         raise ArchitectureError(f"{file.name} holds no {missing[0]} of {kind.__name__}")

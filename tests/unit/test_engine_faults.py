@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from loaders import assembly, decoding, host, intake, items, mover, protocol
+from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.engine import Engine
 from loaders.errors import HostError, InputError
@@ -307,3 +308,37 @@ def test_many_pictures_of_one_request_are_bounded_together(monkeypatch: pytest.M
     with pytest.raises(InputError, match="together") as raised:
         intake.gather({"image_urls": [one] * 4}, Retrieval())
     assert raised.value.location == ("image_urls",)
+
+
+NONSENSE = [
+    pytest.param("sha256:../../../outside", id="a path"),
+    pytest.param("", id="nothing"),
+    pytest.param("sha256:" + "0" * 64, id="another's"),
+]
+
+
+@pytest.mark.parametrize("digest", NONSENSE)
+def test_a_description_under_a_name_that_is_not_its_own_is_passed_over(
+    tmp_path: Path, model: Manifest, digest: str
+) -> None:
+    home = tmp_path / "deep/in/home"
+    described = Descriptions(home)
+    described.add(protocol.DescribeVersion(digest=Digest(digest), manifest=model))
+    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.msgpack")]
+    assert (described.known(), written) == ((), [])
+    described.add(protocol.DescribeVersion(digest=model.digest, manifest=model))
+    assert described.known() == (model.digest,)
+
+
+def test_a_host_that_cannot_write_down_who_it_is_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first = host._identity(tmp_path)
+    assert host._identity(tmp_path) == first
+    (tmp_path / "host.json").write_bytes(b"")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(HostError, match="No space left"):
+        host._identity(tmp_path)

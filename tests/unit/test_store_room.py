@@ -203,3 +203,16 @@ def test_a_disk_that_only_reads_still_gives_what_it_has(
     blob = store.ensure(ref(WEIGHTS), OPEN)
     monkeypatch.setattr(os, "utime", read_only)
     assert store.ensure(ref(WEIGHTS), OPEN) == blob
+
+
+def test_a_store_with_room_is_not_looked_through_for_each_file(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version has dozens of small files, and a host thousands of LoRAs."""
+
+    def looked(store: Any) -> Iterator[Any]:
+        raise AssertionError("looked through")
+        yield
+
+    monkeypatch.setattr(store_module.Store, "_occupants", looked)
+    assert open_store().ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
