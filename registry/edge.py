@@ -37,6 +37,7 @@ PROBLEMS: Mapping[type[Exception], tuple[int, str]] = {
     errors.MissingHeaderError: (428, "Header missing"),
     errors.ReusedKeyError: (422, "Idempotency-Key reused"),
     errors.IllegalMoveError: (409, "Not possible in this state"),
+    errors.QuotaError: (413, "Over quota"),
     errors.UploadError: (409, "Upload out of step"),
     errors.PublishingError: (422, "Not acceptable"),
     errors.CatalogError: (422, "Not acceptable in the catalogue"),

@@ -48,6 +48,7 @@ RegistryError
     ├── MissingHeaderError             a write came without Idempotency-Key, or an edit without If-Match
     ├── ReusedKeyError                 an Idempotency-Key came back with another request
     ├── IllegalMoveError               a version's state does not lead there
+    ├── QuotaError                     the organization's uploads would hold more than they may
     ├── InvalidRequestError            the request's contents make no sense; names the field
     └── UploadError                    a chunk does not continue where the file ended
 """
@@ -167,10 +168,10 @@ class MisfitError(CatalogError):
 
 
 class InUseError(CatalogError):
-    """Something that customers still call should be removed. Say it twice, with its name, to do it all the same."""
+    """Something that customers still call, or versions are made of, should be removed. Say it twice, with its name, to do it all the same."""
 
-    def __init__(self, subject: str, callers: Sequence[str]) -> None:
-        super().__init__(f"{subject} is still called by {', '.join(callers)}")
+    def __init__(self, subject: str, callers: Sequence[str], how: str = "called") -> None:
+        super().__init__(f"{subject} is still {how} by {', '.join(callers)}")
         self.subject = subject
         self.callers = tuple(callers)
 
@@ -312,6 +313,18 @@ class IllegalMoveError(PublishingError):
         super().__init__(f"a version that is {before} cannot become {after}")
         self.before = before
         self.after = after
+
+
+class QuotaError(PublishingError):
+    """An organization's uploads hold as much as they may. Remove what no version needs, or raise MARQUEE_UPLOAD_BYTES."""
+
+    def __init__(self, organization: str, used: int, wanted: int, allowed: int) -> None:
+        super().__init__(
+            f"the uploads of {organization} hold {used:,} of {allowed:,} bytes, and this one is {wanted:,}: remove what no"
+            " version needs (`marquee publish uploads`), or have the operator raise MARQUEE_UPLOAD_BYTES"
+        )
+        self.used = used
+        self.allowed = allowed
 
 
 class InvalidRequestError(PublishingError):

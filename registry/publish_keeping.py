@@ -10,6 +10,7 @@ from registry.catalog import Scope
 from registry.publish_client import Client
 from registry.publish_options import NAME
 
+REMOVABLE = {"model": "models", "variant": "variants", "adapter": "adapters", "upload": "uploads"}
 KINDS = {"model": "models", "variant": "variants", "adapter": "adapters"}
 
 
@@ -50,13 +51,28 @@ def edit(client: Client, kind: str, name: str, fields: tuple[tuple[str, Any], ..
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(list(KINDS)))
-@click.argument("name", type=NAME)
+@click.argument("kind", type=click.Choice(list(REMOVABLE)))
+@click.argument("name")
 @click.pass_obj
 def remove(client: Client, kind: str, name: str) -> None:
-    """Remove what nobody calls."""
-    client.delete(client.place(KINDS[kind], name))
+    """Remove what nobody calls, or an upload that no version is made of."""
+    if kind != "upload":
+        NAME.convert(name, None, None)
+    client.delete(client.place(REMOVABLE[kind], name))
     click.echo(f"{kind} {name} removed")
+
+
+@click.command()
+@click.pass_obj
+def uploads(client: Client) -> None:
+    """What was uploaded, and which versions are made of it."""
+    found = client.get("/uploads")
+    for one in found["uploads"]:
+        users = ", ".join(one["versions"]) or "no version"
+        click.echo(f"{one['id']}  {one['created_at'][:16]}  {one['size_bytes']:,} bytes  {users}")
+    room = found["space"]
+    of = f" of {room['allowed_bytes']:,}" if room.get("allowed_bytes") else ""
+    click.echo(f"{room['used_bytes']:,}{of} bytes in all")
 
 
 @click.group("key")
@@ -100,4 +116,4 @@ def revoke_key(client: Client, key_id: str) -> None:
     click.echo(f"{key_id} is revoked")
 
 
-COMMANDS = (edit, remove, keys)
+COMMANDS = (edit, remove, uploads, keys)

@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lora_bytes: int = (
         2 << 30
     )  # of the largest LoRA that a customer may bring by address; 0: none may be brought
+    upload_bytes: int = 1 << 40  # that one organization's uploads of weights may hold; 0: as much as the disk
     playground_key: str | None = None  # whose account the page uses on a loopback address
     otlp_endpoint: str | None = None  # OpenTelemetry collector for traces, OTLP over HTTP; None: no traces
     trace_share: float = 1.0  # of the traces that begin here; callers' own decisions are kept
@@ -172,7 +173,13 @@ def _checked(settings: Settings) -> Settings:
         "https",
     }:
         raise SettingsError(f"{PREFIX}OTLP_ENDPOINT", f"{settings.otlp_endpoint!r} is not an http(s) address")
-    for name in ("device_budget_bytes", "memory_budget_bytes", "disk_budget_bytes", "lora_bytes"):
+    for name in (
+        "device_budget_bytes",
+        "memory_budget_bytes",
+        "disk_budget_bytes",
+        "lora_bytes",
+        "upload_bytes",
+    ):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")
     _check_partners(settings)

@@ -187,7 +187,7 @@ async def _open(
 ) -> AsyncIterator[Gateway]:
     async with _grounded(settings, told, traces) as ground:
         db, catalogue, dispatcher = ground.db, ground.catalogue, ground.dispatcher
-        office = api.Office(db, ground.place, catalogue.caught_up)
+        office = api.Office(db, ground.place, catalogue.caught_up, upload_bytes=settings.upload_bytes or None)
         loras = Loras(db, catalogue, ground.place, ground.files, settings.lora_bytes)
         core, signer = _core(ground, loras, traces), Signer.at(settings.home / "webhook.key")
         house = House(

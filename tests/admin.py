@@ -53,10 +53,14 @@ class Office:
 
 @contextlib.asynccontextmanager
 async def opened(
-    db: Database, home: Path, endpoint: hub.Endpoint | None = None, **place: Any
+    db: Database,
+    home: Path,
+    endpoint: hub.Endpoint | None = None,
+    upload_bytes: int | None = None,
+    **place: Any,
 ) -> AsyncIterator[Office]:
     place = Place(home=home, endpoint=endpoint or hub.Endpoint(url="http://127.0.0.1:9"), **place)
-    office = api.Office(db, place)
+    office = api.Office(db, place, upload_bytes=upload_bytes)
     plumbing = edge.plumbing(edge.Metrics())
     handlers = [*plumbing.pop("route_handlers"), api.router(lambda: office)]
     app = Litestar(handlers, **plumbing, openapi_config=None)

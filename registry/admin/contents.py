@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from litestar import Response, get, post, put
+from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from registry import uploads, versions
+from registry import upload_space, uploads, versions
 from registry.admin.office import AnyRequest, Home, body_of, caller_of, name_of, read, respond, write
 from registry.admin.owners import PUBLISH, READ
 from registry.catalog import Caller, Record, Source
@@ -39,7 +39,7 @@ def routes(home: Home) -> list[Any]:
         for goods in (VARIANTS, ADAPTERS)
         for route in (*_version_writes(home, goods), *_version_reads(home, goods))
     ]
-    return [*versioned, *_upload_routes(home)]
+    return [*versioned, *_upload_routes(home), *_room_routes(home)]
 
 
 def _version_writes(home: Home, goods: Goods) -> list[Any]:
@@ -115,6 +115,8 @@ def _upload_routes(home: Home) -> list[Any]:
         body = await body_of(request, uploads.UploadBody)
 
         async def make(session: AsyncSession, caller: Caller) -> Answer:
+            size = sum(file.size_bytes for file in body.files)
+            await upload_space.check(session, caller.organization, size, home().upload_bytes)
             upload_id = await uploads.create(session, caller, body)
             return Answer(status=201, body=uploads.progress(home().place.home, upload_id, body.files))
 
@@ -145,3 +147,24 @@ def _upload_routes(home: Home) -> list[Any]:
         return respond(done, 200)
 
     return [create, one, send]
+
+
+def _room_routes(home: Home) -> list[Any]:
+    @get("/uploads")
+    async def listing(request: AnyRequest) -> Response[Any]:
+        async def found(session: AsyncSession, caller: Caller) -> Answer:
+            own = caller.organization
+            room = await upload_space.space(session, own, home().upload_bytes)
+            return Answer(body={"uploads": await upload_space.listed(session, own), "space": room})
+
+        return await read(home, request, PUBLISH, found)
+
+    @delete("/uploads/{upload_id:str}", status_code=200)
+    async def remove(request: AnyRequest, upload_id: FromPath[str]) -> Response[Any]:
+        async def end(session: AsyncSession, caller: Caller) -> Answer:
+            await upload_space.remove(session, home().place.home, caller, upload_id)
+            return Answer(body={"id": upload_id, "removed": True})
+
+        return await write(home, request, PUBLISH, end)
+
+    return [listing, remove]

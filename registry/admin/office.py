@@ -42,11 +42,17 @@ class Office:
     """
 
     def __init__(
-        self, db: Database, place: Place, known: Callable[[], Awaitable[None]] = _nobody_resolves
+        self,
+        db: Database,
+        place: Place,
+        known: Callable[[], Awaitable[None]] = _nobody_resolves,
+        upload_bytes: int | None = None,
     ) -> None:
+        """`upload_bytes` that one organization's uploads may hold; None: as much as the disk."""
         self.db = db
         self.place = place
         self.known = known
+        self.upload_bytes = upload_bytes
         self._running: set[asyncio.Task[Any]] = set()
 
     def begin_validation(self, actor: str, slug: str, number: int, goods: Goods) -> None:

@@ -121,5 +121,10 @@ def _wasted(rows: Sequence[Row], fleet: FleetState) -> Panel:
         for row in rows
     ]
     return Panel(
-        id="loading", title="Seconds spent loading, last 24 hours", columns=columns, rows=found, wide=True
+        id="loading",
+        title="Seconds spent loading, last 24 hours",
+        columns=columns,
+        rows=found,
+        empty="Nothing had to be loaded.",
+        wide=True,
     )

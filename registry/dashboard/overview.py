@@ -7,6 +7,14 @@ from registry.dashboard.panels import Chart, Column, Page, Panel, Tile
 
 MOVERS = 15
 MS_PER_HOUR = 3_600_000
+EMPTY = {
+    "spend": "Nothing was charged in these days.",
+    "gpu": "No device worked in these days.",
+}
+FIRST = (
+    "Nothing was called in this period or the one before. Run a model from its page; the command"
+    " “marquee demo-data” fills in a made-up year to look at."
+)
 
 
 async def page(figures: Figures) -> Page:
@@ -17,6 +25,7 @@ async def page(figures: Figures) -> Page:
     moved = await figures.rows("variant_sums", figures.period.before)
     return Page(
         title="Overview",
+        lead="" if days or before or figures.view.role != "operator" else FIRST,
         tiles=_tiles(days, before, latencies, await figures.latency_sums(figures.period.before)),
         panels=(
             _requests(figures, days),
@@ -99,6 +108,7 @@ def _per_day(figures: Figures, days: list[Row], panel_id: str, title: str, colum
         columns=(Column(name="day", kind="day"), column),
         rows=[(day, found.get(day, 0)) for day in figures.period.dates],
         chart=Chart(kind="lines"),
+        empty=EMPTY[panel_id],
     )
 
 

@@ -30,6 +30,8 @@ from registry.dashboard.live import NoObservatory, Observatory
 from registry.dashboard.panels import Page
 from registry.dashboard.views import PAGES, PageName, View, role_of
 from registry.database import Database
+from registry.errors import DatabaseUnreachableError
+from registry.web import trouble
 from registry.web.rendering import HEADERS, Pages, compressed, static_files
 from registry.web.signin import AnyRequest, Door, Visitor
 
@@ -43,6 +45,7 @@ NAVIGATION: Mapping[PageName, tuple[str, str]] = {
 }
 DEFAULT_DAYS = 30
 LIVE_SECONDS = 2.0
+LONGEST_SECONDS = 20.0  # that a page waits for its figures: a database may hang and keep its connections
 EARLIEST = dt.date(1970, 1, 1)  # that a page may end on: there are days and periods before it
 
 
@@ -102,7 +105,12 @@ def router(dashboard: Callable[[], Dashboard]) -> Router:
         *_live_routes(dashboard),
     ]
     static = static_files("/dashboard/static", HERE / "static")
-    return Router("/", route_handlers=[*handlers, static], middleware=[compressed()])
+    return Router(
+        "/",
+        route_handlers=[*handlers, static],
+        middleware=[compressed()],
+        exception_handlers=trouble.handlers(),
+    )
 
 
 def _live_routes(dashboard: Callable[[], Dashboard]) -> list[Any]:
@@ -184,10 +192,16 @@ def _period(request: AnyRequest) -> Period:
 async def _show(
     dashboard: Dashboard, request: AnyRequest, page: PageName, make: Callable[[Visit], Any]
 ) -> Response[Any]:
-    visit = await _visit(dashboard, request, page)
-    if not isinstance(visit, Visit):
-        return _turned_away(dashboard, request, visit)
-    made: Page | None = await make(visit)
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            visit = await _visit(dashboard, request, page)
+            if not isinstance(visit, Visit):
+                return _turned_away(dashboard, request, visit)
+            made: Page | None = await make(visit)
+    except TimeoutError as error:
+        raise DatabaseUnreachableError(
+            f"The database did not answer within {LONGEST_SECONDS:.0f} seconds."
+        ) from error
     if made is None:
         return dashboard.pages.answer("nothing.html", status=404, visitor=visit.visitor, here="dashboard")
     chosen = request.query_params.get("csv")

@@ -79,6 +79,18 @@ class Panel(Record, frozen=True, kw_only=True):
         return msgspec.json.encode(content).decode().replace("<", "\\u003c")
 
     @property
+    def is_empty(self) -> bool:
+        """No rows, or a chart of nothing: a share of 0 % says something, no requests say that there were none."""
+        if self.chart is None or self.chart.kind == "bars" or not self.rows:
+            return not self.rows
+        series = zip(*(row[1:] for row in self.rows), strict=True)
+        return not any(
+            _says(value, column.kind)
+            for column, values in zip(self.columns[1:], series, strict=True)
+            for value in values
+        )
+
+    @property
     def visible(self) -> Sequence[Sequence[Any]]:
         return self.rows if self.limit is None else self.rows[: self.limit]
 
@@ -86,6 +98,12 @@ class Panel(Record, frozen=True, kw_only=True):
     def largest(self) -> float:
         values = [value for row in self.rows for value in row[1:] if isinstance(value, int | float)]
         return max(values, default=0.0) or 1.0
+
+
+def _says(value: Any, kind: Kind) -> bool:
+    """Whether a chart has something to draw of it."""
+    found = _number(value)
+    return found is not None and (kind == "share" or bool(found))
 
 
 INCOMPARABLE = 20.0  # times more or less: the period before is not one to compare with

@@ -17,7 +17,7 @@ from litestar.params import QueryParameter, URLEncodedBody
 from litestar.response import Redirect
 
 from registry.catalog import Caller, OrganizationName
-from registry.web import identities, sessions
+from registry.web import identities, sessions, trouble
 from registry.web.oidc import Provider
 from registry.web.rendering import SHARED, Pages, compressed, static_files
 
@@ -190,4 +190,9 @@ def router(door: Callable[[], Door]) -> Router:
         return Redirect(target, status_code=303, cookies=[door().cookie("", 0)])
 
     static = static_files("/shared", SHARED / "static")
-    return Router("/", route_handlers=[ask, enter, leave, static], middleware=[compressed()])
+    return Router(
+        "/",
+        route_handlers=[ask, enter, leave, static],
+        middleware=[compressed()],
+        exception_handlers=trouble.handlers(),
+    )

@@ -16,6 +16,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from registry.catalog import Adapter, Caller, Slug, Variant
+from registry.web import trouble
 from registry.web.rendering import Pages, static_files
 from registry.web.signin import Door
 from router.clients import fal_shapes
@@ -130,7 +131,7 @@ def router(front: Callable[[], Front]) -> Router:
     files = static_files("/storefront", HERE / "static")
     routes: list[Any] = [gallery, playground, picture, run, events, cancel, files]
     refused = fal_shapes.HANDLERS[RouterError]  # the page's script reads fal's shape
-    return Router("/", route_handlers=routes, exception_handlers={RouterError: refused})
+    return Router("/", route_handlers=routes, exception_handlers={**trouble.handlers(), RouterError: refused})
 
 
 def _runner(caller: Caller) -> Caller:

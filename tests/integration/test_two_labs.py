@@ -56,6 +56,8 @@ TRIES: dict[str, Try] = {
     "GET /adapters": Try(field="adapters"),
     "POST /adapters": Try({"slug": "acme/mine", "base": "acme/toys"}),
     "POST /uploads": Try({"files": []}),
+    "GET /uploads": Try(field="uploads"),
+    "DELETE /uploads/{}": REFUSED,
     "GET /uploads/{}": REFUSED,
     "PUT /uploads/{}/files": Try(b"{}", query="?path=model_index.json"),
     **{route.replace("/{}", f"/{plural}/{{}}", 1): tried for plural in ("variants", "adapters") for route, tried in VERSIONED.items()},

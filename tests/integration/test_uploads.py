@@ -113,3 +113,40 @@ async def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
 async def _nothing() -> AsyncIterator[bytes]:
     return
     yield b""
+
+
+async def test_uploads_have_a_quota_and_room_is_made_by_removing(
+    db: Database, tmp_path: Path, toys: Path
+) -> None:
+    folder, home = toys.parent / "toys", tmp_path / "home"
+    size = sum(file["size_bytes"] for file in admin.announced(folder))
+    async with admin.opened(db, home, upload_bytes=size + 10) as office:
+        lab, other = await office.lab("acme"), await office.lab("blue")
+        kept = await admin.send_folder(lab, folder)
+        await lab.post("/models", {"name": "acme/toys"})
+        await lab.post(
+            "/variants",
+            {"slug": "acme/toys", "model": "acme/toys", "task": "t", "input_schema": {"type": "object"}},
+        )
+        await admin.validated(lab, "acme/toys", {"kind": "upload", "location": kept})
+        small = (await lab.post("/uploads", {"files": [_announce("a.json", b"[1, 2]")]}))["id"]
+        body = {"files": [_announce("b.json", b"[1, 2]")]}
+        refused = await lab.ask("POST", "/uploads", body)
+        assert (refused.status_code, refused.json()["error"]) == (413, "QuotaError")
+        assert refused.json()["detail"] == (
+            f"the uploads of acme hold {size + 6:,} of {size + 10:,} bytes, and this one is 6: remove what no version"
+            " needs (`marquee publish uploads`), or have the operator raise MARQUEE_UPLOAD_BYTES"
+        )
+        await other.post("/uploads", body)
+        found = await lab.get("/uploads")
+        assert found["space"] == {"used_bytes": size + 6, "allowed_bytes": size + 10}
+        assert [(one["id"], one["size_bytes"], one["versions"]) for one in found["uploads"]] == [
+            (kept, size, ["acme/toys@1"]),
+            (small, 6, []),
+        ]
+        in_use = await lab.ask("DELETE", f"/uploads/{kept}")
+        assert (in_use.status_code, "acme/toys@1" in in_use.json()["detail"]) == (409, True)
+        await lab.ask("PUT", f"/uploads/{small}/files?path=a.json", b"[1, 2]")
+        assert (await lab.ask("DELETE", f"/uploads/{small}")).status_code == 200
+        assert [path.name for path in (home / "uploads").iterdir()] == [kept]
+        assert (await lab.ask("POST", "/uploads", body)).status_code == 201

@@ -1,0 +1,113 @@
+"""How much an organization's uploads may hold, which there are, and how room is made again. IO.
+
+Announced bytes count, whether they came or not: what was promised room shall find it.
+"""
+
+import asyncio
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from registry import tables, uploads
+from registry.catalog import Caller, Record
+from registry.errors import InUseError, QuotaError
+from registry.goods import ADAPTERS, VARIANTS
+
+
+class Space(Record, frozen=True, kw_only=True):
+    """`allowed_bytes` None: as much as the disk holds."""
+
+    used_bytes: int
+    allowed_bytes: int | None
+
+
+class Listed(Record, frozen=True, kw_only=True):
+    """An upload, and the versions that are made of it."""
+
+    id: str
+    size_bytes: int
+    created_at: datetime
+    versions: Sequence[str]
+
+
+async def space(session: AsyncSession, organization: str, allowed: int | None) -> Space:
+    mine = tables.uploads.c.organization == organization
+    used = await session.scalar(
+        sqlalchemy.select(sqlalchemy.func.coalesce(sqlalchemy.func.sum(_size()), 0)).where(mine)
+    )
+    return Space(used_bytes=int(used or 0), allowed_bytes=allowed)
+
+
+async def check(session: AsyncSession, organization: str, size_bytes: int, allowed: int | None) -> None:
+    """Whether so much more fits; of two at once the second waits for the first. Raises `QuotaError`."""
+    if allowed is None:
+        return
+    known = tables.organizations
+    await session.execute(
+        sqlalchemy.select(known.c.name).where(known.c.name == organization).with_for_update()
+    )
+    used = (await space(session, organization, allowed)).used_bytes
+    if used + size_bytes > allowed:
+        raise QuotaError(organization, used, size_bytes, allowed)
+
+
+async def listed(session: AsyncSession, organization: str) -> tuple[Listed, ...]:
+    """Oldest first."""
+    known = tables.uploads
+    query = sqlalchemy.select(known.c.id, known.c.created_at, _size().label("size_bytes"))
+    rows = await session.execute(
+        query.where(known.c.organization == organization).order_by(known.c.created_at)
+    )
+    users = await _users(session)
+    return tuple(
+        Listed(
+            id=row.id,
+            size_bytes=int(row.size_bytes),
+            created_at=row.created_at,
+            versions=users.get(row.id, ()),
+        )
+        for row in rows
+    )
+
+
+async def remove(session: AsyncSession, home: Path, caller: Caller, upload_id: str) -> None:
+    """The row and its files. Raises `UnknownSubjectError`, `InUseError` with the versions that need them."""
+    await uploads.announced(session, caller, upload_id)
+    if users := (await _users(session, upload_id)).get(upload_id):
+        raise InUseError(f"upload {upload_id}", users, "needed")
+    await session.execute(sqlalchemy.delete(tables.uploads).where(tables.uploads.c.id == upload_id))
+    await asyncio.to_thread(shutil.rmtree, uploads.folder_of(home, upload_id), ignore_errors=True)
+
+
+def _size() -> sqlalchemy.ScalarSelect[Any]:
+    """What one upload's files come to."""
+    file = sqlalchemy.func.jsonb_array_elements(tables.uploads.c.files).table_valued("value").alias("file")
+    size = sqlalchemy.cast(file.c.value.op("->>")("size_bytes"), sqlalchemy.Numeric)
+    return (
+        sqlalchemy.select(sqlalchemy.func.sum(size))
+        .select_from(file)
+        .correlate(tables.uploads)
+        .scalar_subquery()
+    )
+
+
+async def _users(session: AsyncSession, upload_id: str | None = None) -> Mapping[str, Sequence[str]]:
+    """Versions by the upload that they name; what was refused needs no files."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for goods in (VARIANTS, ADAPTERS):
+        versions = goods.versions
+        location = versions.c.source["location"].astext
+        query = sqlalchemy.select(versions.c[goods.noun], versions.c.number, location.label("upload")).where(
+            versions.c.source["kind"].astext == "upload", versions.c.state != "rejected"
+        )
+        if upload_id is not None:
+            query = query.where(location == upload_id)
+        for slug, number, upload in await session.execute(query.order_by(versions.c.number)):
+            found[upload].append(f"{slug}@{number}")
+    return found
