@@ -127,6 +127,12 @@ class Buffers:
                 bisect.insort(self._waiting, self._returned.get_nowait(), key=len)
 
 
+def trim() -> None:
+    """What was freed and the C library keeps for later goes back to the system. Of no use where it is another one."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _fresh(size_bytes: int) -> mmap.mmap:
     memory = mmap.mmap(
         -1, -(-size_bytes // HUGE_BYTES) * HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from loaders import adapters, layout, reader
+from loaders.buffers import trim
 from loaders.device import Arena, Device
 from loaders.errors import ArchitectureError
 from loaders.headers import Header
@@ -184,6 +185,7 @@ class ComponentItem:
             for file in (file for file in files if file is not None):
                 (folder / Path(file.path).name).symlink_to(self._store.here(file).absolute())
             found = load_by_library(self._component, folder, self._form.dtype)
+        trim()  # the file's weights as they were read are gone; room was booked for one of the two
         arena = Arena(self._device.host_buffer(self._plan().size_bytes), self._plan())
         for name, view in arena.views.items():
             view.copy_(found[name].detach())

@@ -1,10 +1,14 @@
 """Compiled blocks: weights and LoRAs swap under them, the verdict is kept, and only one's own pool's code is believed."""
 
+import contextlib
 import errno
+import http.server
 import os
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +19,7 @@ import msgspec
 import pytest
 import torch
 
-from loaders import deltas, kernels
+from loaders import artefacts, deltas, kernels
 from loaders.artefacts import Artefacts, Parcel, Verdict
 from loaders.compiling import Compiler, Pair, is_settled, judge
 from loaders.device import Device
@@ -250,6 +254,37 @@ def test_a_host_takes_compiled_code_of_its_own_pool_and_of_nobody_else(
     assert path is not None
     path.write_bytes(path.read_bytes()[:-1])
     assert parcels("ours").load(ARCHITECTURE) is None
+
+
+def test_a_peer_that_drips_compiled_code_is_given_up(
+    parcels: Callable[..., Artefacts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device's thread waits for it, and every request with it."""
+    monkeypatch.setattr(artefacts, "PEER_SECONDS", 0.3)
+    over = threading.Event()
+
+    class Dripping(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.05):
+                    self.wfile.write(b".")
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        ours = parcels("ours")
+        ours.know_peers([f"http://127.0.0.1:{server.server_address[1]}"] * 2)
+        found = queue.SimpleQueue[Parcel | None]()
+        threading.Thread(target=lambda: found.put(ours.load(ARCHITECTURE)), daemon=True).start()
+        try:
+            assert found.get(timeout=20) is None
+        finally:
+            over.set()
+            server.shutdown()
 
 
 PROCESS = """
