@@ -8,6 +8,8 @@ It refuses to know where blobs are.
 import fcntl
 import os
 import struct
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +29,37 @@ class Leases:
         self._turns = folder / "turns"
         self._turns.touch()
         self._mine = _open(self._uses)
+        self._trying: Counter[str] = Counter()  # threads of this process that bring a blob, or wait for it
+        self._lock = threading.Lock()
 
     def hold(self, sha256: str) -> None:
         """From now on nobody evicts it, until `release` or the end of this process. Idempotent."""
         _lock(self._mine, fcntl.F_RDLCK, sha256)
 
+    @contextmanager
+    def tried(self, sha256: str) -> Iterator[None]:
+        """Held from now on, unless the block fails and no other thread of this process is trying the same."""
+        with self._lock:
+            self._trying[sha256] += 1
+            self.hold(sha256)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                if self._trying[sha256] == 1:
+                    _lock(self._mine, fcntl.F_UNLCK, sha256)
+            raise
+        finally:
+            with self._lock:
+                self._trying[sha256] -= 1
+                if not self._trying[sha256]:
+                    del self._trying[sha256]
+
     def release(self, sha256: str) -> None:
-        _lock(self._mine, fcntl.F_UNLCK, sha256)
+        """Not while a thread of this process brings it for somebody else."""
+        with self._lock:
+            if sha256 not in self._trying:
+                _lock(self._mine, fcntl.F_UNLCK, sha256)
 
     @contextmanager
     def unless_used(self, sha256: str) -> Iterator[bool]:

@@ -76,25 +76,20 @@ class Store:
         interest = interest or Interest()
         with contextlib.suppress(NotHereError):
             return self.here(file)
-        self._leases.hold(file.sha256)
-        try:
-            with self._leases.turn(file.sha256, interest):
-                return (
-                    self.locate(file.sha256)
-                    or self._recovered(file, interest)
-                    or self._adopted(file, source, interest)
-                    or self._downloaded(file, source, interest)
-                )
-        except BaseException:
-            self._leases.release(file.sha256)
-            raise
+        with self._leases.tried(file.sha256), self._leases.turn(file.sha256, interest):
+            return (
+                self.locate(file.sha256)
+                or self._recovered(file, interest)
+                or self._adopted(file, source, interest)
+                or self._downloaded(file, source, interest)
+            )
 
     def here(self, file: FileRef) -> Path:
         """The verified bytes, held as by `ensure`, from this disk alone. Raises `NotHereError`."""
-        self._leases.hold(file.sha256)
-        found = self.locate(file.sha256)
+        if self.locate(file.sha256) is not None:
+            self._leases.hold(file.sha256)
+        found = self.locate(file.sha256)  # once more: it may have been evicted before it was held
         if found is None:
-            self._leases.release(file.sha256)
             raise NotHereError(f"{file.path} is not on this disk")
         with contextlib.suppress(OSError):  # a disk that only reads has no order of eviction either
             os.utime(self._note(file.sha256))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loaders.errors import AbandonedError
+from loaders.errors import AbandonedError, NotHereError
 from loaders.interest import Interest
 from loaders.pace import Pace
 from registry.catalog import Source
@@ -117,3 +117,28 @@ def test_what_moves_is_not_silent(open_store: Stores) -> None:
     assert interest.silent_seconds() > 999
     open_store().ensure(FILE, OPEN, interest)
     assert interest.silent_seconds() < 100
+
+
+@pytest.mark.parametrize("how", ["a look", "a wait that is given up", "a drop"])
+def test_who_comes_in_vain_leaves_a_download_under_way_its_room(
+    open_store: Stores, tmp_path: Path, how: str
+) -> None:
+    """Leases are one per process: what another thread gave back was everybody's, and the part could be evicted."""
+    slow, interest = open_store(pace=Pace(1 << 20)), Interest()
+    fetching = Waiting(lambda: slow.ensure(FILE, OPEN))
+    until(lambda: arrived(tmp_path / "home") >= 1)
+    if how == "a look":
+        with pytest.raises(NotHereError):
+            slow.here(FILE)
+    elif how == "a drop":
+        slow.drop(FILE.sha256)
+    else:
+        waiting = Waiting(lambda: slow.ensure(FILE, OPEN, interest))
+        time.sleep(0.1)
+        interest.give_up()
+        assert isinstance(waiting.result(), AbandonedError)
+    assert open_store()._evict(FILE.sha256) == 0
+    assert fetching.result().read_bytes() == WEIGHTS
+    assert open_store()._evict(FILE.sha256) == 0
+    slow.release(FILE.sha256)
+    assert open_store()._evict(FILE.sha256) == len(WEIGHTS)
