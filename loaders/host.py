@@ -40,6 +40,7 @@ log = structlog.get_logger("marquee.host")
 MEMORY_SHARE = 0.6  # of what is free at start; activations and the page cache need the rest
 DEVICE_SHARE = 0.85
 DISK_SHARE = 0.9  # for weights; configs, tokenizers and what is on its way need the rest
+LEFT_OVER_SHARE = 1.08  # of the weights' share, with parts of downloads that were given up
 PRIOR_SPEEDS = protocol.Speeds(disk_to_memory=1e9, memory_to_device=10e9, network_to_disk=100e6)
 DRAIN_SECONDS = 30.0
 
@@ -68,6 +69,11 @@ def budgets_for(device: Device, home: Path, settings: Settings, *, stored_bytes:
     }
 
 
+def limit(store: Store, settings: Settings, budgets: Mapping[Tier, int]) -> None:
+    """What all files of this home may take, also where the settings name no budget: parts are in nobody's accounts."""
+    store.limit(settings.disk_budget_bytes or int(budgets["disk"] * LEFT_OVER_SHARE))
+
+
 async def run(
     address: Address, settings: Settings, *, name: str | None = None, zone: str | None = None
 ) -> None:
@@ -81,6 +87,7 @@ async def run(
         device = await asyncio.to_thread(Device, settings.device)
         store = _store(home, settings, address)
         budgets = budgets_for(device, home, settings, stored_bytes=store.used_bytes())
+        limit(store, settings, budgets)
         hello = _hello(settings, device, budgets, name=name or platform.node(), zone=zone)
         artefacts = Artefacts(home / "compiled", device, address.key)
         files = Retrieval(
@@ -114,7 +121,6 @@ def _store(home: Path, settings: Settings, address: Address) -> Store:
     return Store(
         home,
         remote=remote,
-        budget_bytes=settings.disk_budget_bytes,
         pace=Pace(settings.download_bytes_per_second),
     )
 

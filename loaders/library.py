@@ -93,11 +93,13 @@ class Loader:
             allow_private=True,  # whoever calls this runs it
         )
         store = Store(home, remote=remote)
+        budgets = host.budgets_for(device, home, self._settings, stored_bytes=store.used_bytes())
+        host.limit(store, self._settings, budgets)
         self.engine = Engine(
             home,
             device=device,
             store=store,
-            budgets=host.budgets_for(device, home, self._settings, stored_bytes=store.used_bytes()),
+            budgets=budgets,
             retrieval=Retrieval(allow_private=True),
             compiler=Compiler(self._settings.compile, Artefacts(home / "compiled", device)),
             order=self._settings.eviction_order,

@@ -80,12 +80,11 @@ class Preparing:
     def _ready(
         self, manifest: Manifest, defaults: Mapping[str, Any], interest: Interest
     ) -> Generator[Errand, Any, assembly.Ready]:
+        def fetch() -> None:
+            self._shelf.into_room(lambda: self._assembly.fetch(manifest, interest))
+
         return (
-            yield from _tried(
-                lambda: self._assembly.ready(manifest, defaults),
-                Errand(lambda: self._assembly.fetch(manifest, interest)),
-                lambda _: None,
-            )
+            yield from _tried(lambda: self._assembly.ready(manifest, defaults), Errand(fetch), lambda _: None)
         )
 
     def _taken_in(

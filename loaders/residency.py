@@ -94,15 +94,15 @@ class Shelf(Books):
         """Files that are here already cost a look."""
         with self._flights.alone(item.digest, interest):
             began, is_here = time.monotonic(), self._has_come("disk", item.digest)
-            self._fetch_into_room(item, interest)
+            self.into_room(lambda: item.fetch(interest))
             if not is_here:
                 self._arrived(item, "disk", time.monotonic() - began)
 
-    def _fetch_into_room(self, item: Item, interest: Interest) -> None:
+    def into_room(self, bring: Callable[[], None]) -> None:
         """A disk may have less room than our budget says, because others filled it: then what is idle leaves."""
         while True:
             try:
-                item.fetch(interest)
+                bring()
             except DiskFullError:
                 if not self.evict_one("disk"):
                     raise

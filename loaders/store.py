@@ -21,7 +21,7 @@ from loaders.errors import DiskFailedError, DiskFullError, NotHereError, Weights
 from loaders.interest import Interest
 from loaders.leases import Leases
 from loaders.pace import Pace
-from loaders.partial import MAP_SUFFIX, Partial, discard, named
+from loaders.partial import Partial, discard, named
 from registry.catalog import FileRef, Source
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -112,13 +112,21 @@ class Store:
         """Of those that are blobs of this home."""
         return sum(file.size_bytes for file in files if self._blob(file.sha256).exists())
 
-    def used_bytes(self) -> int:
-        """Blobs and the room taken for those on their way."""
-        return sum(size_bytes for _, size_bytes, _ in self._occupants())
+    def used_bytes(self, *, besides: str | None = None) -> int:
+        """Blobs and the room taken for those on their way. Looked at for each file that is fetched: one call a blob."""
+        total_bytes = 0
+        for entry in self._entries():
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                total_bytes += 0 if entry.name == besides else entry.stat().st_size
+        return total_bytes
 
     def know_peers(self, addresses: Iterable[str]) -> None:
         """Hosts of the pool to ask first from now on."""
         self._remote = msgspec.structs.replace(self._remote, peers=tuple(addresses))
+
+    def limit(self, budget_bytes: int) -> None:
+        """Of all blobs and parts from now on."""
+        self._budget_bytes = budget_bytes
 
     def close(self) -> None:
         """Gives up what this process holds."""
@@ -208,7 +216,7 @@ class Store:
     def _fit(self, file: FileRef, idle: Iterator[str]) -> None:
         if self._budget_bytes is None:
             return
-        others = sum(size for sha256, size, _ in self._occupants() if sha256 != file.sha256)
+        others = self.used_bytes(besides=file.sha256)
         while others + file.size_bytes > self._budget_bytes:
             freed = next((freed for freed in map(self._evict, idle) if freed), 0)
             if not freed:
@@ -219,16 +227,20 @@ class Store:
 
     def _occupants(self) -> Iterator[tuple[str, int, float]]:
         """Digest, bytes on disk, when last wanted; blobs and parts."""
-        blobs = (self._home / "blobs" / "sha256").glob("*/*")
-        parts = (path for path in (self._home / "partial").iterdir() if path.suffix != MAP_SUFFIX)
-        for path in (*blobs, *parts):
-            if not DIGEST.fullmatch(path.name):
-                continue  # what file systems and people leave in folders
+        for entry in self._entries():
             try:
-                wanted = self._note(path.name) if self._note(path.name).exists() else path
-                yield path.name, path.stat().st_size, wanted.stat().st_mtime
+                note = self._note(entry.name)
+                wanted_at = (note.stat() if note.exists() else entry.stat()).st_mtime
+                yield entry.name, entry.stat().st_size, wanted_at
             except FileNotFoundError:
                 continue  # another process was faster
+
+    def _entries(self) -> Iterator["os.DirEntry[str]"]:
+        """Of blobs and parts; not what file systems and people leave in folders."""
+        blobs = self._home / "blobs" / "sha256"
+        for folder in (*(path for path in blobs.iterdir() if path.is_dir()), self._home / "partial"):
+            with os.scandir(folder) as found:
+                yield from (entry for entry in found if DIGEST.fullmatch(entry.name))
 
     def _idle(self, wanted: str) -> Iterator[str]:
         """Looked for when the first one is asked for: most files find room."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from loaders import errors
+from loaders import errors, host
 from loaders import store as store_module
 from loaders.interest import Interest
 from registry.catalog import Source
-from tests.hub import Hub, Repository
+from registry.settings import Settings
+from tests.hub import Fault, Hub, Repository
 from tests.stores import NAME, OPEN, OTHER, WEIGHTS, Stores, local_hub, ref
 
 
@@ -216,3 +217,18 @@ def test_a_store_with_room_is_not_looked_through_for_each_file(
 
     monkeypatch.setattr(store_module.Store, "_occupants", looked)
     assert open_store().ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
+
+
+def test_parts_that_nobody_wants_any_more_count_against_the_disks_share(
+    open_store: Stores, hub: Hub, tmp_path: Path
+) -> None:
+    """Each cancelled download leaves its final size; a host that set no budget filled the disk with them."""
+    store = open_store()
+    hub.fail(NAME, Fault("status", status=503, times=99))
+    with pytest.raises(errors.SourceDownError):
+        store.ensure(ref(WEIGHTS), OPEN)
+    assert store.used_bytes() == len(WEIGHTS)
+    host.limit(store, Settings(home=tmp_path), {"disk": len(WEIGHTS)})
+    assert store.ensure(ref(OTHER, "other.safetensors"), OPEN).read_bytes() == OTHER
+    assert store.used_bytes() == len(OTHER)
+    assert not (tmp_path / "home/partial" / ref(WEIGHTS).sha256).exists()
