@@ -33,11 +33,13 @@ class Attempt:
     work: Work
     run_seconds: float  # expected
     assigned_at: float  # unix seconds
+    booked_seconds: float = 0.0  # of its organization's share, until it is known what it took
     sent: bool = False
     lost: bool = False  # its host left before it was sent
     cancelled: bool = False  # its row is final already
     early: Done | Failed | None = None  # reported before an adoption was committed
     phase: Literal["loading", "running"] | None = None
+    began_at: float | None = None  # its host's device, unix seconds
     step: int | None = None
     steps: int | None = None
     preview: bytes = b""
@@ -78,6 +80,9 @@ class Attempt:
         except OSError as error:
             self.discard()
             self.unkept = error
+
+    def device_seconds(self, now: float) -> float:
+        return 0.0 if self.began_at is None else max(0.0, now - self.began_at)
 
     def discard(self) -> None:
         for draft in self.drafts.values():

@@ -34,8 +34,15 @@ class Ends:
     def __init__(self, term: "Term") -> None:
         self._term = term
 
-    def free(self, attempt: Attempt) -> None:
-        """The attempt is over as far as memory goes: its host has room again."""
+    def free(self, attempt: Attempt, used_seconds: float = 0.0) -> None:
+        """The attempt is over as far as memory goes: its host has room again, its organization its share.
+
+        What a host's fault took is no organization's doing; of others `used_seconds` of the device count.
+        """
+        booked, attempt.booked_seconds = attempt.booked_seconds, 0.0
+        if booked:
+            organization = attempt.entry.request.organization
+            self._term.placement.fairness.correct(organization, booked, used_seconds)
         if self._term.attempts.get(attempt.entry.id) is attempt:
             del self._term.attempts[attempt.entry.id]
         attempt.discard()

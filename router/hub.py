@@ -160,7 +160,7 @@ class Hub:
                 attempt.receive(message, self._term.files)
                 return
             case protocol.Started(phase=phase):
-                attempt.phase = phase
+                attempt.phase, attempt.began_at = phase, attempt.began_at or time.time()
             case protocol.Progress():
                 attempt.advance(message)
             case Done() | Failed():
@@ -172,7 +172,7 @@ class Hub:
     def end(self, attempt: Attempt, report: Done | Failed) -> None:
         term, entry = self._term, attempt.entry
         if attempt.cancelled:
-            term.ends.free(attempt)
+            term.ends.free(attempt, attempt.device_seconds(time.time()))
             term.ends.settle(attempt.host_id, attempt.key)
         elif not attempt.sent:
             attempt.early = report
@@ -190,6 +190,7 @@ class Hub:
             placement.finished(
                 term.placement, attempt.run_seconds, attempt.work, attempt.host_id, report.timings.run
             )
+            attempt.booked_seconds = 0.0  # put right by what it took
             term.traces.tell("store", attempt.span.traceparent, began, time.time(), files=len(outcome.files))
             term.ends.free(attempt)
             term.ends.finish(entry, attempt.key, outcome, attempt.span)
@@ -198,7 +199,7 @@ class Hub:
         elif report.kind == "cancelled":  # though nobody here asked for it
             term.ends.give_back(attempt, "host_cancelled", is_fault=False)
         else:
-            term.ends.free(attempt)
+            term.ends.free(attempt, attempt.device_seconds(time.time()))
             outcome = attempt.fail(failure_of(report), report.timings)
             term.ends.finish(entry, attempt.key, outcome, attempt.span)
 

@@ -75,6 +75,7 @@ class Starts:
         )
         placement.commit(self._term.placement, decision, assigned, now)
         attempt = Attempt(entry, key, decision.host_id, work, decision.run_seconds, now)
+        attempt.booked_seconds = decision.run_seconds * self._speed(decision.host_id)
         attempt.span = trails.begin(self._term.traces, attempt, decision, began)
         self._term.attempts[entry.id] = attempt
         explanation = Explanation(
@@ -83,6 +84,10 @@ class Starts:
         row = Assignment(id=entry.id, number=key.number, host_id=decision.host_id, decision=explanation)
         written = functools.partial(self._assigned, attempt, decision, time.time())
         self._term.then(self._term.queue.assign(row), written)
+
+    def _speed(self, host_id: str) -> float:
+        fleet = self._term.placement.fleet
+        return float(fleet.speed[fleet.names[host_id]])
 
     def _assigned(
         self,

@@ -135,3 +135,31 @@ async def test_a_full_disk_fails_the_request_and_leaves_its_host_at_work(
                 await asyncio.sleep(0.01)
     drafts: Path = live.gateway.house.files._drafts
     assert list(drafts.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["host", "model"])
+async def test_what_ran_in_vain_is_no_share_of_its_customers(live: Live, kind: str) -> None:
+    """A model's own error at once, and hosts' faults: the estimates that were booked are given back."""
+    fairness = live.gateway.dispatcher.term.placement.fairness
+    before = fairness.peek("customer")
+    async with live.host("one").linked() as one, live.host("two").linked() as two:
+        for host in (one, two):
+            host.fail_with = {"kind": kind, "error": "out_of_memory", "message": "no room"}
+        assert (await live.client.post("/fal/run/acme/toys", json=PROMPT)).status_code >= 400
+    assert fairness.peek("customer") == pytest.approx(before, abs=0.1)
+
+
+async def test_what_is_cancelled_while_it_runs_counts_as_far_as_it_ran(live: Live) -> None:
+    fairness = live.gateway.dispatcher.term.placement.fairness
+    before = fairness.peek("customer")
+    async with live.host().linked() as host:
+        host.release.clear()
+        submitted = await _run(live)
+        await host.hears(assigned=1)
+        await asyncio.sleep(0.3)
+        await live.client.put(submitted["cancel_url"])
+        await host.hears(cancelled=1)
+        async with asyncio.timeout(10):
+            while live.gateway.dispatcher.term.attempts:
+                await asyncio.sleep(0.01)
+    assert 0.2 < fairness.peek("customer") - before < 3.0
