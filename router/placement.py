@@ -200,16 +200,21 @@ def _may_gain(state: State, host: int, now: float) -> bool:
     waiting, fleet = state.waiting, state.fleet
     if len(waiting.row_of) > FEW or host in waiting.planned_on:
         return True
-    free_at, slowness = fleet.free_at_on(host, now), fleet.slowness[host]
+    free_at, slowness, margin = (
+        fleet.free_at_on(host, now),
+        fleet.slowness[host],
+        state.knobs.steal_margin_seconds,
+    )
     for row in waiting.row_of.values():
         planned_on = waiting.plan_host[row]
         if planned_on < 0:
             return True
         planned_at = fleet.free_at_on(planned_on, now) + waiting.plan_seconds[row]
-        load = fleet.residency.seconds_at(waiting.entry(row).bundles[0], host)
-        finish_at = max(free_at, now + load) + waiting.run_seconds[row] * slowness
-        if max(waiting.plan_finish[row], planned_at) > finish_at + state.knobs.steal_margin_seconds:
-            return True
+        gain_before = max(waiting.plan_finish[row], planned_at) - waiting.run_seconds[row] * slowness - margin
+        if gain_before > free_at:
+            load = fleet.residency.seconds_at(waiting.entry(row).bundles[0], host)
+            if gain_before > now + load:
+                return True
     return False
 
 

@@ -103,26 +103,33 @@ class Prices:
 
         None to have them all compared, as one of these has plans or memory that has to be looked at.
         """
-        fleet, waiting, count = self.state.fleet, self.state.waiting, self.state.knobs.shortlist
-        hosts = fleet.free_by(self.now)
+        fleet, now = self.state.fleet, self.now
+        if not fleet.same_slowness or self._total_bytes() > fleet.least_budget_bytes:
+            return None
+        hosts = fleet.free_by(now)
         for bundle in self.entry.bundles:
             hosts &= fleet.residency.holders(bundle)
-        if not hosts or not fleet.same_slowness or self._total_bytes() > fleet.least_budget_bytes:
+        if not hosts:
             return None
-        if any(hosts >> host & 1 for host in waiting.planned_on):
-            return None
+        for host in self.state.waiting.planned_on:
+            if hosts >> host & 1:
+                return None
         for name in self.entry.work.excluded_hosts:
             if (host := fleet.names.get(name)) is not None:
                 hosts &= ~(1 << host)
-        now, found = self.now, []
-        done_at = now + self.entry.run_seconds * fleet.same_slowness
+        return self._first_ready(hosts, now + self.entry.run_seconds * fleet.same_slowness)
+
+    def _first_ready(self, hosts: int, done_at: float) -> list[Offer] | None:
+        """The first of these hosts (a bit for each) whose run would not be late; None if they are not enough."""
+        now, count, free_at_on = self.now, self.state.knobs.shortlist, self.state.fleet.free_at_on
+        found: list[Offer] = []
         for _ in range(READY_LOOKED_AT):
-            first = hosts & -hosts
-            host = first.bit_length() - 1
-            if host < 0:
+            if not hosts:
                 break
-            hosts ^= first
-            if fleet.free_at_on(host, now) == now:
+            rest = hosts & (hosts - 1)
+            host = (hosts ^ rest).bit_length() - 1
+            hosts = rest
+            if free_at_on(host, now) == now:
                 found.append(Offer(done_at, host, now, now, 0.0))
                 if len(found) == count:
                     return found
@@ -146,8 +153,7 @@ class Prices:
         bounds: Floats = np.minimum(fleet.arrays.loads_from, free_at)
         np.maximum(bounds, self.now, out=bounds)
         bounds += fetch
-        np.maximum(bounds, free_at, out=bounds)
-        np.copyto(bounds, free_at, where=fetch == 0)  # what is there does not wait for the mover
+        np.maximum(bounds, free_at, out=bounds)  # just this where nothing is missing
         if self._mover:
             bounds += fetch * self._mover
         bounds += fleet.run_seconds(self.entry.run_seconds)
@@ -203,7 +209,8 @@ class Prices:
 
     def _total_bytes(self) -> int:
         sizes = self.state.fleet.residency.size_bytes
-        return sum([sizes(bundle) for bundle in self.entry.bundles])
+        bundles = self.entry.bundles
+        return sizes(bundles[0]) if len(bundles) == 1 else sum([sizes(bundle) for bundle in bundles])
 
     def _offer(self, host: int, fetch: float) -> Offer:
         """The exact price on one host."""
@@ -221,8 +228,10 @@ class Prices:
 
     def _needs(self, index: int) -> float:
         """Bytes that are missing there."""
-        missing = self.state.fleet.residency.missing_bytes_at
-        return sum([missing(bundle, index) for bundle in self.entry.bundles])
+        missing, bundles = self.state.fleet.residency.missing_bytes_at, self.entry.bundles
+        if len(bundles) == 1:
+            return missing(bundles[0], index)
+        return sum([missing(bundle, index) for bundle in bundles])
 
     def on(self, index: int) -> Priced | None:
         """With regret, on one host that was offered."""
@@ -240,7 +249,9 @@ class Prices:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All offers with their regret, cheapest first."""
-        return tuple([priced.candidate for priced in sorted(map(self._price, self.offers))])
+        known = self._priced
+        everyone = known.values() if len(known) == len(self.offers) else map(self._price, self.offers)
+        return tuple([priced.candidate for priced in sorted(everyone)])
 
     @cached_property
     def _parts(self) -> set[int]:
