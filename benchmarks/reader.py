@@ -3,8 +3,9 @@
 The file is a diffusers transformer of about 1.2 GB in bf16 with random bytes, in a folder of its own on a real disk
 (`BENCH_DIR`, default the system's large temporary folder) and deleted afterwards. Cold means dropped from the page
 cache. Every way ends with all bytes in memory that is really there. Medians of `ROUNDS`, the ways taken in turns, so
-that a noisy neighbour disturbs all of them alike; shares are medians of the rounds' own. The peers of
-`peers/readers.txt` are imported where they can be installed.
+that a noisy neighbour disturbs all of them alike; shares are medians of the rounds' own, of the raw way with the best
+median (the best of each round would be whichever was lucky). The peers of `peers/readers.txt` are imported where they
+can be installed; `BENCH_ONLY=raw,ours` leaves all others out, for many rounds where the disk wavers.
 """
 
 import gc
@@ -24,6 +25,7 @@ from pathlib import Path
 from loaders import tunables
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ONLY = tuple(os.environ.get("BENCH_ONLY", "").split(","))  # how the names of the ways begin that are wanted
 BLOCK_BYTES = 8 << 20
 CONFIG = {
     "sample_size": 64, "patch_size": 2, "in_channels": 16, "num_layers": 8, "attention_head_dim": 64,
@@ -182,6 +184,8 @@ def ways(path):
     yield "ours, first in fresh memory", path, ours_in_fresh_memory
     yield "safetensors load_file", path, library
     yield "diffusers from_pretrained", path, from_pretrained
+    if any(ONLY):
+        return
     peers()
     for module, way in (("runai_model_streamer", streamer), ("fastsafetensors", fast)):
         if importlib.util.find_spec(module):
@@ -205,7 +209,7 @@ def peers():
 def measured(path):
     """Seconds of every round by (way, is cold). The first round warms up code and memory and does not count."""
     seconds = defaultdict(list)
-    found = list(ways(path))
+    found = [way for way in ways(path) if way[0].startswith(ONLY)]
     for turn in range(ROUNDS + 1):
         for cold in (True, False):
             for name, file, way in found:
@@ -223,8 +227,9 @@ def measured(path):
 
 
 def share(best, values):
-    """Of the best raw way, round by round."""
-    return statistics.median(limit / value for limit, value in zip(best, values, strict=True))
+    """Of the best raw way, round by round: the median and its quartiles."""
+    shares = sorted(limit / value for limit, value in zip(best, values, strict=True))
+    return statistics.median(shares), shares[len(shares) // 4], shares[-1 - len(shares) // 4]
 
 
 def main():
@@ -238,17 +243,18 @@ def main():
         seconds = measured(path)
     raws = {name for name, _ in seconds if name.startswith("raw")}
     best = {
-        cold: [min(turn) for turn in zip(*(seconds[name, cold] for name in raws), strict=True)]
-        for cold in (True, False)
+        cold: min((seconds[name, cold] for name in raws), key=statistics.median) for cold in (True, False)
     }
     print(
-        f"   {gigabytes:.2f} GB of bf16, medians of {ROUNDS}; in brackets the share of the round's best raw read"
+        f"   {gigabytes:.2f} GB of bf16, medians of {ROUNDS}; in brackets the share of the best raw way, and its quartiles"
     )
     for name in dict.fromkeys(name for name, _ in seconds):
         row = []
         for cold in (True, False):
             median = statistics.median(seconds[name, cold])
-            part = share(best[cold], seconds[name, cold])
-            row.append(f"{median:6.2f} s {gigabytes / median:6.2f} GB/s ({part:4.2f})")
+            part, low, high = share(best[cold], seconds[name, cold])
+            row.append(
+                f"{median:6.2f} s {gigabytes / median:6.2f} GB/s ({part:4.2f}, {low:4.2f} to {high:4.2f})"
+            )
         print(f"   {name:32} cold {row[0]}   warm {row[1]}")
     print("   bars: ours cold 0.95, warm 0.90")
