@@ -115,8 +115,8 @@ class Prices:
             if hosts >> host & 1:
                 return None
         for name in self.entry.work.excluded_hosts:
-            if (host := fleet.names.get(name)) is not None:
-                hosts &= ~(1 << host)
+            if (index := fleet.names.get(name)) is not None:
+                hosts &= ~(1 << index)
         return self._first_ready(hosts, now + self.entry.run_seconds * fleet.same_slowness)
 
     def _first_ready(self, hosts: int, done_at: float) -> list[Offer] | None:
