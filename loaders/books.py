@@ -148,6 +148,7 @@ class Books:
 
     def check_integrity(self) -> None:
         with self._changed:
+            self._announced.check_integrity()
             for tier, cache in self.tiers.items():
                 cache.check_integrity()
                 came = {digest for digest in cache if self._has_come(tier, digest)}

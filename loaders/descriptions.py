@@ -3,7 +3,7 @@
 IO under `home/descriptions/`. It refuses to know where weights are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,15 @@ class Descriptions:
         self._folder = home / "descriptions"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._known: dict[Digest, Description] = {}
+        self._files: dict[Digest, tuple[FileRef, ...]] = {}  # of components and adapters
+        self._users: dict[str, set[Digest]] = {}  # of files, by sha256
         for path in sorted(self._folder.glob("*.msgpack")):
             try:
                 found = msgspec.msgpack.decode(path.read_bytes(), type=Description)
             except msgspec.MsgspecError:  # written by another release: the router describes it again
                 path.unlink()
                 continue
-            self._known[found.digest] = found
+            self._know(found)
 
     def add(self, description: Description) -> None:
         if self._known.get(description.digest) == description:
@@ -41,7 +43,7 @@ class Descriptions:
         if description.digest != description.manifest.digest:  # it becomes a file's name, and an assignment's
             log.warning("a description is not of what it says", digest=description.digest)
             return
-        self._known[description.digest] = description
+        self._know(description)
         path = self._folder / f"{description.digest.removeprefix('sha256:')}.msgpack"
         try:
             whole.write(path, msgspec.msgpack.encode(description))
@@ -65,14 +67,23 @@ class Descriptions:
             raise HostError(f"the adapter {digest} was not described to this host")
         return found.manifest
 
-    def weight_files(self) -> Iterator[tuple[Digest, tuple[FileRef, ...]]]:
+    def weight_files(self) -> tuple[tuple[Digest, tuple[FileRef, ...]], ...]:
         """Every component and adapter with its weight files; what two versions share comes once."""
-        seen: set[Digest] = set()
-        for found in tuple(self._known.values()):  # others are described meanwhile, on another thread
-            for digest, files in _weights(found):
-                if digest not in seen:
-                    seen.add(digest)
-                    yield digest, files
+        return tuple(self._files.items())
+
+    def files_of(self, digest: Digest, staying: Container[Digest]) -> Iterator[FileRef]:
+        """A component's or adapter's, but for those that something of what stays is made of too."""
+        for file in self._files.get(digest, ()):
+            if not any(user in staying for user in tuple(self._users[file.sha256])):
+                yield file
+
+    def _know(self, description: Description) -> None:
+        self._known[description.digest] = description
+        for digest, files in _weights(description):
+            if digest not in self._files:
+                for file in files:
+                    self._users.setdefault(file.sha256, set()).add(digest)
+                self._files[digest] = files
 
 
 def _weights(found: Description) -> tuple[tuple[Digest, tuple[FileRef, ...]], ...]:

@@ -11,7 +11,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -187,13 +187,10 @@ class Engine:
                 with contextlib.suppress(HostError):  # a smaller budget than last time
                     self._shelf.remember_on_disk(digest, self._store.kept_bytes(files))
 
-    def _drop_files(self, digest: Digest, staying: frozenset[Digest]) -> None:
+    def _drop_files(self, digest: Digest, staying: Container[Digest]) -> None:
         """All but those that something else on this disk is made of."""
-        files = dict(self._descriptions.weight_files())
-        shared = {file.sha256 for other in staying for file in files.get(other, ())}
-        for file in files.get(digest, ()):
-            if file.sha256 not in shared:
-                self._store.drop(file.sha256)
+        for file in self._descriptions.files_of(digest, staying):
+            self._store.drop(file.sha256)
 
     def _tell(self, event: Event) -> None:
         self._listener(event)

@@ -277,3 +277,16 @@ def test_on_a_disk_that_others_filled_what_is_idle_makes_room(shelf: Shelf) -> N
     with pytest.raises(DiskFullError):
         shelf.fetch([other], Interest())
     shelf.check_integrity()
+
+
+def test_a_router_hears_of_weights_in_two_forms_when_the_last_of_them_leaves(
+    shelf: Shelf, told: list[Residency]
+) -> None:
+    for name in ("as stored", "cast"):
+        held(shelf, name, reported="known")
+    told.clear()
+    for left in ("as stored", "cast"):
+        assert shelf.evict_one("device")
+        shelf.check_integrity()
+        assert left not in shelf.tiers["device"]
+    assert told == [Residency(removed=(Held(digest=Digest("known"), tier="device", size_bytes=10),))]
