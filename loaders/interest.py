@@ -37,6 +37,10 @@ class Interest:
     def moved(self) -> None:
         self._moved_at = time.monotonic()
 
+    def follow(self, other: "Interest") -> None:
+        """For whoever waits for what is brought for somebody else: it moves when that moves."""
+        self._moved_at = max(self._moved_at, time.monotonic() - other.silent_seconds())
+
     def silent_seconds(self) -> float:
         """Since it last moved."""
         return time.monotonic() - self._moved_at

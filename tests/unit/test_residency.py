@@ -290,3 +290,22 @@ def test_a_router_hears_of_weights_in_two_forms_when_the_last_of_them_leaves(
         shelf.check_integrity()
         assert left not in shelf.tiers["device"]
     assert told == [Residency(removed=(Held(digest=Digest("known"), tier="device", size_bytes=10),))]
+
+
+def test_who_waits_for_a_fetch_that_hangs_is_told(shelf: Shelf) -> None:
+    """A mount that is gone keeps its thread for ever; those who wanted the same waited as long."""
+    one, interest, other = Weights("a"), Interest(), Interest()
+    over = threading.Event()
+    one.fetch = lambda interest: over.wait(10)  # type: ignore[method-assign, assign]
+    first = Started(lambda: shelf.fetch([one], interest))
+    until(lambda: bool(shelf._flights._under_way))
+    interest._moved_at -= 1000
+    second = Started(lambda: shelf.fetch([one], other))
+    other._moved_at -= 2000
+    until(lambda: 900 < other.silent_seconds() < 1100)  # as long as what it waits for
+    assert not second.is_over
+    interest.give_up()
+    assert isinstance(second.outcome(), SourceDownError)
+    over.set()
+    first.outcome()()
+    shelf.check_integrity()
