@@ -47,14 +47,14 @@ Answer = Callable[[Steps], Errand]  # goes on with the steps
 
 
 class Order:
-    """One on its way. Its fields are the mover thread's."""
+    """One on its way. Whoever goes on with its steps holds its lock; `errand` is what they wait for."""
 
     def __init__(self, steps: Steps, interest: Interest, place: tuple[int, int]) -> None:
         self.steps = steps
         self.interest = interest
         self.place = place  # prewarms after requests, then by age
         self.errand: Errand | None = None
-        self.is_begun = False
+        self.lock = threading.Lock()
 
     @property
     def is_urgent(self) -> bool:
@@ -92,9 +92,16 @@ class Mover:
         return order
 
     def give_up(self, order: Order, error: BaseException) -> None:
-        """Nobody waits for it: its errand ends by itself, and its steps hear `error` now; at their begin, only then."""
+        """Nobody waits for it: where it waits for an errand, its steps hear `error` now, on this thread.
+
+        On the mover, or before they begin, they see by their interest that nobody waits.
+        """
         order.interest.give_up()
-        self._turn(order, (FIRST, 0), lambda order: self._interrupt(order, error))
+        if order.lock.acquire(blocking=False):
+            try:
+                self._interrupt(order, error)
+            finally:
+                order.lock.release()
 
     def give_up_prewarms(self, error: BaseException) -> None:
         with self._lock:
@@ -125,19 +132,21 @@ class Mover:
                 continue
             if turn.order is None:
                 return
-            turn.act(turn.order)
+            with turn.order.lock:
+                self._now = turn.order
+                turn.act(turn.order)
+                self._now = None
             self._give_up_silent()
 
     def _turn(self, order: Order, place: tuple[int, int], act: Callable[[Order], None]) -> None:
         self._turns.put(_Turn(place, next(self._count), order, act))
 
     def _begin(self, order: Order) -> None:
-        order.is_begun = True
         self._go_on(order, next)
 
     def _interrupt(self, order: Order, error: BaseException) -> None:
         if order.errand is not None:  # else it has not begun, or is over
-            self._go_on(order, lambda steps: steps.throw(error))
+            self._go_on(order, _thrown(error))
 
     def _resume(self, order: Order, errand: Errand, answer: Answer, undo: Callable[[], None]) -> None:
         if order.errand is errand:
@@ -148,15 +157,12 @@ class Mover:
     def _go_on(self, order: Order, answer: Answer) -> None:
         order.errand = None
         order.interest.moved()
-        self._now = order
         try:
             order.errand = answer(order.steps)
         except StopIteration:
             pass
         except BaseException:  # this thread has to live for the other orders
             log.exception("an order failed without a word")
-        finally:
-            self._now = None
         if order.errand is None:
             with self._lock:
                 self._open.pop(order, None)
@@ -193,9 +199,8 @@ class Mover:
             if order.errand is None or silent_seconds < self._silent_seconds:
                 continue
             if self._fetchers[order.is_urgent].lose(order.errand):
-                order.interest.give_up()
                 error = SourceDownError(f"what was asked for sent nothing for {silent_seconds:.0f} seconds")
-                self._interrupt(order, error)
+                self.give_up(order, error)
 
 
 def _thrown(error: BaseException) -> Answer:

@@ -135,6 +135,25 @@ def test_who_is_given_up_hears_it_while_its_errand_hangs_and_the_late_result_is_
     assert diary.lines == ["cold begins", "errand begins", "cold hears CancelledError", "errand undone"]
 
 
+def test_who_is_given_up_hears_it_while_the_mover_is_busy_with_another(
+    start: Callable[..., Mover], diary: Diary, gate: threading.Event
+) -> None:
+    def long_load() -> Steps:
+        diary.write("loading")
+        gate.wait(10)
+        yield from ()
+
+    mover = start()
+    order = mover.put(steps(diary, "cold", waiting(diary, gate)), Interest())
+    diary.until("errand begins")
+    busy = mover.put(long_load(), Interest())
+    diary.until("loading")
+    mover.give_up(order, CancelledError("enough"))
+    assert diary.lines[-1] == "cold hears CancelledError"
+    mover.give_up(busy, CancelledError("it sees that itself"))
+    assert busy.interest.is_given_up
+
+
 def test_an_errand_that_fails_is_heard_by_its_steps(start: Callable[..., Mover], diary: Diary) -> None:
     def work() -> None:
         raise SourceDownError("nobody there")
