@@ -6,7 +6,6 @@ outputs beside them. It needs no router: a program can describe a version and su
 to know sockets, queues of other hosts and prices.
 """
 
-import contextlib
 import functools
 import queue
 import threading
@@ -182,10 +181,12 @@ class Engine:
         self._shelf.check_integrity()
 
     def _remember_disk(self) -> None:
-        for digest, files in self._descriptions.weight_files():
-            if all(self._store.locate(file.sha256) for file in files):
-                with contextlib.suppress(HostError):  # a smaller budget than last time
-                    self._shelf.remember_on_disk(digest, self._store.kept_bytes(files))
+        for digest, files in self._store.oldest_first(self._descriptions.weight_files()):
+            try:
+                self._shelf.remember_on_disk(digest, self._store.kept_bytes(files))
+            except HostError:  # a smaller budget than last time
+                for file in files:
+                    self._store.release(file.sha256)
 
     def _drop_files(self, digest: Digest, staying: Container[Digest]) -> None:
         """All but those that something else on this disk is made of."""

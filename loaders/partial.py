@@ -15,8 +15,10 @@ from pathlib import Path
 import msgspec
 
 from loaders.errors import DiskFailedError, DiskFullError
+from loaders.interest import Interest
 
 ARRIVED = b"\1"
+DIGEST_BYTES = 1 << 20  # read at a time
 MAP_SUFFIX = ".blocks"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
@@ -140,6 +142,17 @@ class Partial:
             pass
         discard(self.path)
         return bytes(count)
+
+
+def digest_of_file(path: Path, interest: Interest) -> str:
+    """sha256 of what is there already. Raises `AbandonedError` when nobody waits for it any more."""
+    digest, buffer = hashlib.sha256(), bytearray(DIGEST_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+            interest.moved()
+            interest.check()
+    return digest.hexdigest()
 
 
 def discard(path: Path) -> None:

@@ -8,11 +8,11 @@ of them fetches, and nothing that any of them holds is evicted. It refuses to kn
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,12 +21,12 @@ from loaders.errors import DiskFailedError, DiskFullError, NotHereError, Weights
 from loaders.interest import Interest
 from loaders.leases import Leases
 from loaders.pace import Pace
-from loaders.partial import Partial, discard, named
+from loaders.partial import Partial, digest_of_file, discard, named
 from registry.catalog import FileRef, Source
 
+T = TypeVar("T")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NOT_THE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM})
-DIGEST_BYTES = 1 << 20  # read at a time
 ROOM = "0" * 64  # the turn for making room; no blob has this digest
 
 
@@ -108,6 +108,24 @@ class Store:
         """Bytes of this home that they take, or would: none for a file that is read where its lab keeps it."""
         return sum(file.size_bytes for file in files if not _is_at_hand(file, source))
 
+    def oldest_first(
+        self, things: Iterable[tuple[T, Sequence[FileRef]]]
+    ) -> list[tuple[T, Sequence[FileRef]]]:
+        """Of things made of files those that are here whole, by when they were last wanted; held from now on."""
+        found = []
+        for thing, files in things:
+            if all(self.locate(file.sha256) for file in files):
+                for file in files:
+                    self._leases.hold(file.sha256)
+                found.append((max(map(self._wanted_at, files), default=0.0), thing, files))
+        return [(thing, files) for _, thing, files in sorted(found, key=lambda one: one[0])]
+
+    def _wanted_at(self, file: FileRef) -> float:
+        try:
+            return self._note(file.sha256).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def kept_bytes(self, files: Iterable[FileRef]) -> int:
         """Of those that are blobs of this home."""
         return sum(file.size_bytes for file in files if self._blob(file.sha256).exists())
@@ -169,7 +187,7 @@ class Store:
     def _verified(self, path: Path, file: FileRef, interest: Interest) -> Path:
         before = _stamp(path)
         fetch.check_size(str(path.parent), file, path.stat().st_size)
-        actual = _digest_of(path, interest)
+        actual = digest_of_file(path, interest)
         if actual != file.sha256:
             raise WeightsDamagedError(
                 f"{file.path} at {path.parent} has the digest {actual[:12]}…, not {file.sha256[:12]}…"
@@ -272,13 +290,3 @@ def _is_at_hand(file: FileRef, source: Source) -> bool:
 def _stamp(path: Path) -> tuple[int, int, int, int]:
     status = path.stat()
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _digest_of(path: Path, interest: Interest) -> str:
-    digest, buffer = hashlib.sha256(), bytearray(DIGEST_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-            interest.moved()
-            interest.check()
-    return digest.hexdigest()

@@ -355,3 +355,23 @@ def test_files_that_something_else_is_made_of_stay_when_one_leaves(tmp_path: Pat
     assert list(described.files_of(first.digest, set())) == list(first.weights)
     assert list(described.files_of(Digest("unknown"), set())) == []
     assert dict(Descriptions(tmp_path).weight_files()) == dict(described.weight_files())
+
+
+def test_a_restart_remembers_what_was_used_longest_ago_and_holds_it_all(
+    tmp_path: Path, model: Manifest, uploaded: Uploaded
+) -> None:
+    manifest, home = uploaded(model), tmp_path / "home"
+    one = engine(home, Store(home), 1 << 30)
+    one.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+    staged(one, manifest.digest)
+    one.close()
+    one._store.close()
+    order = sorted(manifest.components, key=lambda component: component.digest[::-1])
+    for age, component in enumerate(reversed(order)):
+        for file in component.weights:
+            os.utime(home / "verified" / file.sha256, (1e9 - age, 1e9 - age))
+    two = engine(home, Store(home), 1 << 30)
+    two.close()
+    assert list(two._shelf.tiers["disk"]) == [component.digest for component in order]
+    files = [file for component in order for file in component.weights]
+    assert [Store(home)._evict(file.sha256) for file in files] == [0] * len(files)

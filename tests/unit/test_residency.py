@@ -309,3 +309,26 @@ def test_who_waits_for_a_fetch_that_hangs_is_told(shelf: Shelf) -> None:
     over.set()
     first.outcome()()
     shelf.check_integrity()
+
+
+def test_with_memory_between_disk_and_device_loads_take_their_room_there(told: list[Residency]) -> None:
+    """As on a host with a GPU."""
+    budgets: dict[Any, int] = {"disk": 40, "memory": 30, "device": 20}
+    shelf = Shelf(budgets, on_change=told.append, drop_files=lambda digest, staying: None)
+    one, used = Weights("converted"), []
+    one.aside_bytes = 20
+    one.may_come.set()
+    one.load = lambda interest: used.append({t: c.used_bytes for t, c in shelf.tiers.items()}) or "w"  # type: ignore[func-returns-value, method-assign, assign]
+    for name in ("a", "b"):
+        held(shelf, name)
+    shelf.fetch([one], Interest())()
+    assert shelf.acquire([one], Interest()) == ["w"]
+    assert used == [{"disk": 30, "memory": 30, "device": 20}]
+    assert {tier: set(cache) for tier, cache in shelf.tiers.items()} == {
+        "disk": {"a", "b", "converted"}, "memory": {"converted"}, "device": {"b", "converted"},
+    }  # fmt: skip
+    shelf.release([one.digest])
+    shelf.evict_idle()
+    assert shelf.acquire([one], Interest()) == ["w"]  # a copy: nothing is read again
+    assert len(used) == 1
+    shelf.check_integrity()

@@ -188,7 +188,7 @@ def test_too_many_open_files_cost_no_blob(open_store: Stores, monkeypatch: pytes
     store = open_store()
     blob = store.ensure(ref(WEIGHTS), OPEN)
     os.utime(blob)  # so that it has to be verified again
-    monkeypatch.setattr(store_module, "_digest_of", exhausted)
+    monkeypatch.setattr(store_module, "digest_of_file", exhausted)
     with pytest.raises(errors.DiskFailedError, match="Too many open files"):
         store.ensure(ref(WEIGHTS), OPEN)
     assert blob.read_bytes() == WEIGHTS
