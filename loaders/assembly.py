@@ -7,6 +7,7 @@ IO through `store`. Called by the mover thread only, so that building never hold
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from loaders.pipelines.built import Built
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Digest, Manifest, digest_of
 
+LEFT_SECONDS = 3600.0  # after which a half-made folder is no other process's at work
 KEPT_VERSIONS = 256  # a version's layout, a few thousand tensors, takes a megabyte or two
 
 
@@ -40,8 +42,10 @@ class Assembly:
     def __init__(self, home: Path, store: Store, device: Device) -> None:
         self._folder = home / "assets"
         self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob("old-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in (*self._folder.glob("old-*"), *self._folder.glob("new-*")):
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                if left.name.startswith("old-") or time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
         self._store = store
         self._device = device
         self._built: dict[Digest, Built] = {}

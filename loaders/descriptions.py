@@ -3,6 +3,8 @@
 IO under `home/descriptions/`. It refuses to know where weights are.
 """
 
+import contextlib
+import os
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from registry.catalog import AdapterManifest, Digest, FileRef, Manifest
 
 log = structlog.get_logger("marquee.descriptions")
 
+MOST_KEPT = 20_000  # over a restart
+
 Description = DescribeVersion | DescribeAdapter
 
 
@@ -29,7 +33,7 @@ class Descriptions:
         self._known: dict[Digest, Description] = {}
         self._files: dict[Digest, tuple[FileRef, ...]] = {}  # of components and adapters
         self._users: dict[str, set[Digest]] = {}  # of files, by sha256
-        for path in sorted(self._folder.glob("*.msgpack")):
+        for path in self._latest():
             try:
                 found = msgspec.msgpack.decode(path.read_bytes(), type=Description)
             except msgspec.MsgspecError:  # written by another release: the router describes it again
@@ -44,9 +48,8 @@ class Descriptions:
             log.warning("a description is not of what it says", digest=description.digest)
             return
         self._know(description)
-        path = self._folder / f"{description.digest.removeprefix('sha256:')}.msgpack"
         try:
-            whole.write(path, msgspec.msgpack.encode(description))
+            whole.write(self._path(description.digest), msgspec.msgpack.encode(description))
         except OSError as error:  # after a restart the router describes it again
             log.warning("a description is not kept", error=str(error))
 
@@ -55,14 +58,14 @@ class Descriptions:
 
     def version(self, digest: Digest) -> tuple[Manifest, Mapping[str, Any]]:
         """Raises `HostError` when the router never described it."""
-        found = self._known.get(digest)
+        found = self._used(digest)
         if not isinstance(found, DescribeVersion):
             raise HostError(f"the version {digest} was not described to this host")
         return found.manifest, found.defaults
 
     def adapter(self, digest: Digest) -> AdapterManifest:
         """Raises `HostError` when the router never described it."""
-        found = self._known.get(digest)
+        found = self._used(digest)
         if not isinstance(found, DescribeAdapter):
             raise HostError(f"the adapter {digest} was not described to this host")
         return found.manifest
@@ -76,6 +79,25 @@ class Descriptions:
         for file in self._files.get(digest, ()):
             if not any(user in staying for user in tuple(self._users[file.sha256])):
                 yield file
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / f"{digest.removeprefix('sha256:')}.msgpack"
+
+    def _used(self, digest: Digest) -> Description | None:
+        found = self._known.get(digest)
+        if found is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._path(digest))
+        return found
+
+    def _latest(self) -> list[Path]:
+        """Used or described last; the rest is forgotten, and described again where it is wanted."""
+        by_age = sorted(
+            self._folder.glob("*.msgpack"), key=lambda path: (path.stat().st_mtime, path.name), reverse=True
+        )
+        for path in by_age[MOST_KEPT:]:
+            path.unlink(missing_ok=True)
+        return by_age[:MOST_KEPT]
 
     def _know(self, description: Description) -> None:
         self._known[description.digest] = description

@@ -17,6 +17,7 @@ from loaders.device import Arena, Device
 from loaders.errors import ArchitectureError
 from loaders.headers import Header
 from loaders.interest import Interest
+from loaders.partial import named
 from loaders.pipelines import packings
 from loaders.pipelines.built import Built
 from loaders.pipelines.modules import keep_float32, load_by_library
@@ -258,7 +259,8 @@ def _read(
         interest.check()
 
     try:
-        return reader.read([store.here(file) for file in files], plan, device, on_bytes=moved)
+        with named("the weights"):
+            return reader.read([store.here(file) for file in files], plan, device, on_bytes=moved)
     finally:
         for file in files:  # also where the reader took a file that changed for a damaged one
             store.here(file)

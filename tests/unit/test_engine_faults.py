@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from loaders import assembly, decoding, host, intake, items, mover, protocol
+from loaders import assembly, decoding, descriptions, host, intake, items, mover, protocol, reader
 from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.engine import Engine
@@ -375,3 +375,45 @@ def test_a_restart_remembers_what_was_used_longest_ago_and_holds_it_all(
     assert list(two._shelf.tiers["disk"]) == [component.digest for component in order]
     files = [file for component in order for file in component.weights]
     assert [Store(home)._evict(file.sha256) for file in files] == [0] * len(files)
+
+
+def test_a_disk_that_fails_under_the_reader_is_named(
+    bench: Bench, model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*call: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "_fill", broken)
+        bench.submit(model)
+        outcome = bench.outcome()
+    assert isinstance(outcome, protocol.Failed)
+    assert (outcome.kind, outcome.error) == ("host", "disk_failed")
+    assert len(bench.run(model).outputs) == 1
+
+
+def test_descriptions_that_were_not_used_for_longest_are_forgotten_at_a_start(
+    tmp_path: Path, model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Customers bring LoRAs for ever, and each host was told of all it ever ran."""
+    monkeypatch.setattr(descriptions, "MOST_KEPT", 2)
+    first = Descriptions(tmp_path)
+    made = [changed(model, config=component.config) for component in model.components[1:4]]
+    for age, manifest in enumerate(made):
+        first.add(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+        os.utime(first._path(manifest.digest), (1e9 - age, 1e9 - age))
+    first.version(made[2].digest)  # used just now
+    again = Descriptions(tmp_path)
+    assert set(again.known()) == {made[0].digest, made[2].digest}
+    assert len(list(tmp_path.rglob("*.msgpack"))) == 2
+
+
+def test_folders_that_a_kill_left_half_made_are_removed_at_a_start(tmp_path: Path, model: Manifest) -> None:
+    device, store = Device("cpu"), Store(tmp_path)
+    assembled(tmp_path, store, device, model)
+    left, fresh = tmp_path / "assets/new-left", tmp_path / "assets/new-fresh"
+    left.mkdir()
+    fresh.mkdir()
+    os.utime(left, (1e9, 1e9))
+    assembly.Assembly(tmp_path, store, device)
+    assert (left.exists(), fresh.exists()) == (False, True)  # another process may be at it
