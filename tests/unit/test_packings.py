@@ -20,6 +20,7 @@ from tests import architectures, ldm
 from tests.bench import Bench
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
+SMALL = {"image_size": {"width": 32, "height": 32}}  # half precision is slow on a CPU
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,9 @@ def assert_bent_alike(bench: Bench, packed: Manifest, plain: Manifest, base: Pat
     """A LoRA changes packed weights as it changes the same weights stored plainly."""
     file = architectures.write_lora(bench.home / "lora.safetensors", base, seed=5, rank=4)
     uses = {adapters.describe(file, architecture=packed.architecture): 0.75}
-    bent = bench.picture(packed, uses)
-    assert bent == bench.picture(plain, uses)
-    assert bent != bench.picture(packed)
+    bent = bench.picture(packed, uses, **SMALL)
+    assert bent == bench.picture(plain, uses, **SMALL)
+    assert bent != bench.picture(packed, **SMALL)
 
 
 def to_float8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -84,7 +85,7 @@ def test_8_bit_floats_are_computed_with_in_16_bits(bench: Bench, tmp_path: Path)
     wide = folders.read_pipeline(copied(half, tmp_path / "rounded", rounded))
     dtypes = {part.name: part.dtype for part in small.components}
     assert dtypes == {"text_encoder": "bfloat16", "unet": "float8_e4m3fn", "vae": "bfloat16"}
-    assert bench.picture(small) == bench.picture(wide)
+    assert bench.picture(small, **SMALL) == bench.picture(wide, **SMALL)
     assert_bent_alike(bench, small, wide, half)
 
 
@@ -131,7 +132,7 @@ def test_gguf_gives_the_picture_of_what_it_holds(bench: Bench, flux: Path, tmp_p
     pytest.importorskip("gguf")
     quantized, plain = with_gguf(flux, tmp_path)
     packed, wide = folders.read_pipeline(quantized), folders.read_pipeline(plain)
-    assert bench.picture(packed) == bench.picture(wide)
+    assert bench.picture(packed, **SMALL) == bench.picture(wide, **SMALL)
     assert_bent_alike(bench, packed, wide, flux)
 
 
