@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from loaders.errors import AbandonedError, LoaderError, SourceDownError, WeightsDamagedError
+from loaders.errors import AbandonedError, HostError, LoaderError, SourceDownError, WeightsDamagedError
 from loaders.fetch import Opened, Origin
 from loaders.interest import Interest
 from loaders.pace import Pace
@@ -120,7 +120,12 @@ class _Crew:
         try:
             for _ in range(min(self._terms.connections, len(segments))):
                 thread = threading.Thread(target=self._work, name="download", daemon=True)
-                thread.start()  # may fail where threads are counted; the others write to a file that is closed then
+                try:
+                    thread.start()
+                except RuntimeError as error:  # where threads are counted; those that there are do it all
+                    if not threads:
+                        raise HostError(f"this process gets no more threads: {error}") from error
+                    break
                 threads.append(thread)
             digest = self._partial.digest(carry_on=self._is_wanted)
         finally:

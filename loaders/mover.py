@@ -132,11 +132,18 @@ class Mover:
                 continue
             if turn.order is None:
                 return
-            with turn.order.lock:
-                self._now = turn.order
-                turn.act(turn.order)
-                self._now = None
+            self._take(turn.order, turn.act)
             self._give_up_silent()
+
+    def _take(self, order: Order, act: Callable[[Order], None]) -> None:
+        with order.lock:
+            self._now = order
+            try:
+                act(order)
+            except BaseException:  # this thread has to live for the other orders
+                log.exception("an order's end failed")
+            finally:
+                self._now = None
 
     def _turn(self, order: Order, place: tuple[int, int], act: Callable[[Order], None]) -> None:
         self._turns.put(_Turn(place, next(self._count), order, act))
@@ -161,7 +168,9 @@ class Mover:
             order.errand = answer(order.steps)
         except StopIteration:
             pass
-        except BaseException:  # this thread has to live for the other orders
+        except (
+            BaseException
+        ):  # they were to raise nothing, and who goes on with them has others to look after
             log.exception("an order failed without a word")
         if order.errand is None:
             with self._lock:

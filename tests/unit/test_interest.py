@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loaders.errors import AbandonedError, NotHereError
+from loaders.errors import AbandonedError, HostError, NotHereError
 from loaders.interest import Interest
 from loaders.pace import Pace
 from registry.catalog import Source
@@ -142,3 +142,24 @@ def test_who_comes_in_vain_leaves_a_download_under_way_its_room(
     assert open_store()._evict(FILE.sha256) == 0
     slow.release(FILE.sha256)
     assert open_store()._evict(FILE.sha256) == len(WEIGHTS)
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_process_that_gets_few_threads_downloads_with_those_or_says_so(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    store, left, real = open_store(), [allowed], threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "download":
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    if allowed:
+        assert store.ensure(FILE, OPEN).read_bytes() == WEIGHTS
+    else:
+        with pytest.raises(HostError, match="no more threads"):
+            store.ensure(FILE, OPEN)

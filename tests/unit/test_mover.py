@@ -208,6 +208,25 @@ def test_steps_that_raise_leave_the_next_order_alone(start: Callable[..., Mover]
     diary.until("next ends")
 
 
+def test_a_late_result_that_cannot_be_undone_leaves_the_next_order_alone(
+    start: Callable[..., Mover], diary: Diary, gate: threading.Event
+) -> None:
+    def undo(result: Any) -> None:
+        diary.write("undoing")
+        raise SystemExit(2)
+
+    mover = start()
+    order = mover.put(steps(diary, "cold", Errand(lambda: gate.wait(10), undo)), Interest())
+    diary.until("cold begins")
+    while order.errand is None:
+        time.sleep(0.005)
+    mover.give_up(order, CancelledError("enough"))
+    gate.set()
+    diary.until("undoing")
+    mover.put(steps(diary, "next"), Interest())
+    diary.until("next ends")
+
+
 def test_it_says_what_it_works_on_and_for_how_long(
     start: Callable[..., Mover], diary: Diary, gate: threading.Event
 ) -> None:
