@@ -98,6 +98,8 @@ def read_tree(tree: Tree, source: Source) -> Manifest:
     if not isinstance(pipeline_class, str):
         raise FolderError(tree.name, "model_index.json names no pipeline class")
     parts = {name: tuple(value) for name, value in sorted(index.items()) if is_part(value)}
+    if not all(word.isprintable() for words in ((pipeline_class,), parts, *parts.values()) for word in words):
+        raise FolderError(tree.name, "model_index.json has names that nobody can print")  # or store: a NUL
     paths = tree.paths()
     components = tuple(
         _component(tree, set(paths), name, str(library), str(class_name))

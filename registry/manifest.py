@@ -130,6 +130,7 @@ def _catalog(data: Any, documented: Documented) -> Catalog:
             raise _Refusal("letters, digits, . _ and -, at most 64", ("organizations", organization.name))
     models: list[Model] = []
     variants: dict[Slug, Variant] = {}
+    schemas = _Schemas(file.schemas, documented)
     for name, value in file.models.items():
         path: Path = ("models", name)
         _check_slug(name, path)
@@ -140,7 +141,7 @@ def _catalog(data: Any, documented: Documented) -> Catalog:
             if slug in variants:
                 raise _Refusal("this slug stands twice", place)
             own = _inherit(_convert(entry or {}, VariantSpec, place), spec)
-            variants[Slug(slug)] = _variant(slug, own, name, _Schemas(file.schemas, documented), place)
+            variants[Slug(slug)] = _variant(slug, own, name, schemas, place)
     adapters = tuple(
         _adapter(slug, _convert(value, AdapterSpec, ("adapters", slug)), variants, ("adapters", slug))
         for slug, value in file.adapters.items()

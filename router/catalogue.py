@@ -87,7 +87,8 @@ class Catalogue:
         rows = await store.load_catalog(self._db)
         await self._compare_clocks()
         callers = await keys.active(self._db)
-        self.now = build(rows, callers, self.now, self._configured, self.brought)
+        # In a thread: of 100,000 variants it takes a good part of a second, in which callers shall be answered.
+        self.now = await asyncio.to_thread(build, rows, callers, self.now, self._configured, self.brought)
         self._serial = rows.serial
         before, self.changed = self.changed, asyncio.Event()
         before.set()

@@ -100,7 +100,7 @@ class Checkers(dict[Slug, Checker]):
         self._variants = variants
         if before is None:
             return
-        for slug, checker in before.items():
+        for slug, checker in list(before.items()):  # it is called meanwhile, and grows
             if slug in variants and variants[slug].input_schema == before.schema_of(slug):
                 self[slug] = checker
 

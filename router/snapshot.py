@@ -183,19 +183,26 @@ def build(
     configured: frozenset[str] = frozenset(),
     brought: MutableMapping[Digest, AdapterManifest] | None = None,
 ) -> Snapshot:
-    """`brought` is looked up after the catalogue's own, and may grow: a digest means the same for ever."""
+    """`brought` is looked up after the catalogue's own, and may grow: a digest means the same for ever.
+
+    Takes long for large catalogues, and may run in a thread: callers go on with `before` meanwhile.
+    """
     listed = {adapter.manifest.digest: adapter.manifest for adapter in rows.adapters}
     variants = {variant.slug: variant for variant in rows.variants}
     digests = {(version.variant, version.number): version.digest for version in rows.versions}
+    names = spelling.Names(variants)
+    adapter_names = spelling.Names(dict.fromkeys(adapter.slug for adapter in rows.adapters))
+    names.read()
+    adapter_names.read()
     return Snapshot(
-        names=spelling.Names(variants),
+        names=names,
         variants=variants,
         releases=store.by_slug(rows.releases),
         versions={(version.variant, version.number): version for version in rows.versions},
         digests=digests,
         adapters={(adapter.slug, adapter.version): adapter for adapter in rows.adapters},
         adapter_releases=store.by_slug(rows.adapter_releases),
-        adapter_names=spelling.Names(dict.fromkeys(adapter.slug for adapter in rows.adapters)),
+        adapter_names=adapter_names,
         callers=callers,
         described={
             digests[version.variant, version.number]: Described(

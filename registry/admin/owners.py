@@ -110,7 +110,9 @@ def _key_routes(home: Home) -> list[Any]:
     @delete("/keys/{key_id:str}", status_code=200)
     async def revoke(request: AnyRequest, key_id: FromPath[str]) -> Response[Any]:
         async def end(session: AsyncSession, caller: Caller) -> Answer:
-            await keys.end(session, key_id, organization=_reach(caller), actor=caller.key_id)
+            old = await keys.end(session, key_id, organization=_reach(caller), actor=caller.key_id)
+            if desk.OPERATE not in caller.scopes and not set(old.scopes) <= caller.scopes:
+                raise AccessError("a key can end only keys whose scopes it has")
             return Answer(body={"id": key_id, "revoked": True})
 
         return await write(home, request, PUBLISH, end)

@@ -238,6 +238,20 @@ async def test_a_keys_token_is_shown_once(office: Office, lab: Lab) -> None:
     assert (too_much.status_code, too_much.json()["detail"]) == (403, "a key can give only the scopes it has")
 
 
+async def test_a_weak_key_ends_no_stronger_one(office: Office, lab: Lab) -> None:
+    """Who took the one could else shut out the others."""
+    weak = await lab.post("/keys", {"scopes": ["models:publish"]})
+    strong = await lab.post("/keys", {"scopes": ["models:publish", "models:read"]})
+    thief = Lab(office.http, weak["token"])
+    refused = await thief.ask("DELETE", f"/keys/{strong['id']}")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "a key can end only keys whose scopes it has",
+    )
+    assert (await Lab(office.http, strong["token"]).ask("GET", "/models")).status_code == 200
+    assert (await thief.ask("DELETE", f"/keys/{weak['id']}")).status_code == 200
+
+
 async def test_a_key_is_rotated_once_and_never_after_its_end(lab: Lab) -> None:
     first = await lab.post("/keys", {"scopes": ["models:read"]})
     both = await asyncio.gather(*(lab.ask("POST", f"/keys/{first['id']}/rotate") for _ in range(2)))

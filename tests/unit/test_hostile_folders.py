@@ -47,3 +47,9 @@ def test_a_config_of_nothing_but_brackets_is_not_parsed(tmp_path: Path) -> None:
 def test_text_that_nobody_can_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"model_index.json is not JSON"):
         folders.read_pipeline(_pipeline(tmp_path, {}, "\ud800"))
+
+
+def test_names_that_nobody_can_print_are_refused(tmp_path: Path) -> None:
+    """Postgres stores no NUL: the validation ended in an unexpected error."""
+    with pytest.raises(FolderError, match="names that nobody can print"):
+        folders.read_pipeline(_pipeline(tmp_path, {}, "UNet2D\0ConditionModel"))
