@@ -80,12 +80,25 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
 def fields(schema: Schema) -> tuple[Field, ...]:
     """The form of an input schema: plain controls first, then the advanced ones, each in the schema's order."""
-    properties = schema.get("properties", {})
-    order = [name for name in schema.get("x-fal-order-properties", properties) if name in properties]
-    order += [name for name in properties if name not in order]
+    properties = schema.get("properties") or {}
+    said = schema.get("x-fal-order-properties")
+    first = (
+        [name for name in said if isinstance(name, str) and name in properties]
+        if isinstance(said, list)
+        else []
+    )
+    order = list(dict.fromkeys([*first, *properties]))
     required = frozenset(schema.get("required", ()))
-    found = [_field(schema, name, properties[name], name in required) for name in order]
+    found = [_control(schema, name, properties[name], name in required) for name in order]
     return tuple(sorted(found, key=lambda field: (field.advanced, field.kind != "prompt" or field.advanced)))
+
+
+def _control(root: Schema, name: str, raw: Any, required: bool) -> Field:  # noqa: FBT001  a fact of the schema
+    """A schema may be valid and yet like none that a model has: `true`, one that refers to itself, a default of another type."""
+    try:
+        return _field(root, name, raw if isinstance(raw, Mapping) else {}, required)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError):
+        return Field(name=name, kind="json", label=name, required=required, advanced=not required)
 
 
 def _field(root: Schema, name: str, raw: Schema, required: bool) -> Field:  # noqa: FBT001  a fact of the schema

@@ -106,3 +106,20 @@ def test_an_example_of_the_whole_input_helps_each_field() -> None:
 
 def test_nothing_to_fill_in_is_an_empty_form() -> None:
     assert forms.fields({}) == ()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        True,
+        {"anyOf": [True, {"type": "string"}]},
+        {"allOf": [True, {"type": "string"}]},
+        {"anyOf": [{"$ref": "#/properties/x"}, {"type": "null"}]},
+        {"type": "array", "items": {"type": "string"}, "default": 5},
+    ],
+    ids=["true", "any", "all", "itself", "default"],
+)
+def test_a_valid_schema_like_none_that_a_model_has_is_a_json_field(shape: object) -> None:
+    """Its page answered with an unexpected error."""
+    (field,) = forms.fields({"properties": {"x": shape}, "x-fal-order-properties": [["x"], "x", "x"]})
+    assert (field.name, field.kind) == ("x", "json")
