@@ -7,14 +7,14 @@ shape of their own set their own exception handlers below it.
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import prometheus_client
 import structlog
 from litestar import Request, Response, get
 from litestar.enums import ScopeType
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import ClientException, HTTPException, ValidationException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -92,6 +92,8 @@ class RequestContext(ASGIMiddleware):
         scope["state"]["started_at"] = time.perf_counter()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id(scope), path=scope["path"])
+        if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
+            raise ClientException("An address holds a zero byte, which nothing here has in its name.")
         await next_app(scope, receive, send)
 
 
@@ -229,24 +231,3 @@ def plumbing(metrics: Metrics, traces: Traces = NO_TRACES) -> dict[str, Any]:
         "exception_handlers": problem_handlers(),
         "logging_config": None,
     }
-
-
-def health_route(checks: Mapping[str, Callable[[], Awaitable[bool]]]) -> Any:
-    """`GET /healthz`: 200 when every check holds, else 503; each check by name in the body."""
-
-    @get("/healthz", include_in_schema=False)
-    async def healthz() -> Response[dict[str, Any]]:
-        results = {name: await _holds(check) for name, check in checks.items()}
-        healthy = all(results.values())
-        content = {"status": "ok" if healthy else "unavailable", "checks": results}
-        return Response(content, status_code=200 if healthy else 503)
-
-    return healthz
-
-
-async def _holds(check: Callable[[], Awaitable[bool]]) -> bool:
-    try:
-        return await check()
-    except Exception as error:  # noqa: BLE001  a check that breaks is a check that fails, whatever broke
-        log.warning("health check failed", error=str(error))
-        return False

@@ -25,6 +25,7 @@ COLUMNS = {"day": "day", "variant": "slug"}
 FILTERS = ("by", "since", "until", "organization", "format")
 DAYS = 30  # without `since`
 LONGEST_DAYS = 366
+EARLIEST = dt.date(1970, 1, 1)  # there are days before it, to count back to
 
 
 class Question(Record, frozen=True, kw_only=True):
@@ -79,9 +80,12 @@ def question(caller: Caller, given: Mapping[str, str], today: dt.date) -> Questi
 
 def _day(name: str, text: str) -> dt.date:
     try:
-        return dt.date.fromisoformat(text)
+        day = dt.date.fromisoformat(text)
     except ValueError as error:
         raise InvalidRequestError(name, f"{text!r} is no day like 2026-12-01") from error
+    if day < EARLIEST:
+        raise InvalidRequestError(name, f"nothing was used before {EARLIEST}")
+    return day
 
 
 def table(found: Sequence[Line]) -> str:

@@ -66,6 +66,7 @@ async def test_lines_are_sums_of_the_ledger(
         ({"since": "yesterday"}, "since"),
         ({"since": "2026-11-24", "until": "2026-11-23"}, "since"),
         ({"since": "2020-01-01"}, "since"),
+        ({"until": "0001-01-05"}, "until"),
     ],
 )
 def test_a_question_that_says_nothing_is_refused(given: dict[str, str], field: str) -> None:
