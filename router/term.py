@@ -108,6 +108,7 @@ class Term:
 
     def withdraw(self, request_id: RequestId) -> None:
         """Its row is final by somebody else's doing: forget it, and stop the host that runs it."""
+        is_known = request_id in self.waiting or request_id in self.attempts
         if request_id in self.waiting:
             self.drop(request_id)
         self.reuse.leave(request_id)
@@ -118,6 +119,8 @@ class Term:
             if attempt.sent and (link := self.links.get(attempt.host_id)) is not None:
                 link.send(protocol.Cancel(attempt=attempt.key))
             self.desk.stop(request_id)
+        if not is_known:
+            self.desk.disown(request_id)
 
     # waiting
 

@@ -19,11 +19,13 @@ from registry.dashboard.live import PartnerState
 from registry.settings import partner_key, variable
 from router import ends, trails
 from router.attempts import Attempt
+from router.errors import QueueUnavailableError
 from router.partners import refusals
 from router.partners.connections import Connection
-from router.partners.errand import Errand
+from router.partners.errand import Errand, call_off
 from router.partners.errors import FailedThereError
 from router.partners.line import Line
+from router.queue import LOST
 from router.requests import Failure, Outcome, RequestId, State
 from router.rows import Assignment, Entry, Explanation
 
@@ -86,6 +88,25 @@ class Desk:
         """Its row is final already: if a partner has it, the partner hears so."""
         if (errand := self._errands.get(request_id)) is not None:
             errand.stop()
+
+    def disown(self, request_id: RequestId) -> None:
+        """Cancelled while nobody dispatched: no errand of this term knows of it, and its partner may run it still."""
+        if self._connections:
+            self._term.spawn(self._disown(request_id))
+
+    async def _disown(self, request_id: RequestId) -> None:
+        try:
+            status = await self._term.queue.status(request_id)
+            attempts = await self._term.queue.attempts(request_id)
+        except (*LOST, QueueUnavailableError):
+            return
+        if status is None or status.state is not State.CANCELLED or not attempts:
+            return
+        last = attempts[-1]
+        partner = self._term.catalogue.now.partners.get(status.request.version)
+        connection = self._connections.get(last.host_id.removeprefix(HOST))
+        if partner is not None and connection is not None and last.partner_request_id is not None:
+            await call_off(connection, partner.endpoint, last.partner_request_id)
 
     def _pump(self, name: str) -> None:
         """Whoever waits and may be served is; when nobody may for long, all hear why."""

@@ -252,25 +252,27 @@ class Errand:
         await self.call_off()
 
     async def call_off(self) -> None:
-        """The partner hears that nobody wants it any more, in a few tries."""
-        if self._ticket is None:
+        """The partner hears that nobody wants it any more."""
+        if self._ticket is not None:
+            await call_off(self._connection, self._partner.endpoint, self._ticket)
+
+
+async def call_off(connection: Connection, endpoint: str, ticket: str) -> None:
+    """In a few tries; never raises for what the partner does."""
+    for tries in itertools.count(1):
+        pause = patience.pause(tries, None)
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await connection.api.cancel(endpoint, ticket)
+        except (BusyError, UnreachableError, TimeoutError) as error:
+            if pause is None:
+                log.warning("a partner does not hear a cancellation", ticket=ticket, error=str(error))
+                return
+            await asyncio.sleep(pause)
+        except PartnerError:  # it is over there, or unknown
             return
-        for tries in itertools.count(1):
-            pause = patience.pause(tries, None)
-            try:
-                async with asyncio.timeout(CANCEL_SECONDS):
-                    await self._connection.api.cancel(self._partner.endpoint, self._ticket)
-            except (BusyError, UnreachableError, TimeoutError) as error:
-                if pause is None:
-                    log.warning(
-                        "a partner does not hear a cancellation", ticket=self._ticket, error=str(error)
-                    )
-                    return
-                await asyncio.sleep(pause)
-            except PartnerError:  # it is over there, or unknown
-                return
-            else:
-                return
+        else:
+            return
 
 
 def _heard(task: "asyncio.Task[Any]") -> None:

@@ -9,6 +9,9 @@ import pytest
 
 from registry.database import Database
 from router.partners import errand
+from router.queue import Queue
+from router.requests import Failure, Outcome, RequestId, State
+from router.rows import Ending, Entry
 from tests.fake_host import picture
 from tests.fake_partner import Answer, FakeFal
 from tests.live import Live, furnish, serving
@@ -161,3 +164,29 @@ async def test_a_name_that_a_crash_swallowed_is_waited_for_a_moment(
     assert len(fal.jobs) == jobs
     record = [("succeeded", "partner:fal", attempts, 1, "0.04", None)]
     assert await ledger(dsn, job["request_id"]) == record
+
+
+async def test_what_was_cancelled_while_nobody_dispatched_is_called_off(dsn: str, tmp_path: Path) -> None:
+    """The row is final, so no errand is resumed; the partner would go on and be paid."""
+    tokens = await furnish(dsn, PARTNERED)
+    async with FakeFal().running() as fal:
+        fal.released = False
+        options = account("fal", fal.url)
+        async with serving(dsn, tmp_path, tokens, **options) as live:
+            job = (await live.client.post("/fal/queue/far/dev", json=PROMPT)).json()
+            await live.until(job["status_url"], "IN_PROGRESS")
+            while not fal.count("GET", "/status"):
+                await asyncio.sleep(0.01)
+            request_id = RequestId(job["request_id"])
+            status = await live.gateway.dispatcher.term.queue.status(request_id)
+        async with Database.open(dsn, connections=2) as db:
+            failure = Failure(kind="cancelled", error="client_cancelled", message="")
+            outcome = Outcome(state=State.CANCELLED, failure=failure, attempt=1)
+            ending = Ending(entry=Entry(request=status.request), number=None, outcome=outcome)
+            assert await Queue(db, "another gateway").finish(ending) is not None
+        async with serving(dsn, tmp_path, tokens, **options) as live:
+            live.gateway.dispatcher.term.withdraw(request_id)  # as its notice says once the term has begun
+            async with asyncio.timeout(10):
+                while not fal.cancelled:
+                    await asyncio.sleep(0.01)
+    assert fal.cancelled == ["job-1"]
