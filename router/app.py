@@ -25,7 +25,7 @@ from router import background, downloads, fates, health, links, logbook, telemet
 from router.board import Board
 from router.browsing import Browser
 from router.catalogue import Catalogue
-from router.clients import fal, fal_shapes, huggingface, openai, replicate, uploads
+from router.clients import callbacks, fal, huggingface, openai, replicate, uploads
 from router.clients.door import House
 from router.core import Core
 from router.dispatcher import Dispatcher
@@ -248,7 +248,7 @@ async def _at_work(ground: Ground, house: House, dashboard: dashboard_pages.Dash
         db=db,
         look=ground.queue.status,
         signer=house.signer,
-        payload=lambda status: fal_shapes.webhook(status, lambda f: f"{settings.address}/files/{f.id}"),
+        payload=functools.partial(callbacks.told, settings.address),
         allow_private=settings.allow_private_webhooks,
     )
     async with background.going_on(

@@ -1,10 +1,12 @@
-"""Signs webhooks with Ed25519 as fal does, and addresses for uploads; publishes the public key. IO: one small file; the rest is pure.
+"""Signs webhooks as fal (Ed25519) and Replicate (a secret for each organization) do, and addresses for uploads; publishes
+the public key. IO: one small file; the rest is pure.
 
 Gateways behind one balancer share a home, and so the key.
 """
 
 import base64
 import hashlib
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_BYTES = 32
 SEAL = b"marquee seal\n"  # no webhook begins with it: an id does
+SHARED = b"marquee webhook secret\n"
 
 
 class Signer:
@@ -48,6 +51,23 @@ class Signer:
             "x-fal-webhook-timestamp": str(timestamp),
             "x-fal-webhook-signature": self._key.sign(signed).hex(),
         }
+
+    def shared_headers(self, request_id: str, user_id: str, body: bytes, timestamp: int) -> dict[str, str]:
+        """As standardwebhooks.com says, which Replicate follows."""
+        signed = f"{request_id}.{timestamp}.".encode() + body
+        signature = hmac.new(self._shared(user_id), signed, hashlib.sha256).digest()
+        return {
+            "webhook-id": request_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
+        }
+
+    def shared_secret(self, user_id: str) -> str:
+        """What an organization checks those with; it is told to nobody else."""
+        return f"whsec_{base64.b64encode(self._shared(user_id)).decode()}"
+
+    def _shared(self, user_id: str) -> bytes:
+        return hmac.new(self._key.private_bytes_raw(), SHARED + user_id.encode(), hashlib.sha256).digest()
 
     def seal(self, text: str) -> str:
         """A token that `opened` gives back, for addresses that shall work without a key."""

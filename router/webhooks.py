@@ -124,7 +124,9 @@ class Deliverer:
             if status is None:
                 return "the request is gone"
             body = msgspec.json.encode(self._payload(status))
-            headers = self._signer.headers(request_id, status.request.organization, body, int(time.time()))
+            request = status.request
+            sign = self._signer.shared_headers if request.door == "replicate" else self._signer.headers
+            headers = sign(request_id, request.organization, body, int(time.time()))
             headers["content-type"] = "application/json"
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 code = await _answer(client, await self._request(client, url, headers, body))
@@ -162,14 +164,16 @@ async def _answer(client: httpx.AsyncClient, request: httpx.Request) -> int:
         return answer.status_code
 
 
-def check(url: str | None, *, allow_private: bool) -> None:
+def check(
+    url: str | None, *, allow_private: bool, location: tuple[str, ...] = ("query", "fal_webhook")
+) -> None:
     """What an address shows by itself is said at the call; names are looked up at each delivery.
 
     Raises `InvalidInputError`.
     """
     if url is None or (trouble := _unfit(url, allow_private=allow_private)) is None:
         return
-    issue = Issue(location=("query", "fal_webhook"), message=trouble, kind="value_error", input=url[:200])
+    issue = Issue(location=location, message=trouble, kind="value_error", input=url[:200])
     raise InvalidInputError([issue])
 
 

@@ -2,27 +2,29 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import structlog
 from litestar import Response, Router, get, post
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath
+from litestar.response import Stream
 
-from registry.catalog import Variant
+from registry.catalog import Caller, Slug, Variant
 from router import errors, limits
+from router.clients import openai_events
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, once, read_object
 from router.errors import InvalidInputError, Issue, UnknownSlugError
 from router.requests import StoredFile
 
 PREFIX = "/openai/v1"
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-OURS = frozenset({"model", "n", "size", "response_format", "prompt"})
-# Said by OpenAI's clients, without a meaning for other models.
-IGNORED = frozenset(
-    {"quality", "background", "moderation", "output_compression", "output_format", "partial_images", "stream",
-     "style", "user", "input_fidelity"}
+OURS = frozenset({"model", "n", "size", "response_format", "prompt", "stream", "partial_images"})
+# Said by OpenAI's clients; without a meaning for models that do not name them among their inputs.
+THEIRS = frozenset(
+    {"quality", "background", "moderation", "output_compression", "output_format", "style", "user",
+     "input_fidelity"}
 )  # fmt: skip
 CODES: Mapping[type[errors.RouterError], tuple[int, str, str | None]] = {
     errors.UnauthorizedError: (401, "authentication_error", "invalid_api_key"),
@@ -76,7 +78,11 @@ async def _generate(house: House, request: AnyRequest) -> Response[Any]:
         raise InvalidInputError(
             [Issue(location=("model",), message="say which model: a slug", kind="missing")]
         )
-    status = await house.core.run(caller, str(model), arguments(body), door="openai", once=once(request))
+    slug = str(model)
+    values = arguments(body, _inputs(house, slug))
+    if body.get("stream"):
+        return await _stream(house, request, caller, slug, body, values)
+    status = await house.core.run(caller, slug, values, door="openai", once=once(request))
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
     headers: Headers = {"x-request-id": status.request.id}
@@ -92,12 +98,34 @@ async def _generate(house: House, request: AnyRequest) -> Response[Any]:
     return Response({"created": int(status.request.created_at.timestamp()), "data": data}, headers=headers)
 
 
-def arguments(body: Mapping[str, Any]) -> dict[str, Any]:
+async def _stream(
+    house: House,
+    request: AnyRequest,
+    caller: Caller,
+    slug: str,
+    body: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> Stream:
+    """What is refused is refused with its status, before anything is streamed."""
+    wished = openai_events.partial_images(body)
+    request_id = await house.core.submit(
+        caller, slug, values, door="openai", previews=wished > 0, once=once(request)
+    )
+    headers = {"x-request-id": request_id, "cache-control": "no-store", "x-accel-buffering": "no"}
+    events = openai_events.follow(house, caller, request_id, wished)
+    return Stream(events, media_type="text/event-stream", headers=headers)
+
+
+def _inputs(house: House, slug: str) -> Collection[str]:
+    """What a model calls its own inputs."""
+    variant = house.core.catalogue.now.variants.get(Slug(slug))
+    return () if variant is None else variant.input_schema.get("properties", ())
+
+
+def arguments(body: Mapping[str, Any], known: Collection[str] = ()) -> dict[str, Any]:
     """OpenAI's words in ours; whatever else is said goes to the model as it is. Raises `InvalidInputError`."""
-    if body.get("stream"):
-        said = "this route answers whole; leave stream out, or follow the request on fal's route"
-        raise InvalidInputError([Issue(location=("stream",), message=said, kind="value_error")])
-    values = {name: value for name, value in body.items() if name not in OURS | IGNORED}
+    dropped = OURS | {name for name in THEIRS if name not in known}
+    values = {name: value for name, value in body.items() if name not in dropped}
     if "prompt" in body:
         values["prompt"] = body["prompt"]
     if body.get("n") is not None:

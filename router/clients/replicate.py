@@ -13,6 +13,7 @@ from litestar.datastructures import UploadFile
 from litestar.params import FromPath
 
 from registry.catalog import Caller, Digest, Slug, Variant
+from router import webhooks
 from router.clients import replicate_shapes as shapes
 from router.clients import uploads
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object
@@ -22,11 +23,13 @@ from router.errors import (
     InvalidInputError,
     Issue,
     MalformedBodyError,
+    UnavailableError,
     UnknownSlugError,
 )
 
 PREFIX = "/replicate/v1"
 LONGEST_HOLD_SECONDS = 60.0
+PAGE_MODELS = 100
 FORM_BYTES = 64 << 10  # of a form beside its file
 PREFER_WAIT = re.compile(r"\bwait(?:=(\d+))?")
 
@@ -75,10 +78,7 @@ def _predictions(home: Home) -> list[Any]:
 def _models_and_files(home: Home) -> list[Any]:
     @get("/models")
     async def models(request: AnyRequest) -> dict[str, Any]:
-        house = home()
-        caller = house.caller(request)
-        found = [_model(house, request, variant) for variant in house.core.catalogue.variants(caller)]
-        return {"previous": None, "next": None, "results": found}
+        return _page(home(), request)
 
     @get("/models/{owner:str}/{name:str}")
     async def model(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _models_and_files(home: Home) -> list[Any]:
         caller = house.caller(request)
         found = _variant(house, caller, owner, name)
         house.core.resolve(caller, found.slug)
-        return _model(house, request, found)
+        return _model(house, request, caller, found)
 
     @get("/account")
     async def account(request: AnyRequest) -> dict[str, Any]:
@@ -97,7 +97,11 @@ def _models_and_files(home: Home) -> list[Any]:
     async def upload(request: AnyRequest) -> dict[str, Any]:
         return await _upload(home(), request)
 
-    return [models, model, account, upload]
+    @get("/webhooks/default/secret")
+    async def secret(request: AnyRequest) -> dict[str, str]:
+        return {"key": home().signer.shared_secret(home().caller(request).organization)}
+
+    return [models, model, account, upload, secret]
 
 
 async def _create(
@@ -113,7 +117,13 @@ async def _create(
     if not isinstance(arguments, Mapping):
         raise InvalidInputError([Issue(location=("input",), message="must be an object", kind="type_error")])
     request_id = await house.core.submit(
-        caller, slug, arguments, door="replicate", version=version, once=once(request)
+        caller,
+        slug,
+        arguments,
+        door="replicate",
+        version=version,
+        webhook_url=_webhook(house, body),
+        once=once(request),
     )
     hold = _hold_seconds(request.headers.get("prefer"))
     status = (
@@ -122,6 +132,15 @@ async def _create(
         else await house.core.status(caller, request_id)
     )
     return Response(shapes.prediction(status, house.origin(request), starting=True), status_code=201)
+
+
+def _webhook(house: House, body: Mapping[str, Any]) -> str | None:
+    """Who hears of the end: the one event that is told. Raises `InvalidInputError`."""
+    url, events = body.get("webhook"), body.get("webhook_events_filter")
+    if not url or (isinstance(events, list) and events and "completed" not in events):
+        return None
+    webhooks.check(str(url), allow_private=house.private_webhooks, location=("webhook",))
+    return str(url)
 
 
 async def _cancel(house: House, request: AnyRequest, prediction_id: str) -> Response[Any]:
@@ -181,11 +200,11 @@ def _by_version(house: House, caller: Caller, text: str) -> tuple[Slug, Digest |
     if name:
         owner, _, rest = name.partition("/")
         return _variant(house, caller, owner, rest).slug, shapes.digest_of(identifier) if identifier else None
-    digest = shapes.digest_of(identifier)
-    for (slug, _), version in house.core.catalogue.now.versions.items():
-        if version.digest == digest:
+    digest, snapshot = shapes.digest_of(identifier), house.core.catalogue.now
+    for (slug, _), known in snapshot.digests.items():  # not the versions' own: those are computed
+        if known == digest:
             return slug, digest
-    for variant in house.core.catalogue.now.variants.values():
+    for variant in snapshot.variants.values() if digest in snapshot.partners else ():
         if variant.partner is not None and variant.partner.digest == digest:
             return variant.slug, digest
     raise UnknownSlugError(text)
@@ -198,8 +217,25 @@ def _refuse_another_version(house: House, caller: Caller, slug: Slug, version: D
         raise InvalidInputError([issue])
 
 
-def _model(house: House, request: AnyRequest, variant: Variant) -> dict[str, Any]:
-    snapshot = house.core.catalogue.now
-    numbers = [number for slug, number in snapshot.versions if slug == variant.slug]
-    latest = snapshot.versions[variant.slug, max(numbers)] if numbers else None
+def _page(house: House, request: AnyRequest) -> dict[str, Any]:
+    """Some of the models; clients follow `next` as it stands."""
+    caller = house.caller(request)
+    cursor = request.query_params.get("cursor", "")
+    begin = int(cursor[:9]) if cursor.isdecimal() else 0
+    visible = house.core.catalogue.variants(caller)
+    where = f"{house.origin(request)}{PREFIX}/models?cursor="
+    return {
+        "previous": f"{where}{max(0, begin - PAGE_MODELS)}" if begin else None,
+        "next": f"{where}{begin + PAGE_MODELS}" if begin + PAGE_MODELS < len(visible) else None,
+        "results": [
+            _model(house, request, caller, variant) for variant in visible[begin : begin + PAGE_MODELS]
+        ],
+    }
+
+
+def _model(house: House, request: AnyRequest, caller: Caller, variant: Variant) -> dict[str, Any]:
+    """With the version that would answer this caller now: others cannot be run, and may be secret still."""
+    latest = None
+    with contextlib.suppress(UnavailableError, UnknownSlugError):
+        latest = house.core.resolve(caller, variant.slug).version
     return shapes.model(variant, latest, house.origin(request))

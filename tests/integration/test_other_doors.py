@@ -1,20 +1,27 @@
 """Replicate's, OpenAI's and Hugging Face's own clients against the gateway; only addresses and keys are given."""
 
+import asyncio
 import base64
 import io
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import msgspec
 import openai
 import pytest
 import pytest_asyncio
 import replicate
 import replicate.exceptions
+import replicate.webhook
 from PIL import Image
 
-from tests.fake_host import FakeHost
-from tests.live import CONTENTS, Live
+from router.clients import replicate as replicate_door
+from router.clients.openai import arguments
+from tests.fake_host import PREVIEW, FakeHost
+from tests.live import CONTENTS, Live, furnish, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROMPT = "a red circle on white"
@@ -129,3 +136,102 @@ async def test_huggingface_errors_say_why(live: Live) -> None:
     assert answer.status_code == 422
     assert "prompt" in answer.json()["error"]
     assert (await live.client.post("/hf/models/no/such", json={"inputs": "x"})).status_code == 404
+
+
+async def test_openai_follows_a_run_and_gets_what_it_made(
+    live: Live, images: openai.AsyncOpenAI, host: FakeHost
+) -> None:
+    host.release.clear()
+    stream = await images.images.generate(model="acme/toys", prompt=PROMPT, stream=True, partial_images=3)
+    seen: list[tuple[Any, ...]] = []
+    async for event in stream:
+        content = base64.b64decode(event.b64_json)
+        seen.append((event.type, event.output_format, getattr(event, "partial_image_index", None), content))
+        host.release.set()
+    assert seen == [
+        ("image_generation.partial_image", "webp", 0, PREVIEW),
+        ("image_generation.completed", "png", None, _png()),
+    ]
+
+
+async def test_openai_hears_in_the_stream_why_a_run_failed(
+    images: openai.AsyncOpenAI, host: FakeHost
+) -> None:
+    host.fail_with = {"kind": "model", "error": "broken", "message": "the model broke"}
+    stream = await images.images.generate(model="acme/toys", prompt=PROMPT, stream=True)
+    with pytest.raises(openai.APIError, match="the model broke") as caught:
+        async for _ in stream:
+            pass
+    assert caught.value.code == "broken"
+    with pytest.raises(openai.BadRequestError) as invalid:
+        await images.images.generate(model="acme/toys", prompt=PROMPT, stream=True, partial_images=9)
+    assert invalid.value.param == "partial_images"
+
+
+async def test_openais_own_words_reach_models_that_have_them() -> None:
+    body = {"model": "m", "prompt": "a", "quality": "low", "background": "auto", "stream": True}
+    assert arguments(body, {"prompt", "quality"}) == {"prompt": "a", "quality": "low"}
+
+
+async def test_replicate_tells_of_no_version_that_is_not_out_yet(
+    live: Live, predictions: replicate.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is secret, and what a client would then ask for by its id is refused."""
+    catalogue = live.gateway.dispatcher._catalogue
+    now, (slug, out) = catalogue.now, next(key for key in catalogue.now.versions if key[0] == "acme/toys")
+    coming = msgspec.structs.replace(
+        now.versions[slug, out], number=out + 1, manifest=CONTENTS["acme/toys/late"]
+    )
+    monkeypatch.setattr(
+        catalogue, "now", msgspec.structs.replace(now, versions={**now.versions, (slug, out + 1): coming})
+    )
+    model = await predictions.models.async_get("acme/toys")
+    assert model.latest_version is not None
+    assert model.latest_version.id == CONTENTS["acme/toys"].digest.removeprefix("sha256:")
+
+
+async def test_replicate_lists_models_page_by_page(
+    predictions: replicate.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicate_door, "PAGE_MODELS", 2)
+    first = await predictions.models.async_list()
+    assert (len(first.results), first.previous) == (2, None)
+    assert first.next is not None
+    second = await predictions.models.async_list(cursor=first.next)
+    assert (len(second.results), second.next) == (1, None)
+    names = {f"{model.owner}/{model.name}" for model in (*first.results, *second.results)}
+    assert names == {"acme/toys", "acme/toys-late", "acme/other"}
+
+
+async def test_replicate_hears_of_the_end_at_its_webhook(dsn: str, tmp_path: Path) -> None:
+    """Checked as their own client checks it; the secret is the organization's."""
+    got: asyncio.Future[tuple[dict[str, str], str]] = asyncio.get_running_loop().create_future()
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        headers = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
+        lower = {name.lower(): value for name, value in headers.items()}
+        body = await reader.readexactly(int(lower["content-length"]))
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+        got.set_result((lower, body.decode()))
+
+    gateway = serving(dsn, tmp_path, await furnish(dsn), allow_private_webhooks=True)
+    async with (
+        gateway as live,
+        live.host().linked(),
+        await asyncio.start_server(receive, "127.0.0.1", 0) as hook,
+    ):
+        client = replicate.Client(api_token=live.key, base_url=f"{live.url}/replicate")
+        url = f"http://127.0.0.1:{hook.sockets[0].getsockname()[1]}/"
+        with pytest.raises(replicate.exceptions.ReplicateError, match="webhook is an http"):
+            await client.models.predictions.async_create("acme/toys", {"prompt": PROMPT}, webhook="ftp://x")
+        made = await client.models.predictions.async_create("acme/toys", {"prompt": PROMPT}, webhook=url)
+        async with asyncio.timeout(20):
+            headers, body = await got
+        secret = await client.webhooks.default.async_secret()
+        replicate.webhook.Webhooks.validate(headers=headers, body=body, secret=secret)
+        told = json.loads(body)
+        assert (told["id"], told["status"], len(told["output"])) == (made.id, "succeeded", 1)
+        with pytest.raises(replicate.webhook.InvalidSignatureError):
+            replicate.webhook.Webhooks.validate(headers=headers, body=body + " ", secret=secret)
