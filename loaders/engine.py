@@ -76,7 +76,7 @@ class Engine:
         self._lock = threading.Lock()
         self._to_run: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._idle_since = self._last_sign = time.monotonic()  # the device's
-        self.is_broken = False  # the device will do nothing for this process any more
+        self._device_broken = False
         self._remember_disk()
         self._threads = [
             threading.Thread(target=self._move_all, name="mover", daemon=True),
@@ -90,7 +90,12 @@ class Engine:
 
     def warm_up(self) -> None:
         """Imports the heavy libraries on the mover thread, so that the first request does not wait for them."""
-        self._mover.put(self._warmed_up(), Interest())
+        self._mover.put(self._preparing.warmed_up(), Interest())
+
+    @property
+    def is_broken(self) -> bool:
+        """Nothing runs in this process any more: its device refuses, or its libraries."""
+        return self._device_broken or self._preparing.unfit is not None
 
     def describe(self, description: protocol.DescribeVersion | protocol.DescribeAdapter) -> None:
         self._descriptions.add(description)
@@ -208,13 +213,6 @@ class Engine:
         self._mover.run()
         self._to_run.put(None)
 
-    def _warmed_up(self) -> Steps:
-        try:
-            assembly.warm_up()
-        except Exception:  # the requests will say what is missing
-            log.exception("warm-up failed")
-        yield from ()
-
     def _prepared(self, job: Job) -> Steps:
         if job.returned:
             return
@@ -288,7 +286,7 @@ class Engine:
         if job.cancelled.is_set():
             error = CancelledError("the request was cancelled")  # however what it waited for took it
         elif self.device.is_broken(error):
-            self.is_broken = True
+            self._device_broken = True
             error = DeviceBrokenError(f"the device takes no more work: {error}")
         if not job.returned:
             self._tell(running.failure(job, error, idle_since=self._idle_since))

@@ -22,6 +22,7 @@ LoaderError
     ├── HungError               a step took far too long; the process gives up
     ├── MoverHungError          moving weights made no progress for far too long; likewise
     ├── DeviceBrokenError       the device takes no more work from this process; it gives up
+    ├── LibrariesBrokenError    what every pipeline needs cannot be imported; the process gives up
     └── KeyRefusedError         the router does not know this host's key
 """
 
@@ -188,6 +189,12 @@ class DeviceBrokenError(HostError):
     """The device reported an error after which every call of this process fails. A fresh process may do it."""
 
     name = "device_broken"
+
+
+class LibrariesBrokenError(HostError):
+    """An import that every pipeline needs failed. Install `marquee[host]` again; the log has the whole error."""
+
+    name = "libraries_broken"
 
 
 class KeyRefusedError(HostError):

@@ -11,10 +11,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+import structlog
+
 from loaders import assembly, intake, merging, running
 from loaders.descriptions import Descriptions
 from loaders.device import Device
-from loaders.errors import NotHereError
+from loaders.errors import LibrariesBrokenError, NotHereError
 from loaders.headroom import Headroom
 from loaders.interest import Interest
 from loaders.jobs import Job
@@ -26,6 +28,8 @@ from loaders.retrieval import Retrieval
 from registry.catalog import Manifest
 
 TRIES = 3  # to have files here for as long as it takes to read them
+
+log = structlog.get_logger("marquee.engine")
 
 T = TypeVar("T")
 Release = Callable[[], None]
@@ -50,10 +54,25 @@ class Preparing:
         self._device = device
         self._headroom = headroom
         self._pace = merging.Pace(device)
+        self.unfit: LibrariesBrokenError | None = None
+
+    def warmed_up(self) -> Steps:
+        """Imports the heavy libraries. Where they do not load nothing runs here, and that is no model's fault."""
+        try:
+            assembly.warm_up()
+        except Exception as error:
+            log.exception("warm-up failed")
+            self.unfit = LibrariesBrokenError(f"this host's libraries do not load: {error}")
+        yield from ()
+
+    def _check_fit(self) -> None:
+        if self.unfit is not None:
+            raise self.unfit.with_traceback(None)
 
     def job(self, job: Job) -> Steps:
         """Afterwards its weights are on the device, pinned, with room for the run. Raises whatever is in the way."""
         job.check_cancelled()
+        self._check_fit()
         manifest, defaults = self._descriptions.version(job.assign.version)
         job.ready = ready = yield from self._ready(manifest, defaults, job.interest)
         job.intake = yield from self._taken_in(job, ready, defaults)
@@ -67,6 +86,7 @@ class Preparing:
 
     def prewarm(self, order: Stage, interest: Interest) -> Steps:
         """Afterwards its weights are on the device. Raises whatever is in the way."""
+        self._check_fit()
         manifest, defaults = self._descriptions.version(order.version)
         ready = yield from self._ready(manifest, defaults, interest)
         found = self._assembly.adapters(ready, [self._descriptions.adapter(d) for d in order.adapters])

@@ -98,16 +98,20 @@ def _size() -> sqlalchemy.ScalarSelect[Any]:
 
 
 async def _users(session: AsyncSession, upload_id: str | None = None) -> Mapping[str, Sequence[str]]:
-    """Versions by the upload that they name; what was refused needs no files."""
+    """Versions by the upload that they are made of; what was refused needs no files.
+
+    A version names its upload by the id until it is validated, and then by the folder.
+    """
     found: dict[str, list[str]] = defaultdict(list)
     for goods in (VARIANTS, ADAPTERS):
         versions = goods.versions
         location = versions.c.source["location"].astext
-        query = sqlalchemy.select(versions.c[goods.noun], versions.c.number, location.label("upload")).where(
-            versions.c.source["kind"].astext == "upload", versions.c.state != "rejected"
+        upload = sqlalchemy.func.regexp_replace(location, "^.*/uploads/", "").label("upload")
+        query = sqlalchemy.select(versions.c[goods.noun], versions.c.number, upload).where(
+            versions.c.source["kind"].astext.in_(("upload", "path")), versions.c.state != "rejected"
         )
         if upload_id is not None:
-            query = query.where(location == upload_id)
-        for slug, number, upload in await session.execute(query.order_by(versions.c.number)):
-            found[upload].append(f"{slug}@{number}")
+            query = query.where(upload == upload_id)
+        for slug, number, name in await session.execute(query.order_by(versions.c.number)):
+            found[name].append(f"{slug}@{number}")
     return found

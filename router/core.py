@@ -20,7 +20,7 @@ from router import ids, inputs, limits, queue, repeats, submission
 from router.board import Board
 from router.catalogue import Catalogue
 from router.dispatcher import Dispatcher
-from router.errors import AlreadyFinishedError, StoppingError, UnknownRequestError
+from router.errors import AlreadyFinishedError, NotFinishedError, StoppingError, UnknownRequestError
 from router.limits import Limiter
 from router.loras import Loras
 from router.queue import Queue
@@ -218,6 +218,17 @@ class Core:
                     await asyncio.wait_for(changed.wait(), POLL_SECONDS)
         finally:
             self._board.unsubscribe(known, changed)
+
+    async def erase(self, caller: Caller, request_id: str) -> frozenset[str]:
+        """Forgets what it was sent and what it made, not what it cost; the files that nobody needs any more.
+
+        Raises `UnknownRequestError`, `NotFinishedError`.
+        """
+        known = (await self.inspect(caller, request_id)).request.id
+        files = await self._queue.erase(known)
+        if files is None:
+            raise NotFinishedError(request_id)
+        return files
 
     async def explain(self, caller: Caller, request_id: str) -> tuple[Status, list[AttemptRow]]:
         """Every try of it, with the decision that placed it; for its owner and operators.

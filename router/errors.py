@@ -10,6 +10,7 @@ RouterError
 ├── MalformedBodyError           not the JSON that was promised
 ├── UnknownRequestError          no such request, or somebody else's
 ├── AlreadyFinishedError         too late to cancel
+├── NotFinishedError             too early to erase
 ├── RepeatedKeyError             an Idempotency-Key came back with another input
 ├── UnknownFileError             nothing in the file store under this id
 ├── NoRoomError                  an upload that the disk does not take
@@ -104,6 +105,14 @@ class AlreadyFinishedError(RouterError):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"request {request_id} is already finished")
+        self.request_id = request_id
+
+
+class NotFinishedError(RouterError):
+    """The request waits or runs: cancel it, or wait for its end, before its contents are erased."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request {request_id} has not ended: cancel it first, or wait for its end")
         self.request_id = request_id
 
 

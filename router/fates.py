@@ -1,22 +1,32 @@
 """What became of a request: `GET /v1/requests/{id}`, and with `explain` why it ran where. Process edge.
 
+`DELETE /v1/requests/{id}/payloads` (fal's own address of it works as well) erases what it was sent and what it made.
 Its owner may ask, and so may operators. Evicted parts are named only as far as the asker may know their models:
 an embargo holds here as well.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from litestar import Router, get
+import structlog
+from litestar import Router, delete, get
 from litestar.params import FromPath
 
 from registry import edge
 from registry.catalog import Adapter, Caller, Digest, Version
 from router.catalogue import Catalogue
 from router.clients.door import AnyRequest, Home
-from router.errors import ForbiddenError, RouterError, UnauthorizedError, UnknownRequestError
+from router.errors import (
+    ForbiddenError,
+    NotFinishedError,
+    RouterError,
+    UnauthorizedError,
+    UnknownRequestError,
+)
 from router.explanation import Fate
+from router.files import FileStore
 from router.links import token_of
 from router.observatory import named
 from router.rows import AttemptRow
@@ -24,9 +34,18 @@ from router.rows import AttemptRow
 PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     UnauthorizedError: (401, "Key needed"),
     ForbiddenError: (403, "Not allowed"),
+    NotFinishedError: (409, "Not ended"),
     UnknownRequestError: (404, "Unknown request"),
     RouterError: (503, "Not available"),
 }
+ERASING = ["/v1/requests/{request_id:str}/payloads", "/v1/models/requests/{request_id:str}/payloads"]
+
+log = structlog.get_logger("marquee.gateway")
+
+
+def _drop(files: FileStore, gone: Iterable[str]) -> None:
+    for file_id in gone:
+        files.drop(file_id)
 
 
 def router(home: Home) -> Router:
@@ -44,8 +63,19 @@ def router(home: Home) -> Router:
             attempts = [msgspec.structs.replace(row, partner_request_id=None) for row in attempts]
         return Fate(status=status, attempts=tuple(attempts), names=names)
 
+    @delete(ERASING, status_code=200, include_in_schema=False)
+    async def erase(request: AnyRequest, request_id: FromPath[str]) -> dict[str, Any]:
+        house = home()
+        caller = house.core.catalogue.now.caller(token_of(request.headers.get("authorization")), None)
+        if not caller.scopes & {"run", "operate"}:
+            raise ForbiddenError("run")
+        gone = await house.core.erase(caller, request_id)
+        await asyncio.to_thread(_drop, house.files, gone)
+        log.info("a request was erased", request=request_id, key=caller.key_id, files=len(gone))
+        return {"request_id": request_id, "erased_files": len(gone)}
+
     handlers: dict[Any, Any] = edge.problem_handlers(PROBLEMS)
-    return Router("/", route_handlers=[fate], exception_handlers=handlers)
+    return Router("/", route_handlers=[fate, erase], exception_handlers=handlers)
 
 
 def evicted_names(

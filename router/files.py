@@ -94,6 +94,10 @@ class FileStore:
         path.hardlink_to(found.path)
         return fresh_id
 
+    def drop(self, file_id: str) -> None:
+        """What is gone already is gone."""
+        self.path(file_id).unlink(missing_ok=True)
+
     def drop_before(self, day: date) -> int:
         """Remove the folders of older days, and drafts that killed processes left; returns how many days."""
         for draft in self._drafts.iterdir():

@@ -137,6 +137,22 @@ class Queue:
     async def attempts(self, request_id: RequestId) -> list[AttemptRow]:
         return [msgspec.convert(row, AttemptRow) for row in await self._fetch("attempts", id=request_id)]
 
+    async def erase(self, request_id: RequestId) -> frozenset[str] | None:
+        """Forgets input and outputs of what has ended; the files that were its alone. None: it has not ended.
+
+        Raises `QueueUnavailableError`.
+        """
+        try:
+            found = await self._fetch("erase", id=request_id)
+        except LOST as error:
+            raise QueueUnavailableError("the database does not answer") from error
+        if not found:
+            return None
+        mine = msgspec.json.decode(found[0]["outcome"], type=Outcome)
+        others = msgspec.json.decode(found[0]["others"], type=list[Outcome])
+        shared = {file.id for other in others for file in other.files}
+        return frozenset(file.id for file in mine.files) - shared
+
     async def stored_result(self, key: Digest) -> Outcome | None:
         """What the same request made before; None as well while the database is away: then it is made again."""
         try:

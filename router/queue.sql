@@ -185,3 +185,21 @@ SELECT count(*) FROM (
 -- Every try of a request, with the decision that placed it.
 SELECT number, host_id, assigned_at, ended_at, ended, decision, partner_request_id
 FROM attempts WHERE request_id = %(id)s::uuid ORDER BY number;
+
+-- name: erase
+-- What a finished request was sent and what it made, forgotten; gives what it was, and who else has files under its key.
+WITH before AS (
+    SELECT id, outcome, result_key FROM requests
+    WHERE id = %(id)s::uuid AND state IN ('succeeded', 'failed', 'cancelled') FOR UPDATE
+), uncached AS (
+    DELETE FROM results USING before WHERE key = before.result_key
+), erased AS (
+    UPDATE requests r
+    SET input = '{}', result_key = NULL, outcome = (before.outcome::jsonb
+        || '{"files": [], "result": {}, "places": null, "logs": [], "erased": true}')::json
+    FROM before WHERE r.id = before.id
+)
+SELECT outcome::text, (
+    SELECT coalesce(json_agg(other.outcome), '[]')::text FROM requests other
+    WHERE other.result_key = before.result_key AND other.id <> before.id AND other.state = 'succeeded'
+) AS others FROM before;

@@ -133,6 +133,7 @@ class Outcome(Record, frozen=True, kw_only=True):
     host_id: str | None = None
     attempt: int = 0
     reused: bool = False  # made by an earlier identical request
+    erased: bool = False  # files, result and logs were forgotten at its owner's wish
     how: Mapping[str, str] = {}  # which way the host chose where it had a choice, and why
 
 

@@ -84,6 +84,7 @@ def _demand(figures: Figures, series: Array, found: HalfLife, factor: float) -> 
         ),
         rows=rows,
         chart=Chart(kind="band", band=("low", "high"), dashed=("fitted", "forecast")),
+        empty="No request before today in these days.",
         wide=True,
     )
 
@@ -122,10 +123,12 @@ def _split(days: Sequence[Row]) -> Panel:
 
 
 def _versions(figures: Figures, found: Sequence[Row]) -> Panel:
-    """A version by its number where the catalogue knows it."""
+    """A version by its number where the catalogue knows it. Whole weeks: the period's first days would look like a rise."""
+    weeks = max(1, figures.period.days // 7)
     by_week: dict[int, dict[str, int]] = defaultdict(dict)
     for row in found:
-        by_week[row["weeks_ago"]][row["version"]] = row["requests"]
+        if row["weeks_ago"] < weeks:
+            by_week[row["weeks_ago"]][row["version"]] = row["requests"]
     numbers = {row["version"]: row["number"] for row in found}
     versions = sorted(numbers, key=lambda version: (numbers[version] or 0, version))
     names = [f"v{numbers[one]}" if numbers[one] else _short(one) for one in versions]

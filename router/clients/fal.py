@@ -33,6 +33,7 @@ from router.requests import State, Status
 HEARTBEAT_SECONDS = 15.0
 PREVIEWS = "x-marquee-previews"  # in: 1, small pictures of the run with its events
 REQUEST_ID = "x-fal-request-id"
+ERASED = "Its input and outputs were erased at its owner's wish"
 CACHE = "x-marquee-cache"  # in: 1 or 0, use an earlier result or never; out: `hit`
 
 
@@ -189,6 +190,8 @@ def _answer(house: House, request: AnyRequest, status: Status) -> Answer:
     if outcome.failure is not None:
         code, content, headers = fal_shapes.failure(outcome.failure)
         return Answer(content=content, status_code=code, headers={REQUEST_ID: request_id} | headers)
+    if outcome.erased:
+        return Answer(content={"detail": ERASED}, status_code=410, headers={REQUEST_ID: request_id})
     if status.request.input.get("sync_mode"):
         content = fal_shapes.output(status, house.data_uri)
     else:

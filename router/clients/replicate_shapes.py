@@ -54,14 +54,16 @@ def prediction(status: Status, origin: str, *, starting: bool = False) -> dict[s
         "version": version_id(request.version),
         "status": said,
         "input": request.input,
-        "output": _output(outcome, files) if outcome and status.state is State.SUCCEEDED else None,
+        "output": _output(outcome, files)
+        if outcome and status.state is State.SUCCEEDED and not outcome.erased
+        else None,
         "error": failed.message if failed and status.state is State.FAILED else None,
         "logs": "\n".join(line.message for line in (outcome.logs if outcome else status.logs)),
         "metrics": {"predict_time": outcome.run_seconds} if outcome else {},
         "created_at": _time(request.created_at),
         "started_at": _time(status.started_at),
         "completed_at": _time(status.finished_at),
-        "data_removed": False,
+        "data_removed": bool(outcome and outcome.erased),
         "source": "api",
         "urls": {"get": address, "cancel": f"{address}/cancel", "web": f"{origin}/m/{request.slug}"},
     }

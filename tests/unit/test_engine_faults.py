@@ -417,3 +417,20 @@ def test_folders_that_a_kill_left_half_made_are_removed_at_a_start(tmp_path: Pat
     os.utime(left, (1e9, 1e9))
     assembly.Assembly(tmp_path, store, device)
     assert (left.exists(), fresh.exists()) == (False, True)  # another process may be at it
+
+
+def test_libraries_that_do_not_load_are_the_hosts_fault(
+    bench: Bench, model: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose installation is broken must not fail everybody's requests for good: it says so and gives up."""
+
+    def broken() -> None:
+        raise ModuleNotFoundError("No module named 'diffusers'")
+
+    monkeypatch.setattr(assembly, "warm_up", broken)
+    bench.engine.warm_up()
+    bench.submit(model)
+    outcome = bench.outcome()
+    assert isinstance(outcome, protocol.Failed)
+    assert (outcome.kind, outcome.error, bench.engine.is_broken) == ("host", "libraries_broken", True)
+    assert outcome.message == "this host's libraries do not load: No module named 'diffusers'"

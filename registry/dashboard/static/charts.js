@@ -34,9 +34,9 @@ const stacked = (columns) => {
 
 const isTime = (column) => ["day", "time"].includes(column.kind);
 
-// A day that is not over would look like a fall; the table has it.
+// A day that is not over would look like a fall; the table has it. A week that ends with it hardly does.
 const today = new Date().toISOString().slice(0, 10);
-const drawn = ({ columns, rows }) => (columns[0].kind === "day" && rows.length > 2 && rows.at(-1)[0] === today ? rows.slice(0, -1) : rows);
+const drawn = ({ columns, rows }) => (columns[0].name === "day" && rows.length > 2 && rows.at(-1)[0] === today ? rows.slice(0, -1) : rows);
 
 const columnsOf = ({ columns, rows }) => columns.map((column, at) =>
   rows.map((row) => (at === 0 && isTime(column) ? Date.parse(row[at]) / 1000 : row[at])));
@@ -107,7 +107,7 @@ const options = (spec, width) => {
       y: isRank ? { dir: -1, range: [0.5, highest + 0.5] } : { range: (chart, low, high) => [0, high > 0 ? high * 1.06 : 1] },
     },
     axes: [
-      axis({ grid: { show: false }, ...(isTime(spec.columns[0]) ? { values: DATES } : { label: names[0], labelFont: "12px Inter, sans-serif", labelSize: 22, size: 32 }) }),
+      axis({ grid: { show: false }, gap: 9, ...(isTime(spec.columns[0]) ? { values: DATES } : { label: names[0], labelFont: "12px Inter, sans-serif", labelSize: 22, size: 32 }) }),
       axis({ size: 62, values: (chart, splits) => splits.map((value) => (isRank ? (Number.isInteger(value) && value > 0 ? value : "") : show(kind)(value))), incrs: isRank ? [1, 2, 5] : kind === "seconds" ? SECONDS : undefined }),
     ],
     series: [day, ...spec.columns.slice(1).map((column, at) => series(spec, column, at + 1, palette))],
