@@ -180,12 +180,15 @@ def validate(client: Client, slug: str, goods: str, number: int) -> None:
 def _validated(client: Client, place: str) -> str:
     began = client.get(place)["revision"]
     client.post(f"{place}/validate")
-    while (found := client.get(place))["state"] in {"draft", "validating"}:
-        if found["state"] == "draft" and found["revision"] > began:
-            raise click.ClickException(
-                "the validation was interrupted; `marquee publish validate` repeats it"
-            )
-        time.sleep(POLL_SECONDS)
+    with Console(stderr=True).status("validating") as shown:  # minutes, where a repository is large
+        while (found := client.get(place))["state"] in {"draft", "validating"}:
+            if found["state"] == "draft" and found["revision"] > began:
+                raise click.ClickException(
+                    "the validation was interrupted; `marquee publish validate` repeats it"
+                )
+            read = (found.get("report") or {}).get("checked_bytes", 0)
+            shown.update(f"validating, {read:,} bytes read")
+            time.sleep(POLL_SECONDS)
     return _outcome(found)
 
 

@@ -6,12 +6,11 @@ const charts = new Map();
 
 const trimmed = (v) => String(Number(v.toFixed(v < 1 ? 2 : 1)));
 const SECONDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 18000, 36000];
-const HOUR = 3600, DAY = 86400, NONE = [null, null, null, null, null];
+const DAY = 86400, NONE = [null, null, null, null, null];
 const DATES = [
   [365 * DAY, "{YYYY}", null, ...NONE, 1],
   [28 * DAY, "{MMM}", "\n{YYYY}", ...NONE, 1],
   [DAY, "{D} {MMM}", "\n{YYYY}", ...NONE, 1],
-  [HOUR, "{HH}:{mm}", "\n{D} {MMM}", null, "\n{D} {MMM}", null, null, null, 1],
 ];
 
 const read = {
@@ -41,6 +40,8 @@ const drawn = ({ columns, rows }) => (columns[0].name === "day" && rows.length >
 const columnsOf = ({ columns, rows }) => columns.map((column, at) =>
   rows.map((row) => (at === 0 && isTime(column) ? Date.parse(row[at]) / 1000 : row[at])));
 
+// As uPlot has them from a day on: figures are sums of days, and hours between two of them say nothing.
+const STEPS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 30, 60, 90, 120, 180, 365, 730].map((days) => days * DAY);
 const axis = (extra) => ({ stroke: css("--faint"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "12px Inter, sans-serif", ...extra });
 
 const DASHES = [undefined, [9, 4], [2, 4]]; // a colour that comes again is told apart by its line
@@ -107,7 +108,7 @@ const options = (spec, width) => {
       y: isRank ? { dir: -1, range: [0.5, highest + 0.5] } : { range: (chart, low, high) => [0, high > 0 ? high * 1.06 : 1] },
     },
     axes: [
-      axis({ grid: { show: false }, gap: 9, ...(isTime(spec.columns[0]) ? { values: DATES } : { label: names[0], labelFont: "12px Inter, sans-serif", labelSize: 22, size: 32 }) }),
+      axis({ grid: { show: false }, gap: 9, ...(isTime(spec.columns[0]) ? { values: DATES, incrs: STEPS } : { label: names[0], labelFont: "12px Inter, sans-serif", labelSize: 22, size: 32 }) }),
       axis({ size: 62, values: (chart, splits) => splits.map((value) => (isRank ? (Number.isInteger(value) && value > 0 ? value : "") : show(kind)(value))), incrs: isRank ? [1, 2, 5] : kind === "seconds" ? SECONDS : undefined }),
     ],
     series: [day, ...spec.columns.slice(1).map((column, at) => series(spec, column, at + 1, palette))],
