@@ -13,6 +13,7 @@ LoaderError
 └── HostError               this host cannot; another may
     ├── SourceDownError         the source does not answer
     ├── AbandonedError          nobody waits for a download any more; what arrived is kept
+    │   └── AsideError              within a host: a prewarm lets a request go first
     ├── NotHereError            a file is not on this disk; within a host, it is fetched then
     ├── DiskFullError           no room on disk, nothing left to evict
     ├── DiskFailedError         the disk does not read or write
@@ -122,6 +123,12 @@ class AbandonedError(HostError):
     """Nobody waits for what was on its way. What arrived of it is kept, and the next try goes on from there."""
 
     name = "abandoned"
+
+
+class AsideError(AbandonedError):
+    """A prewarm was at it when a request came. It goes on afterwards."""
+
+    name = "aside"
 
 
 class NotHereError(HostError):

@@ -7,7 +7,7 @@ at every step and says that it moves. It refuses to know what is brought.
 import threading
 import time
 
-from loaders.errors import AbandonedError
+from loaders.errors import AbandonedError, AsideError
 
 
 class Interest:
@@ -15,19 +15,32 @@ class Interest:
 
     def __init__(self) -> None:
         self._given_up = threading.Event()
+        self._aside = threading.Event()
+        self._stays = False
         self._moved_at = time.monotonic()
 
     def give_up(self) -> None:
         self._given_up.set()
+
+    def step_aside(self) -> None:
+        """Something more urgent has come: whoever brings it hears so once, at its next step."""
+        self._aside.set()
+
+    def stay(self) -> None:
+        """It has stepped aside often enough."""
+        self._stays = True
 
     @property
     def is_given_up(self) -> bool:
         return self._given_up.is_set()
 
     def check(self) -> None:
-        """Raises `AbandonedError` when nobody waits any more."""
+        """Raises `AbandonedError` when nobody waits any more, `AsideError` when others go first."""
         if self._given_up.is_set():
             raise AbandonedError("nobody waits for it any more")
+        if self._aside.is_set() and not self._stays:
+            self._aside.clear()
+            raise AsideError("a request goes first")
 
     def pause(self, seconds: float) -> None:
         """For whoever brings it: returns early when it is given up. A pause of our own making is no silence."""

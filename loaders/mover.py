@@ -3,7 +3,8 @@
 Threads, no IO of its own. An order is a generator: what runs between two of its yields runs on the mover thread, and
 what it yields is an errand (a download, a stranger's picture), done by one of a few fetchers while the mover turns to
 other orders. So an order that has all it needs never waits for one that has not. Requests come before prewarms, and
-in the order in which they were put; who comes back from an errand takes its old place. It refuses to know weights.
+in the order in which they were put; who comes back from an errand takes its old place. A prewarm that is on the mover
+is told when a request comes. It refuses to know weights.
 """
 
 import itertools
@@ -94,7 +95,8 @@ class Mover:
     def give_up(self, order: Order, error: BaseException) -> None:
         """Nobody waits for it: where it waits for an errand, its steps hear `error` now, on this thread.
 
-        On the mover, or before they begin, they see by their interest that nobody waits.
+        On the mover, or before they begin, they see by their interest that nobody waits; and who is just being sent on
+        an errand hears it next.
         """
         order.interest.give_up()
         if order.lock.acquire(blocking=False):
@@ -102,6 +104,8 @@ class Mover:
                 self._interrupt(order, error)
             finally:
                 order.lock.release()
+        else:
+            self._turn(order, (FIRST, 0), lambda order: self._interrupt(order, error))
 
     def give_up_prewarms(self, error: BaseException) -> None:
         with self._lock:
@@ -146,6 +150,9 @@ class Mover:
                 self._now = None
 
     def _turn(self, order: Order, place: tuple[int, int], act: Callable[[Order], None]) -> None:
+        now = self._now
+        if order.is_urgent and now is not None and not now.is_urgent:
+            now.interest.step_aside()
         self._turns.put(_Turn(place, next(self._count), order, act))
 
     def _begin(self, order: Order) -> None:

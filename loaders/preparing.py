@@ -16,7 +16,7 @@ import structlog
 from loaders import assembly, intake, merging, running
 from loaders.descriptions import Descriptions
 from loaders.device import Device
-from loaders.errors import LibrariesBrokenError, NotHereError
+from loaders.errors import AsideError, LibrariesBrokenError, NotHereError
 from loaders.headroom import Headroom
 from loaders.interest import Interest
 from loaders.jobs import Job
@@ -27,6 +27,7 @@ from loaders.residency import Shelf
 from loaders.retrieval import Retrieval
 from registry.catalog import Manifest
 
+ASIDES = 3  # that a prewarm gives up what it was reading to let requests go first
 TRIES = 3  # to have files here for as long as it takes to read them
 
 log = structlog.get_logger("marquee.engine")
@@ -85,8 +86,22 @@ class Preparing:
         self._shelf.reserve(job.attempt, running.headroom(job, self._headroom))
 
     def prewarm(self, order: Stage, interest: Interest) -> Steps:
-        """Afterwards its weights are on the device. Raises whatever is in the way."""
+        """Afterwards its weights are on the device. Raises whatever is in the way.
+
+        It lets requests go first, also in the middle of a component; but not for ever, or nothing would come of it.
+        """
         self._check_fit()
+        for _ in range(ASIDES):
+            try:
+                yield from self._prewarmed(order, interest)
+            except AsideError:
+                yield Errand(lambda: None)  # whoever comes back comes after them
+            else:
+                return
+        interest.stay()
+        yield from self._prewarmed(order, interest)
+
+    def _prewarmed(self, order: Stage, interest: Interest) -> Steps:
         manifest, defaults = self._descriptions.version(order.version)
         ready = yield from self._ready(manifest, defaults, interest)
         found = self._assembly.adapters(ready, [self._descriptions.adapter(d) for d in order.adapters])

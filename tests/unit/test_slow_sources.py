@@ -1,5 +1,6 @@
 """An engine whose sources are slow, silent or gone: others' requests go on, and nothing is fetched for nobody."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from loaders import protocol
+from loaders import protocol, reader
 from loaders.download import Terms
 from loaders.fetch import Remote
+from loaders.preparing import ASIDES
 from loaders.protocol import AttemptKey
 from loaders.running import Finished
 from loaders.store import Store
@@ -192,7 +194,6 @@ def test_an_input_that_is_not_decodable_costs_no_download(bench: Bench, hub: Hub
 
 def test_a_mover_that_hangs_is_seen(bench: Bench, near: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read that never returns: of a mount that is gone."""
-    from loaders import reader
 
     def never(*call: Any, **named: Any) -> Any:
         time.sleep(2)
@@ -204,3 +205,38 @@ def test_a_mover_that_hangs_is_seen(bench: Bench, near: Manifest, monkeypatch: p
     (stall,) = bench.engine.stalled()
     assert (stall.where, stall.attempt) == ("mover", key)
     assert failure(bench.outcome())[0] == "host"
+
+
+@pytest.mark.parametrize("requests", [1, ASIDES + 2])
+def test_a_prewarm_that_is_read_lets_requests_go_first_but_not_for_ever(
+    bench: Bench,
+    near: Manifest,
+    models: tuple[Manifest, Manifest],
+    monkeypatch: pytest.MonkeyPatch,
+    requests: int,
+) -> None:
+    """The mover reads one thing at a time: a prewarm of 30 GB kept a request with warm weights for half a minute."""
+    other, read = models[1], reader.read
+    bench.picture(near)
+    begun, may_go_on = [], threading.Event()
+
+    def slowly(*call: Any, on_bytes: Callable[[int], None], **named: Any) -> Any:
+        begun.append(1)
+        for _ in range(1000):
+            if may_go_on.wait(0.01):
+                break
+            on_bytes(0)
+        return read(*call, on_bytes=on_bytes, **named)
+
+    monkeypatch.setattr(reader, "read", slowly)
+    bench.engine.describe(protocol.DescribeVersion(digest=other.digest, manifest=other))
+    bench.engine.stage(protocol.Stage(version=other.digest))
+    for number in range(min(requests, ASIDES)):
+        until(lambda number=number: len(begun) > number)
+        assert isinstance(bench.run(near), Finished)
+    until(lambda: len(begun) > min(requests, ASIDES))
+    late = [bench.submit(near) for _ in range(requests - ASIDES)]
+    may_go_on.set()
+    assert set(outcomes(bench, len(late))) == set(late)
+    on_device = {component.digest for component in other.components}
+    until(lambda: on_device <= {held.digest for held in bench.engine.held() if held.tier == "device"})
