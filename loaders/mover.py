@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from loaders.errors import HostError, SourceDownError
+from loaders.errors import AbandonedError, HostError, SourceDownError
 from loaders.fetchers import Fetchers
 from loaders.interest import Interest
 
@@ -196,7 +196,8 @@ class Mover:
         """On a fetcher."""
         order.interest.moved()
         try:
-            order.interest.check()
+            if order.interest.is_given_up:
+                raise AbandonedError("nobody waits for it any more")  # noqa: TRY301
             result = errand.work()
         except BaseException as error:  # noqa: BLE001 (handed to the steps)
             self._come_back(order, errand, _thrown(error), lambda: None)
