@@ -190,15 +190,16 @@ async def _open(
         office = api.Office(db, ground.place, catalogue.caught_up, upload_bytes=settings.upload_bytes or None)
         loras = Loras(db, catalogue, ground.place, ground.files, settings.lora_bytes)
         core, signer = _core(ground, loras, traces), Signer.at(settings.home / "webhook.key")
+        book = logbook.Logbook(db=db, catalogue=catalogue)
         house = House(
             core=core,
             files=ground.files,
             signer=signer,
             loras=loras,
+            recent=book.recent,
             private_webhooks=settings.allow_private_webhooks,
             public_url=settings.public_url,
         )
-        book = logbook.Logbook(db=db, catalogue=catalogue)
         front = _front(settings, book, core)
         dashboard = dashboard_pages.Dashboard(
             db=db,

@@ -14,7 +14,7 @@ import msgspec
 from litestar import Router, get
 
 from registry import database, edge, partitions
-from registry.catalog import Caller
+from registry.catalog import Caller, OrganizationName
 from registry.database import Database
 from registry.errors import InvalidRequestError
 from router import ids
@@ -95,6 +95,22 @@ class Logbook(msgspec.Struct, frozen=True, kw_only=True):
         known = {row["id"]: row for row in charges}
         requests = tuple(msgspec.convert({**row, **known.get(row["id"], {})}, Line) for row in lines)
         return Page(requests=requests, next_cursor=_next(found, wishes.limit, parameters["looks"]))
+
+    async def recent(
+        self, organization: OrganizationName, cursor: str | None
+    ) -> tuple[list[str], str | None]:
+        """Ids alone, newest first, and where to go on. Raises `QueueUnavailableError`."""
+        before = str(LAST) if cursor is None else cursor
+        wishes = Wishes(
+            organization=organization, first=_id_of("since", "1970-01-01"), before=before, limit=PAGE
+        )
+        parameters = msgspec.structs.asdict(wishes) | {"looks": PAGE}
+        try:
+            async with self.db.pool.connection() as connection:
+                (found,) = await _rows(connection, "page", parameters)
+        except LOST as error:
+            raise QueueUnavailableError("the database does not answer") from error
+        return found["ids"], _next(found, PAGE, PAGE)
 
     async def cost(self, request_id: str) -> str | None:
         """What it cost, like `0.02 USD`; None before its end, and where it has no price."""

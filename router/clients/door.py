@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ from litestar import Request
 from litestar import types as asgi
 from litestar.exceptions import ClientException
 
-from registry.catalog import Caller, Scope
+from registry.catalog import Caller, OrganizationName, Scope
 from router.core import Core
 from router.errors import BodyTooLargeError, MalformedBodyError
 from router.files import FileStore
@@ -30,6 +30,10 @@ LONGEST_KEY = 200  # characters, as the admin API's
 Item = TypeVar("Item")
 
 
+# The newest request ids of an organization, from a cursor on, and the cursor of what is older.
+Recent = Callable[[OrganizationName, str | None], Awaitable[tuple[Sequence[str], str | None]]]
+
+
 class House(msgspec.Struct, frozen=True, kw_only=True):
     """What all doors lead to; made once per process by its composition root."""
 
@@ -37,6 +41,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     files: FileStore
     signer: Signer
     loras: Loras
+    recent: Recent
     private_webhooks: bool = False  # whether they may call addresses inside private networks
     public_url: str | None = None  # None: whatever name the caller used
 

@@ -3,6 +3,7 @@
 Every model needs a two-segment name there, so a deep slug answers to `owner/rest-joined-by-dashes` as well.
 """
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -13,7 +14,7 @@ from litestar.datastructures import UploadFile
 from litestar.params import FromPath
 
 from registry.catalog import Caller, Digest, Slug, Variant
-from router import webhooks
+from router import ids, webhooks
 from router.clients import replicate_shapes as shapes
 from router.clients import uploads
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object
@@ -24,8 +25,10 @@ from router.errors import (
     Issue,
     MalformedBodyError,
     UnavailableError,
+    UnknownRequestError,
     UnknownSlugError,
 )
+from router.requests import Status
 
 PREFIX = "/replicate/v1"
 LONGEST_HOLD_SECONDS = 60.0
@@ -68,11 +71,15 @@ def _predictions(home: Home) -> list[Any]:
         status = await house.core.status(house.caller(request), prediction_id)
         return Response(shapes.prediction(status, house.origin(request)))
 
+    @get("/predictions")
+    async def predictions(request: AnyRequest) -> dict[str, Any]:
+        return await _recent(home(), request)
+
     @post("/predictions/{prediction_id:str}/cancel", status_code=200)
     async def cancel(request: AnyRequest, prediction_id: FromPath[str]) -> Response[Any]:
         return await _cancel(home(), request, prediction_id)
 
-    return [create, create_by_version, prediction, cancel]
+    return [create, create_by_version, prediction, predictions, cancel]
 
 
 def _models_and_files(home: Home) -> list[Any]:
@@ -102,6 +109,26 @@ def _models_and_files(home: Home) -> list[Any]:
         return {"key": home().signer.shared_secret(home().caller(request).organization)}
 
     return [models, model, account, upload, secret]
+
+
+async def _recent(house: House, request: AnyRequest) -> dict[str, Any]:
+    """The organization's newest, whichever door they came by; what is erased meanwhile is left out."""
+    caller, cursor = house.caller(request), request.query_params.get("cursor")
+    if cursor is not None and ids.parse(cursor) is None:
+        raise InvalidInputError(
+            [Issue(location=("cursor",), message="it is none that a page gave", kind="value_error")]
+        )
+    origin, (found, following) = house.origin(request), await house.recent(caller.organization, cursor)
+    results = []
+    for looked in await asyncio.gather(
+        *(house.core.status(caller, one) for one in found), return_exceptions=True
+    ):
+        if isinstance(looked, Status):
+            results.append(shapes.prediction(looked, origin))
+        elif not isinstance(looked, UnknownRequestError):
+            raise looked
+    where = f"{origin}{PREFIX}/predictions?cursor={following}"
+    return {"previous": None, "next": where if following else None, "results": results}
 
 
 async def _create(

@@ -18,6 +18,7 @@ import replicate.exceptions
 import replicate.webhook
 from PIL import Image
 
+from router import logbook
 from router.clients import replicate as replicate_door
 from router.clients.openai import arguments
 from tests.fake_host import PREVIEW, FakeHost
@@ -235,3 +236,21 @@ async def test_replicate_hears_of_the_end_at_its_webhook(dsn: str, tmp_path: Pat
         assert (told["id"], told["status"], len(told["output"])) == (made.id, "succeeded", 1)
         with pytest.raises(replicate.webhook.InvalidSignatureError):
             replicate.webhook.Webhooks.validate(headers=headers, body=body + " ", secret=secret)
+
+
+async def test_replicate_lists_predictions_newest_first(
+    predictions: replicate.Client, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logbook, "PAGE", 2)
+    made = [
+        (await predictions.models.predictions.async_create("acme/toys", {"prompt": PROMPT, "seed": seed})).id
+        for seed in (1, 2, 3)
+    ]
+    first = await predictions.predictions.async_list()
+    assert [one.id for one in first.results] == [made[2], made[1]]
+    assert first.results[0].input["seed"] == 3
+    assert first.next is not None
+    second = await predictions.predictions.async_list(cursor=first.next)
+    assert second.results[0].id == made[0]
+    with pytest.raises(replicate.exceptions.ReplicateError, match="none that a page gave"):
+        await predictions.predictions.async_list(cursor=first.next.partition("=")[0] + "=no")
