@@ -7,7 +7,7 @@ import asyncio
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,20 @@ async def remove(session: AsyncSession, home: Path, caller: Caller, upload_id: s
         raise InUseError(f"upload {upload_id}", users, "needed")
     await session.execute(sqlalchemy.delete(tables.uploads).where(tables.uploads.c.id == upload_id))
     await asyncio.to_thread(shutil.rmtree, uploads.folder_of(home, upload_id), ignore_errors=True)
+
+
+async def forget(session: AsyncSession, home: Path, older_than: timedelta) -> int:
+    """Old ones that no version is made of: given up, or their version was removed. Returns how many."""
+    known = tables.uploads
+    old = sqlalchemy.func.now() - older_than
+    query = sqlalchemy.select(known.c.id).where(known.c.created_at < old).with_for_update(skip_locked=True)
+    ids = (await session.scalars(query)).all()
+    users = await _users(session) if ids else {}
+    gone = [upload_id for upload_id in ids if upload_id not in users]
+    await session.execute(sqlalchemy.delete(known).where(known.c.id.in_(gone)))
+    for upload_id in gone:
+        await asyncio.to_thread(shutil.rmtree, uploads.folder_of(home, upload_id), ignore_errors=True)
+    return len(gone)
 
 
 def _size() -> sqlalchemy.ScalarSelect[Any]:

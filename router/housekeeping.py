@@ -13,7 +13,7 @@ import psycopg
 import sqlalchemy
 import structlog
 
-from registry import database, partitions, writes
+from registry import database, partitions, upload_space, writes
 from registry.database import Connection, Database
 from router import ids, repeats, results, tables
 from router.files import FileStore
@@ -36,12 +36,14 @@ class Housekeeping:
         db: Database,
         files: FileStore,
         loras: Loras,
+        home: Path,
         retention_days: int,
         today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
         self._db = db
         self._files = files
         self._loras = loras
+        self._home = home
         self._days = timedelta(days=retention_days)
         self._today = today
 
@@ -59,6 +61,7 @@ class Housekeeping:
             await repeats.forget_old(connection)
         async with self._db.sessions.begin() as session:
             await writes.forget_old(session)
+            await upload_space.forget(session, self._home, self._days)
         await asyncio.to_thread(self._files.drop_before, oldest)
         await self._loras.keep_house(self._days)
 

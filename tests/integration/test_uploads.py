@@ -3,12 +3,13 @@
 import hashlib
 import pickle
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from registry import uploads
+from registry import upload_space, uploads
 from registry.catalog import FileRef
 from registry.database import Database
 from registry.errors import UploadError
@@ -150,3 +151,28 @@ async def test_uploads_have_a_quota_and_room_is_made_by_removing(
         assert (await lab.ask("DELETE", f"/uploads/{small}")).status_code == 200
         assert [path.name for path in (home / "uploads").iterdir()] == [kept]
         assert (await lab.ask("POST", "/uploads", body)).status_code == 201
+
+
+async def test_uploads_that_nothing_is_made_of_are_forgotten_after_a_while(
+    db: Database, lab: Lab, tmp_path: Path, toys: Path
+) -> None:
+    home = tmp_path / "home"
+    used = await admin.send_folder(lab, toys.parent / "toys")
+    await lab.post("/models", {"name": "acme/toys"})
+    await lab.post(
+        "/variants",
+        {"slug": "acme/toys", "model": "acme/toys", "task": "t", "input_schema": {"type": "object"}},
+    )
+    await admin.validated(lab, "acme/toys", {"kind": "upload", "location": used})
+    given_up, fresh = [
+        (await lab.post("/uploads", {"files": [_announce("a.json", b"[1]")]}))["id"] for _ in range(2)
+    ]
+    await lab.ask("PUT", f"/uploads/{given_up}/files?path=a.json", b"[1]")
+    async with db.pool.connection() as connection:
+        await connection.execute(
+            "UPDATE uploads SET created_at = now() - interval '31 days' WHERE id <> %s", [fresh]
+        )
+    async with db.sessions.begin() as session:
+        assert await upload_space.forget(session, home, timedelta(days=30)) == 1
+    assert [one["id"] for one in (await lab.get("/uploads"))["uploads"]] == [used, fresh]
+    assert [path.name for path in (home / "uploads").iterdir()] == [used]
