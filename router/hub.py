@@ -226,7 +226,8 @@ class Hub:
         faults = max(0, entry.host_faults - 1)
         attempt = self._book(link, msgspec.structs.replace(entry, host_faults=faults), key)
         row = Adoption(id=entry.id, number=key.number, host_id=link.host_id, faults=faults)
-        term.then(term.queue.adopt(row), functools.partial(self._adopted, attempt))
+        adopted = functools.partial(self._adopted, attempt)
+        term.then(term.queue.adopt(row), adopted, lambda: adopted(moved=False))
         return True
 
     def _book(self, link: Link, entry: Entry, key: AttemptKey) -> Attempt:
@@ -257,8 +258,9 @@ class Hub:
         term = self._term
         if not moved:
             attempt.cancelled = True
-            link = term.links.get(attempt.host_id)
-            if link is not None:
+            if attempt.lost or (link := term.links.get(attempt.host_id)) is None:
+                term.ends.free(attempt)  # nobody is left who would report its end
+            else:
                 link.send(protocol.Cancel(attempt=attempt.key))
             return
         attempt.sent = True

@@ -83,7 +83,8 @@ class Starts:
         )
         row = Assignment(id=entry.id, number=key.number, host_id=decision.host_id, decision=explanation)
         written = functools.partial(self._assigned, attempt, decision, time.time())
-        self._term.then(self._term.queue.assign(row), written)
+        # Else it would hold its host's room for ever; `Hub.reconcile` finds the request in the tables.
+        self._term.then(self._term.queue.assign(row), written, lambda: self._term.ends.free(attempt))
 
     def _speed(self, host_id: str) -> float:
         fleet = self._term.placement.fleet

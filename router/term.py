@@ -259,16 +259,23 @@ class Term:
 
     # tasks
 
-    def then(self, future: "asyncio.Future[Any]", act: Callable[[Any], None]) -> None:
-        """`act` on the result, unless this term is over by then."""
+    def then(
+        self,
+        future: "asyncio.Future[Any]",
+        act: Callable[[Any], None],
+        unwritten: Callable[[], None] | None = None,
+    ) -> None:
+        """`act` on the result, unless this term is over by then; `unwritten` where the tables refused it."""
 
         def react(done: "asyncio.Future[Any]") -> None:
             if self.closed or done.cancelled():
                 return
-            if (error := done.exception()) is not None:
-                log.error("a write failed", error=repr(error))
+            if (error := done.exception()) is None:
+                act(done.result())
                 return
-            act(done.result())
+            log.error("a write failed", error=repr(error))
+            if unwritten is not None:
+                unwritten()
 
         future.add_done_callback(react)
 

@@ -31,6 +31,15 @@ async def test_two_gateways_share_one_bucket(db: Database) -> None:
     assert 1 <= await _admitted(limiters, 40) <= 3
 
 
+async def test_a_clock_that_was_put_back_gives_nobody_free_calls_and_blocks_nobody(db: Database) -> None:
+    await _admitted([Limiter(db, per_minute=60)], 40)
+    async with db.pool.connection() as connection:
+        await connection.execute("UPDATE quotas SET at = at + interval '1 hour'")
+    assert await _admitted([Limiter(db, per_minute=60)], 40) <= 1
+    await asyncio.sleep(1.1)
+    assert await _admitted([Limiter(db, per_minute=60)], 40) >= 1
+
+
 async def test_a_key_without_a_limit_asks_no_database() -> None:
     limiter = Limiter(None, per_minute=None)  # type: ignore[arg-type]
     await limiter.admit("key")

@@ -4,9 +4,10 @@ import asyncio
 import errno
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
+import psycopg
 import pytest
 
 from loaders.protocol import Hello
@@ -135,6 +136,25 @@ async def test_a_full_disk_fails_the_request_and_leaves_its_host_at_work(
                 await asyncio.sleep(0.01)
     drafts: Path = live.gateway.house.files._drafts
     assert list(drafts.iterdir()) == []
+
+
+async def test_an_attempt_whose_row_is_refused_holds_no_room(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: object) -> NoReturn:
+        raise psycopg.DataError("nobody thought of this")
+
+    hub, term = live.gateway.dispatcher.hub, live.gateway.dispatcher.term
+    async with live.host(slots=1).linked():
+        with monkeypatch.context() as patched:
+            patched.setattr(term.queue._assigns, "_flush", refuse)
+            submitted = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+            async with asyncio.timeout(10):
+                while submitted["request_id"] in {*term.waiting, *term.attempts}:
+                    await asyncio.sleep(0.01)
+        assert (await live.client.post("/fal/run/acme/toys", json=PROMPT)).status_code == 200
+        assert [await hub.reconcile(0.0) for _ in range(2)] == [frozenset(), {submitted["request_id"]}]
+        await live.until(submitted["status_url"], "COMPLETED")
 
 
 @pytest.mark.parametrize("kind", ["host", "model"])
