@@ -2,11 +2,13 @@
 
    python -m benchmarks usage
    python -m benchmarks.usage --rows 100000000 --home /big/disk
+   python -m benchmarks.usage --rows 100000000 --ledger-days 150          # on a smaller disk: older ledger days are dropped
    python -m benchmarks.usage --rows 100000000 --home /big/disk --keep    # and again: measures what lies there
 
 The market is `marquee demo-data`'s, with a thousand customers, 14 models a month for the hundred busiest; Postgres writes the rows
-itself, a day a transaction, and they are folded a week at a time. Limits in the same run: folding against reading the
-same rows once. The folder is removed at the end, unless it is kept.
+itself, a day a transaction, and each day is folded while the next is written. Limits in the same run: folding against
+reading the same rows once. Pages read sums only, so ledger days that are folded may go as retention drops them; then
+nothing is rebuilt at the end. Made without fsync. The folder is removed at the end, unless it is kept.
 """
 
 import argparse
@@ -30,14 +32,16 @@ from registry.database import Database, migrate
 
 ROWS = 1_000_000
 DAYS = 365
-FOLDED_DAYS = 7  # at once
 VARIANTS, LABS, CUSTOMERS = 1_400, 40, 1_000
 MODELS_EACH = 14  # of each of the hundred busiest customers in a month: what fal says of its largest
 BUSIEST = (100 / CUSTOMERS) ** (1 / 2.5)  # their share of all customers' models, by how WRITE draws
 TURNOVER = 2.3  # variants called in a year by those called in a month
 LIMIT_MS = 200.0
 RUNS = 5
-BYTES_PER_ROW = 800  # ledger (356), sums and indexes (390), as measured at 19 million rows
+LEDGER_BYTES_PER_ROW, SUMS_BYTES_PER_ROW = (
+    420,
+    400,
+)  # with indexes, as measured at 19 million rows; sums grow slower
 YESTERDAY = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 WRITE = """
 INSERT INTO usage_records (request_id, organization, key_id, slug, version, adapters, pool, door, state, attempt,
@@ -92,32 +96,44 @@ async def furnish(db: Database) -> None:
             )
 
 
-async def write_year(db: Database, rows: int) -> tuple[int, float, float]:
-    """Day by day, folded a week at a time: rows, seconds of writing, seconds of folding."""
+async def write_year(db: Database, rows: int, ledger_days: int) -> tuple[int, float, float]:
+    """Each day is folded while the next is written: rows, seconds of writing, seconds of folding."""
     offers = [(slug(n), "text-to-image") for n in range(VARIANTS)]
     market = demo.plan(offers, requests=rows, last_day=YESTERDAY, days=DAYS, seed=1)
     circle = circles(market)
-    writing = folding = 0.0
-    written = 0
+    written, writing, folding = 0, 0.0, 0.0
     for day in range(DAYS):
-        began = time.perf_counter()
-        counts = market.counts[day]
-        midnight = dt.datetime.combine(market.first_day + dt.timedelta(days=day), dt.time(), tzinfo=dt.UTC)
-        async with db.transaction() as connection:
-            await connection.execute("TRUNCATE mix")
-            async with connection.cursor().copy("COPY mix FROM STDIN") as copy:
-                for offer in np.flatnonzero(counts):
-                    await copy.write_row((int(offer), int(counts[offer]), float(circle[offer])))
-            done = await connection.execute(WRITE, {"labs": LABS, "customers": CUSTOMERS, "day": midnight})
-            written += done.rowcount
-        wrote = time.perf_counter()
-        writing += wrote - began
-        if day % FOLDED_DAYS == FOLDED_DAYS - 1 or day == DAYS - 1:
-            await rollups.fold(db)
-            folding += time.perf_counter() - wrote
+        (count, wrote), (_, folded) = await asyncio.gather(
+            timed(write_day(db, market, circle, day)), timed(rollups.fold(db))
+        )
+        written, writing, folding = written + count, writing + wrote, folding + folded
+        async with db.pool.connection() as connection:
+            oldest = market.first_day + dt.timedelta(days=day - ledger_days)
+            await partitions.drop_before(connection, "usage_records", oldest)
         if day % 30 == 29:
-            print(f"   day {day + 1}: {written:,} rows", flush=True)
-    return written, writing, folding
+            print(
+                f"   day {day + 1}: {written:,} rows, writing {writing:.0f} s, folding {folding:.0f} s",
+                flush=True,
+            )
+    _, folded = await timed(rollups.fold(db))
+    return written, writing, folding + folded
+
+
+async def timed(work):
+    began = time.perf_counter()
+    return await work, time.perf_counter() - began
+
+
+async def write_day(db: Database, market: demo.Plan, circle: np.ndarray, day: int) -> int:
+    counts = market.counts[day]
+    midnight = dt.datetime.combine(market.first_day + dt.timedelta(days=day), dt.time(), tzinfo=dt.UTC)
+    async with db.transaction() as connection:
+        await connection.execute("TRUNCATE mix")
+        async with connection.cursor().copy("COPY mix FROM STDIN") as copy:
+            for offer in np.flatnonzero(counts):
+                await copy.write_row((int(offer), int(counts[offer]), float(circle[offer])))
+        done = await connection.execute(WRITE, {"labs": LABS, "customers": CUSTOMERS, "day": midnight})
+        return done.rowcount
 
 
 async def checksums(db: Database) -> dict[str, object]:
@@ -216,57 +232,53 @@ async def each_customers_models(db: Database) -> None:
     print(f"   models a month of the hundred busiest: {float(row['avg']):.1f}")
 
 
-async def make(db: Database, rows: int) -> None:
+async def make(db: Database, rows: int, ledger_days: int) -> None:
     await furnish(db)
-    written, writing, folding = await write_year(db, rows)
+    written, writing, folding = await write_year(db, rows, ledger_days)
     async with db.pool.connection() as connection:
-        began = time.perf_counter()
-        await connection.execute(
-            "SELECT count(*), sum(amount), sum(run_seconds), max(slug) FROM usage_records"
-        )
-        reading = time.perf_counter() - began
+        query = "SELECT count(*) AS n, sum(amount), sum(run_seconds), max(slug) FROM usage_records"
+        cursor, reading = await timed(connection.execute(query))
+        kept = (await cursor.fetchone())["n"]
     print(
-        f"   {written:,} rows: written at {written / writing:,.0f}/s, folded week by week at {written / folding:,.0f}/s,"
-        f" read once at {written / reading:,.0f}/s"
+        f"   {written:,} rows: written at {written / writing:,.0f}/s, folded day by day at {written / folding:,.0f}/s,"
+        f" {kept:,} kept and read once at {kept / reading:,.0f}/s",
+        flush=True,
     )
 
 
 async def rebuild(db: Database) -> None:
     was = await checksums(db)
-    began = time.perf_counter()
-    count = await rollups.rebuild(db)
-    seconds = time.perf_counter() - began
+    count, seconds = await timed(rollups.rebuild(db))
     print(f"   rebuilt in {seconds:.0f} s, {count / seconds:,.0f} rows/s", flush=True)
     assert await checksums(db) == was, "a rebuild gives other rows than folding piece by piece"
     print("   a rebuild gave the same rows")
 
 
-async def measure(dsn: str, rows: int, *, made: bool, keep: bool) -> None:
+async def measure(dsn: str, rows: int, ledger_days: int, *, made: bool, keep: bool) -> None:
     async with Database.open(dsn, connections=4) as db:
         if not made:
-            await make(db, rows)
+            await make(db, rows, ledger_days)
         await sizes(db)
         await each_customers_models(db)
         await pages(db)
-        if not keep:
+        if not keep and ledger_days >= DAYS:
             await rebuild(db)
 
 
-def main(rows: int = ROWS, home: str | None = None, *, keep: bool = False) -> None:
+def main(rows: int = ROWS, home: str | None = None, *, ledger_days: int = DAYS, keep: bool = False) -> None:
     folder = Path(home or tempfile.gettempdir()) / f"marquee-usage-{rows}"
     made = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    if not made and rows * BYTES_PER_ROW > free:
-        print(
-            f"   {rows:,} rows need about {rows * BYTES_PER_ROW / 1e9:.0f} GB; {free / 1e9:.0f} GB are free"
-        )
+    needed = rows * (SUMS_BYTES_PER_ROW + LEDGER_BYTES_PER_ROW * min(DAYS, ledger_days) / DAYS)
+    if not made and needed > free:
+        print(f"   {rows:,} rows need about {needed / 1e9:.0f} GB; {free / 1e9:.0f} GB are free")
         folder.rmdir()
         return
     try:
-        dsn = postgres.ensure(folder)
+        dsn = postgres.ensure(folder, durable=made)
         migrate(dsn)
-        asyncio.run(measure(dsn, rows, made=made, keep=keep))
+        asyncio.run(measure(dsn, rows, ledger_days, made=made, keep=keep))
     finally:
         postgres.stop(folder)
         if not keep:
@@ -277,6 +289,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--home", default=None, help="where the database is made meanwhile")
+    parser.add_argument(
+        "--ledger-days", type=int, default=DAYS, help="older days are dropped as soon as they are folded"
+    )
     parser.add_argument("--keep", action="store_true", help="leave it there, and measure it the next time")
     given = parser.parse_args()
-    main(given.rows, given.home, keep=given.keep)
+    main(given.rows, given.home, ledger_days=given.ledger_days, keep=given.keep)
