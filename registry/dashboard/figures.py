@@ -2,7 +2,7 @@
 
 import calendar
 import datetime as dt
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,22 +39,30 @@ class Period(Record, frozen=True, kw_only=True):
 
     @property
     def months(self) -> list[dt.date]:
-        """The first days of the months that lie in it whole."""
-        return [day for day in self.dates if day.day == 1 and _last_of_month(day) <= self.until]
+        """The first days of the months of which more lies in it than not: their sums are counted whole."""
+        inside = Counter(day.replace(day=1) for day in self.dates)
+        return [month for month, days in inside.items() if 2 * days > len(_days_of(month))]
+
+    @property
+    def beyond(self) -> list[dt.date]:
+        """The days of those months outside the period: what they hold is taken off again."""
+        inside = set(self.dates)
+        return [day for month in self.months for day in _days_of(month) if day not in inside]
 
     @property
     def edges(self) -> list[dt.date]:
-        """The days outside those months."""
-        whole = {(month.year, month.month) for month in self.months}
-        return [day for day in self.dates if (day.year, day.month) not in whole]
+        """The days to be looked up one by one: its own outside those months, and the ones beyond."""
+        months = set(self.months)
+        return [day for day in self.dates if day.replace(day=1) not in months] + self.beyond
 
     @property
     def dates(self) -> list[dt.date]:
         return [self.since + dt.timedelta(days=offset) for offset in range(self.days)]
 
 
-def _last_of_month(day: dt.date) -> dt.date:
-    return day.replace(day=calendar.monthrange(day.year, day.month)[1])
+def _days_of(month: dt.date) -> list[dt.date]:
+    """By its first day."""
+    return [month.replace(day=day + 1) for day in range(calendar.monthrange(month.year, month.month)[1])]
 
 
 class Demand(Record, frozen=True, kw_only=True):
@@ -117,12 +125,13 @@ class Figures:
 
 
 def _limits(period: Period) -> dict[str, object]:
-    """A period as queries want it: its ends, its whole months, and the days outside them."""
+    """A period as queries want it: its ends, the months that are counted whole, and the days that put that right."""
     return {
         "since": period.since,
         "until": period.until,
         "months": period.months,
         "edges": period.edges,
+        "beyond": period.beyond,
     }
 
 

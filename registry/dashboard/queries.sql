@@ -59,21 +59,24 @@ FROM (
 ) AS b GROUP BY kind
 
 -- name: variant_sums
--- Each variant's requests and money in the period, as far as the view reaches. Whole months from their sums.
+-- Each variant's requests and money in the period, as far as the view reaches. Months from their sums; days at the
+-- ends are added or, where they lie beyond them, taken off again.
 SELECT slug, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
     SELECT slug, requests, amount FROM variant_months
     WHERE %(organization)s::text IS NULL AND month = ANY(%(months)s)
         AND (%(slugs)s::text[] IS NULL OR slug = ANY(%(slugs)s))
     UNION ALL
-    SELECT substr(scope, 3), requests, amount FROM scope_days
+    SELECT substr(scope, 3), CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    FROM scope_days
     WHERE %(organization)s::text IS NULL AND scope >= 's:' AND scope < 's;' AND day = ANY(%(edges)s)
         AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
     UNION ALL
     SELECT slug, requests, amount FROM customer_months
     WHERE organization = %(organization)s AND month = ANY(%(months)s)
     UNION ALL
-    SELECT slug, requests, amount FROM usage_days WHERE organization = %(organization)s AND day = ANY(%(edges)s)
-) AS pieces GROUP BY slug
+    SELECT slug, CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    FROM usage_days WHERE organization = %(organization)s AND day = ANY(%(edges)s)
+) AS pieces GROUP BY slug HAVING sum(requests) > 0
 
 -- name: weeks
 -- Requests per variant, as arrays by sevens of days, counted back from the last day.
@@ -105,27 +108,28 @@ SELECT d.*, (SELECT max(number) FROM versions WHERE variant = %(slug)s AND diges
 ) AS d
 
 -- name: adapters
--- The LoRAs that one variant was called with. Whole months from their sums, but for a customer's own.
+-- The LoRAs that one variant was called with. Months from their sums, but for a customer's own.
 SELECT coalesce(a.slug, u.adapter) AS adapter, sum(u.requests)::bigint AS requests
 FROM (
     SELECT adapter, requests FROM adapter_months
     WHERE %(organization)s::text IS NULL AND slug = %(slug)s AND month = ANY(%(months)s)
     UNION ALL
-    SELECT unnest(adapters), requests FROM usage_days
+    SELECT unnest(adapters), CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END FROM usage_days
     WHERE %(organization)s::text IS NULL AND slug = %(slug)s AND day = ANY(%(edges)s)
     UNION ALL
     SELECT unnest(adapters), requests FROM usage_days
     WHERE organization = %(organization)s AND slug = %(slug)s AND day BETWEEN %(since)s AND %(until)s
 ) AS u LEFT JOIN adapters AS a ON a.digest = u.adapter
-GROUP BY 1 ORDER BY requests DESC, adapter LIMIT 20
+GROUP BY 1 HAVING sum(u.requests) > 0 ORDER BY requests DESC, adapter LIMIT 20
 
 -- name: callers
--- Who called one variant. Whole months from their sums.
+-- Who called one variant. Months from their sums.
 SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
     SELECT organization, requests, amount FROM customer_months WHERE slug = %(slug)s AND month = ANY(%(months)s)
     UNION ALL
-    SELECT organization, requests, amount FROM usage_days WHERE slug = %(slug)s AND day = ANY(%(edges)s)
-) AS pieces GROUP BY 1 ORDER BY requests DESC, organization LIMIT 20
+    SELECT organization, CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    FROM usage_days WHERE slug = %(slug)s AND day = ANY(%(edges)s)
+) AS pieces GROUP BY 1 HAVING sum(requests) > 0 ORDER BY requests DESC, organization LIMIT 20
 
 -- name: releases
 -- Launch windows, newest first.
@@ -135,13 +139,14 @@ WHERE (%(slug)s::text IS NULL OR r.variant = %(slug)s)
 ORDER BY r.id DESC LIMIT 200
 
 -- name: customers
--- Per customer: requests and money. Whole months from their sums.
+-- Per customer: requests and money. Months from their sums.
 SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
     SELECT organization, requests, amount FROM organization_months WHERE month = ANY(%(months)s)
     UNION ALL
-    SELECT substr(scope, 3), requests, amount FROM scope_days WHERE left(scope, 2) = 'o:' AND day = ANY(%(edges)s)
+    SELECT substr(scope, 3), CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    FROM scope_days WHERE left(scope, 2) = 'o:' AND day = ANY(%(edges)s)
 ) AS pieces WHERE %(organization)s::text IS NULL OR organization = %(organization)s
-GROUP BY organization ORDER BY requests DESC, organization
+GROUP BY organization HAVING sum(requests) > 0 ORDER BY requests DESC, organization
 
 -- name: favourites
 -- Of some customers: models used, and the most used one with its requests.
@@ -152,9 +157,9 @@ FROM (
         SELECT organization, slug, requests FROM customer_months
         WHERE organization = ANY(%(organizations)s) AND month = ANY(%(months)s)
         UNION ALL
-        SELECT organization, slug, requests FROM usage_days
+        SELECT organization, slug, CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END FROM usage_days
         WHERE organization = ANY(%(organizations)s) AND day = ANY(%(edges)s)
-    ) AS pieces GROUP BY 1, 2
+    ) AS pieces GROUP BY 1, 2 HAVING sum(requests) > 0
 ) AS d GROUP BY organization
 
 -- name: active_months
@@ -170,10 +175,11 @@ SELECT slug, min(day) AS day, sum(requests)::bigint AS requests FROM ({variant_r
 
 -- name: first_hours
 -- A variant's requests by hour since its first.
-SELECT (extract(epoch FROM hour - first.at) / 3600)::int AS age_hours, sum(requests)::bigint AS requests
-FROM usage_hours, (SELECT min(hour) AS at FROM usage_hours WHERE slug = %(slug)s) AS first
-WHERE slug = %(slug)s AND hour < first.at + interval '72 hours'
-GROUP BY 1 ORDER BY 1
+SELECT (extract(epoch FROM hours.hour - first.at) / 3600)::int AS age_hours, hours.requests
+FROM (SELECT min(hour) AS at FROM usage_hours WHERE slug = %(slug)s) AS first, LATERAL (
+    SELECT hour, sum(requests)::bigint AS requests FROM usage_hours
+    WHERE slug = %(slug)s AND hour < first.at + interval '72 hours' GROUP BY hour
+) AS hours ORDER BY 1
 
 -- name: loading
 -- Per host: what loading cost in the last day. Straight from the ledger: one day of it.
