@@ -55,7 +55,7 @@ def edit(client: Client, kind: str, name: str, fields: tuple[tuple[str, Any], ..
 @click.argument("name")
 @click.pass_obj
 def remove(client: Client, kind: str, name: str) -> None:
-    """Remove what nobody calls, or an upload that no version is made of."""
+    """Remove what nobody calls, or an upload of no version."""
     if kind != "upload":
         NAME.convert(name, None, None)
     client.delete(client.place(REMOVABLE[kind], name))

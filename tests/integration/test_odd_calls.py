@@ -99,12 +99,6 @@ async def test_a_size_that_is_none_is_a_bad_request(live: Live, size: Any) -> No
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "size")
 
 
-async def test_a_stream_that_would_not_come_is_refused_before_it_is_paid(live: Live) -> None:
-    body = PROMPT | {"model": "acme/toys", "stream": True}
-    answer = await live.client.post("/openai/v1/images/generations", json=body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "stream")
-
-
 async def test_a_body_of_many_levels_is_refused(live: Live) -> None:
     body = b'{"prompt": ' + b"[" * 700 + b"]" * 700 + b"}"
     answer = await live.client.post("/fal/queue/acme/toys", content=body, headers={"idempotency-key": "deep"})

@@ -55,6 +55,13 @@ class Trickle:
         yield DATA[start + 100 : stop]
 
 
+class Whole(Trickle):
+    """One that gives all at once."""
+
+    def _chunks(self, start: int, stop: int) -> Iterator[bytes]:
+        yield DATA[start:stop]
+
+
 @pytest.fixture
 def partial(tmp_path: Path) -> Iterator[Partial]:
     made = Partial(tmp_path / "part", len(DATA), BLOCK, "w.safetensors")
@@ -80,10 +87,10 @@ def test_an_origin_that_gives_a_byte_now_and_then_is_given_up(partial: Partial) 
         download.fill(partial, [Trickle()], FILE, terms, Pace())
 
 
-def test_no_thread_writes_on_when_another_could_not_be_started(
+def test_threads_that_could_be_started_bring_all_of_it(
     partial: Partial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a container with few threads: the file would be closed under it, and its number given to another."""
+    """In a container with few threads; none writes on afterwards, when the file's number may be another's."""
     real, started = threading.Thread.start, list[threading.Thread]()
 
     def start(thread: threading.Thread) -> None:
@@ -93,6 +100,6 @@ def test_no_thread_writes_on_when_another_could_not_be_started(
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="new thread"):
-        download.fill(partial, [Trickle()], FILE, TERMS, Pace())
+    download.fill(partial, [Whole()], FILE, TERMS, Pace())
+    assert list(partial.missing(BLOCK)) == []
     assert [thread.is_alive() for thread in started] == [False]
