@@ -92,6 +92,7 @@ class Prices:
     ) -> None:
         self.state, self.entry, self.now, self._tag = state, entry, now, tag
         scarcity, knobs = state.scarcity, state.knobs
+        self._total_bytes = sum(map(state.fleet.residency.size_bytes, entry.bundles))
         self._mover = knobs.mover * scarcity
         self._regret = knobs.regret * max(scarcity, knobs.least_scarcity)
         self._ahead: Floats | None = None
@@ -104,7 +105,7 @@ class Prices:
         None to have them all compared, as one of these has plans or memory that has to be looked at.
         """
         fleet, now = self.state.fleet, self.now
-        if not fleet.same_slowness or self._total_bytes() > fleet.least_budget_bytes:
+        if not fleet.same_slowness or self._total_bytes > fleet.least_budget_bytes:
             return None
         hosts = fleet.free_by(now)
         for bundle in self.entry.bundles:
@@ -157,8 +158,8 @@ class Prices:
         if self._mover:
             bounds += fetch * self._mover
         bounds += fleet.run_seconds(self.entry.run_seconds)
-        if (total_bytes := self._total_bytes()) > fleet.least_budget_bytes:
-            bounds[fleet.arrays.budget_bytes < total_bytes] = NEVER
+        if self._total_bytes > fleet.least_budget_bytes:
+            bounds[fleet.arrays.budget_bytes < self._total_bytes] = NEVER
         for name in self.entry.work.excluded_hosts:
             if (index := fleet.names.get(name)) is not None:
                 bounds[index] = NEVER
@@ -194,10 +195,10 @@ class Prices:
     def _all(self, include: int | None) -> list[Offer]:
         """The same without bounds."""
         fleet, work, bundles = self.state.fleet, self.entry.work, self.entry.bundles
-        seconds, total_bytes = fleet.residency.seconds_at, self._total_bytes()
+        seconds = fleet.residency.seconds_at
         found: list[Offer] = []
         for name, host in fleet.hosts.items():
-            if total_bytes <= fleet.budget_bytes[host.index] and name not in work.excluded_hosts:
+            if self._total_bytes <= fleet.budget_bytes[host.index] and name not in work.excluded_hosts:
                 fetch = sum([seconds(bundle, host.index) for bundle in bundles])
                 insort(found, self._offer(host.index, fetch))
         count = self.state.knobs.shortlist
@@ -206,11 +207,6 @@ class Prices:
             for place, offer in enumerate(found)
             if offer.done_at < NEVER / 2 and (place < count or offer.host == include)
         ]
-
-    def _total_bytes(self) -> int:
-        sizes = self.state.fleet.residency.size_bytes
-        bundles = self.entry.bundles
-        return sizes(bundles[0]) if len(bundles) == 1 else sum([sizes(bundle) for bundle in bundles])
 
     def _offer(self, host: int, fetch: float) -> Offer:
         """The exact price on one host."""
@@ -228,10 +224,8 @@ class Prices:
 
     def _needs(self, index: int) -> float:
         """Bytes that are missing there."""
-        missing, bundles = self.state.fleet.residency.missing_bytes_at, self.entry.bundles
-        if len(bundles) == 1:
-            return missing(bundles[0], index)
-        return sum([missing(bundle, index) for bundle in bundles])
+        missing = self.state.fleet.residency.missing_bytes_at
+        return sum([missing(bundle, index) for bundle in self.entry.bundles])
 
     def on(self, index: int) -> Priced | None:
         """With regret, on one host that was offered."""
@@ -249,9 +243,7 @@ class Prices:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All offers with their regret, cheapest first."""
-        known = self._priced
-        everyone = known.values() if len(known) == len(self.offers) else map(self._price, self.offers)
-        return tuple([priced.candidate for priced in sorted(everyone)])
+        return tuple([priced.candidate for priced in sorted(map(self._price, self.offers))])
 
     @cached_property
     def _parts(self) -> set[int]:
