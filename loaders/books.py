@@ -82,13 +82,7 @@ class Books:
             self._changed.notify_all()
 
     def release(self, digests: Sequence[Digest], tier: Tier = "device") -> None:
-        cache = self.tiers[tier]
-        with self._changed:
-            for digest in digests:
-                cache.release(digest)
-                if not cache.is_pinned(digest) and digest not in self._payloads[tier]:
-                    cache.discard(digest)  # booked, never made
-            self._changed.notify_all()
+        self._let_go([(tier, digest) for digest in digests])
 
     def forget(self, digest: Digest) -> None:
         """Lets go of a payload that nobody pins."""

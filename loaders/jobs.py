@@ -54,7 +54,7 @@ class Job:
         Objects of a run may live on until the garbage collector comes, and evicted weights would with them.
         """
         booked = [self.lora.digest] if self.lora is not None and self.lora_booked else []
-        pinned = [item.digest for item in self.items[: len(self.payloads)]] + booked
+        pinned = self.pinned + booked
         self.payloads, self.lora, self.lora_booked = [], None, False
         return pinned
 

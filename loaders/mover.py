@@ -202,7 +202,7 @@ class Mover:
         except BaseException as error:  # noqa: BLE001 (handed to the steps)
             self._come_back(order, errand, _thrown(error), lambda: None)
         else:
-            self._come_back(order, errand, lambda steps: steps.send(result), lambda: errand.undo(result))
+            self._come_back(order, errand, _sent(result), lambda: errand.undo(result))
 
     def _come_back(self, order: Order, errand: Errand, answer: Answer, undo: Callable[[], None]) -> None:
         self._turn(order, order.place, lambda order: self._resume(order, errand, answer, undo))

@@ -64,7 +64,9 @@ def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnB
         shards = [stack.enter_context(_opened(path)) for path in paths]
         is_cold = any(shard.direct is not None for shard in shards)
         pool = stack.enter_context(ThreadPoolExecutor(COLD_THREADS if is_cold else WARM_THREADS))
-        reader = _Reader(shards, arena, device, copiers=_copiers() if is_cold else WARM_THREADS)
+        # As many copy at once as there are cores for us; more only wait for each other.
+        copiers = allowance.cores() if is_cold else WARM_THREADS
+        reader = _Reader(shards, arena, device, copiers=copiers)
 
         def bring(block: Block) -> None:
             reader.bring(block)
@@ -75,11 +77,6 @@ def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnB
         for _ in pool.map(bring, cut(layout, SCRATCH_BLOCK_BYTES if into_scratch else BLOCK_BYTES)):
             pass
     return arena
-
-
-def _copiers() -> int:
-    """As many at once as there are cores for us; more only wait for each other."""
-    return allowance.cores()
 
 
 class _Reader:

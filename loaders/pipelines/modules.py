@@ -6,6 +6,7 @@ compiled module stays valid.
 """
 
 import importlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ class Slots:
         self.slots: dict[str, torch.Tensor] = dict(_open_slots(module, device))
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._empty = {name: slot.data for name, slot in self.slots.items()}
+        self._names = Counter(map(id, self.slots.values()))  # of each slot
 
     def names_for(self, file_names: frozenset[str]) -> Mapping[str, str]:
         """Slot name → name in the weight files. Raises `ArchitectureError` when a slot would stay empty."""
@@ -66,7 +68,7 @@ class Slots:
 
     def is_single(self, name: str) -> bool:
         """Whether no other weight is tied to this one."""
-        return sum(slot is self.slots[name] for slot in self.slots.values()) == 1
+        return self._names[id(self.slots[name])] == 1
 
     def point(self, views: Mapping[str, "torch.Tensor"]) -> None:
         """Points these slots, by their own names: all of a version's weights, or a LoRA's merged ones."""

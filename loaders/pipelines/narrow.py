@@ -6,7 +6,6 @@ linear and convolution layers, but for those that diffusers itself leaves alone 
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,14 +27,13 @@ def names(slots: Slots) -> frozenset[str]:
     if not is_denoiser(module):
         return frozenset()
     skipped = (*SKIPPED, *(getattr(module, "_skip_layerwise_casting_patterns", None) or ()))
-    times = Counter(map(id, slots.slots.values()))
     return frozenset(
         name
         for name, slot in slots.slots.items()
         if slot.is_floating_point()
         and not any(re.search(pattern, name.rpartition(".")[0]) for pattern in skipped)
         and streamed.can_stream(module, name)
-        and times[id(slot)] == 1  # no other weight is tied to it
+        and slots.is_single(name)
     )
 
 
