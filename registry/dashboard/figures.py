@@ -18,7 +18,7 @@ from registry.decay import Array
 QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 PERIODS = (7, 30, 90, 365)  # days
 STATISTICS_DAYS = 365
-FRAGMENTS = ("variant_days", "variant_requests")  # of other queries
+FRAGMENTS = ("variant_days", "variant_requests", "sign")  # of other queries
 KINDS = ("wait", "run")  # of seconds, that pages show as quantiles
 Row = Mapping[str, Any]
 
@@ -46,14 +46,16 @@ class Period(Record, frozen=True, kw_only=True):
     @property
     def beyond(self) -> list[dt.date]:
         """The days of those months outside the period: what they hold is taken off again."""
-        inside = set(self.dates)
-        return [day for month in self.months for day in _days_of(month) if day not in inside]
+        return sorted(self._counted - set(self.dates))
 
     @property
     def edges(self) -> list[dt.date]:
         """The days to be looked up one by one: its own outside those months, and the ones beyond."""
-        months = set(self.months)
-        return [day for day in self.dates if day.replace(day=1) not in months] + self.beyond
+        return sorted(self._counted ^ set(self.dates))
+
+    @property
+    def _counted(self) -> set[dt.date]:
+        return {day for month in self.months for day in _days_of(month)}
 
     @property
     def dates(self) -> list[dt.date]:

@@ -1,3 +1,7 @@
+-- name: sign
+-- Of a day's figures: those of days beyond the period are taken off again.
+(CASE WHEN day = ANY(%(beyond)s) THEN -1 ELSE 1 END)
+
 -- name: variant_days
 -- Requests, failures, seconds and money per variant and day, as far as the view reaches; of one variant where `slug` says.
 -- Sums are cast back: else the union would turn each row of the first part into numerics.
@@ -66,7 +70,7 @@ SELECT slug, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
     WHERE %(organization)s::text IS NULL AND month = ANY(%(months)s)
         AND (%(slugs)s::text[] IS NULL OR slug = ANY(%(slugs)s))
     UNION ALL
-    SELECT substr(scope, 3), CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    SELECT substr(scope, 3), {sign} * requests, {sign} * amount
     FROM scope_days
     WHERE %(organization)s::text IS NULL AND scope >= 's:' AND scope < 's;' AND day = ANY(%(edges)s)
         AND (%(slugs)s::text[] IS NULL OR scope = ANY(%(scopes)s))
@@ -74,7 +78,7 @@ SELECT slug, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
     SELECT slug, requests, amount FROM customer_months
     WHERE organization = %(organization)s AND month = ANY(%(months)s)
     UNION ALL
-    SELECT slug, CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    SELECT slug, {sign} * requests, {sign} * amount
     FROM usage_days WHERE organization = %(organization)s AND day = ANY(%(edges)s)
 ) AS pieces GROUP BY slug HAVING sum(requests) > 0
 
@@ -114,7 +118,7 @@ FROM (
     SELECT adapter, requests FROM adapter_months
     WHERE %(organization)s::text IS NULL AND slug = %(slug)s AND month = ANY(%(months)s)
     UNION ALL
-    SELECT unnest(adapters), CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END FROM usage_days
+    SELECT unnest(adapters), {sign} * requests FROM usage_days
     WHERE %(organization)s::text IS NULL AND slug = %(slug)s AND day = ANY(%(edges)s)
     UNION ALL
     SELECT unnest(adapters), requests FROM usage_days
@@ -127,7 +131,7 @@ GROUP BY 1 HAVING sum(u.requests) > 0 ORDER BY requests DESC, adapter LIMIT 20
 SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
     SELECT organization, requests, amount FROM customer_months WHERE slug = %(slug)s AND month = ANY(%(months)s)
     UNION ALL
-    SELECT organization, CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    SELECT organization, {sign} * requests, {sign} * amount
     FROM usage_days WHERE slug = %(slug)s AND day = ANY(%(edges)s)
 ) AS pieces GROUP BY 1 HAVING sum(requests) > 0 ORDER BY requests DESC, organization LIMIT 20
 
@@ -143,7 +147,7 @@ ORDER BY r.id DESC LIMIT 200
 SELECT organization, sum(requests)::bigint AS requests, sum(amount) AS amount FROM (
     SELECT organization, requests, amount FROM organization_months WHERE month = ANY(%(months)s)
     UNION ALL
-    SELECT substr(scope, 3), CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END, CASE WHEN day = ANY(%(beyond)s) THEN -amount ELSE amount END
+    SELECT substr(scope, 3), {sign} * requests, {sign} * amount
     FROM scope_days WHERE left(scope, 2) = 'o:' AND day = ANY(%(edges)s)
 ) AS pieces WHERE %(organization)s::text IS NULL OR organization = %(organization)s
 GROUP BY organization HAVING sum(requests) > 0 ORDER BY requests DESC, organization
@@ -157,7 +161,7 @@ FROM (
         SELECT organization, slug, requests FROM customer_months
         WHERE organization = ANY(%(organizations)s) AND month = ANY(%(months)s)
         UNION ALL
-        SELECT organization, slug, CASE WHEN day = ANY(%(beyond)s) THEN -requests ELSE requests END FROM usage_days
+        SELECT organization, slug, {sign} * requests FROM usage_days
         WHERE organization = ANY(%(organizations)s) AND day = ANY(%(edges)s)
     ) AS pieces GROUP BY 1, 2 HAVING sum(requests) > 0
 ) AS d GROUP BY organization
