@@ -107,16 +107,16 @@ async def connect(dsn: str) -> psycopg.AsyncConnection:
 
 def watching(dsn: str) -> dict[str, Any]:
     """Our probes, but for what the address says about them itself."""
-    return {name: value for name, value in WATCHED.items() if name not in conninfo_to_dict(dsn)}
+    said = conninfo_to_dict(dsn)
+    return {name: value for name, value in WATCHED.items() if name not in said}
 
 
 async def watch(connection: psycopg.AsyncConnection[Any]) -> None:
     """Have the server probe this client too. Over a Unix socket nothing is probed, nor need be."""
-    names, values = list(WATCHING), list(WATCHING.values())
     await connection.execute(
         "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)"
         " JOIN pg_settings USING (name)",
-        [names, values],
+        [list(WATCHING), list(WATCHING.values())],
     )
 
 

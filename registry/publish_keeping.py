@@ -10,8 +10,8 @@ from registry.catalog import Scope
 from registry.publish_client import Client
 from registry.publish_options import NAME
 
-REMOVABLE = {"model": "models", "variant": "variants", "adapter": "adapters", "upload": "uploads"}
 KINDS = {"model": "models", "variant": "variants", "adapter": "adapters"}
+REMOVABLE = KINDS | {"upload": "uploads"}
 
 
 class _Field(click.ParamType[tuple[str, Any]]):

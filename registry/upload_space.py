@@ -36,14 +36,6 @@ class Listed(Record, frozen=True, kw_only=True):
     versions: Sequence[str]
 
 
-async def space(session: AsyncSession, organization: str, allowed: int | None) -> Space:
-    mine = tables.uploads.c.organization == organization
-    used = await session.scalar(
-        sqlalchemy.select(sqlalchemy.func.coalesce(sqlalchemy.func.sum(_size()), 0)).where(mine)
-    )
-    return Space(used_bytes=int(used or 0), allowed_bytes=allowed)
-
-
 async def check(session: AsyncSession, organization: str, size_bytes: int, allowed: int | None) -> None:
     """Whether so much more fits; of two at once the second waits for the first. Raises `QuotaError`."""
     if allowed is None:
@@ -52,7 +44,9 @@ async def check(session: AsyncSession, organization: str, size_bytes: int, allow
     await session.execute(
         sqlalchemy.select(known.c.name).where(known.c.name == organization).with_for_update()
     )
-    used = (await space(session, organization, allowed)).used_bytes
+    mine = tables.uploads.c.organization == organization
+    total = sqlalchemy.select(sqlalchemy.func.sum(_size())).where(mine)
+    used = int(await session.scalar(total) or 0)
     if used + size_bytes > allowed:
         raise QuotaError(organization, used, size_bytes, allowed)
 
@@ -61,10 +55,9 @@ async def listed(session: AsyncSession, organization: str) -> tuple[Listed, ...]
     """Oldest first."""
     known = tables.uploads
     query = sqlalchemy.select(known.c.id, known.c.created_at, _size().label("size_bytes"))
-    rows = await session.execute(
-        query.where(known.c.organization == organization).order_by(known.c.created_at)
-    )
-    users = await _users(session)
+    mine = query.where(known.c.organization == organization).order_by(known.c.created_at)
+    rows = (await session.execute(mine)).all()
+    users = await _users(session, [row.id for row in rows])
     return tuple(
         Listed(
             id=row.id,
@@ -79,10 +72,10 @@ async def listed(session: AsyncSession, organization: str) -> tuple[Listed, ...]
 async def remove(session: AsyncSession, home: Path, caller: Caller, upload_id: str) -> None:
     """The row and its files. Raises `UnknownSubjectError`, `InUseError` with the versions that need them."""
     await uploads.announced(session, caller, upload_id)
-    if users := (await _users(session, upload_id)).get(upload_id):
+    if users := (await _users(session, [upload_id])).get(upload_id):
         raise InUseError(f"upload {upload_id}", users, "needed")
     await session.execute(sqlalchemy.delete(tables.uploads).where(tables.uploads.c.id == upload_id))
-    await asyncio.to_thread(shutil.rmtree, uploads.folder_of(home, upload_id), ignore_errors=True)
+    await _erase(home, upload_id)
 
 
 async def forget(session: AsyncSession, home: Path, older_than: timedelta) -> int:
@@ -91,12 +84,16 @@ async def forget(session: AsyncSession, home: Path, older_than: timedelta) -> in
     old = sqlalchemy.func.now() - older_than
     query = sqlalchemy.select(known.c.id).where(known.c.created_at < old).with_for_update(skip_locked=True)
     ids = (await session.scalars(query)).all()
-    users = await _users(session) if ids else {}
+    users = await _users(session, ids)
     gone = [upload_id for upload_id in ids if upload_id not in users]
     await session.execute(sqlalchemy.delete(known).where(known.c.id.in_(gone)))
     for upload_id in gone:
-        await asyncio.to_thread(shutil.rmtree, uploads.folder_of(home, upload_id), ignore_errors=True)
+        await _erase(home, upload_id)
     return len(gone)
+
+
+async def _erase(home: Path, upload_id: str) -> None:
+    await asyncio.to_thread(shutil.rmtree, uploads.folder_of(home, upload_id), ignore_errors=True)
 
 
 def _size() -> sqlalchemy.ScalarSelect[Any]:
@@ -111,8 +108,8 @@ def _size() -> sqlalchemy.ScalarSelect[Any]:
     )
 
 
-async def _users(session: AsyncSession, upload_id: str | None = None) -> Mapping[str, Sequence[str]]:
-    """Versions by the upload that they are made of; what was refused needs no files.
+async def _users(session: AsyncSession, upload_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Versions by which of these uploads they are made of; what was refused needs no files.
 
     A version names its upload by the id until it is validated, and then by the folder.
     """
@@ -122,10 +119,10 @@ async def _users(session: AsyncSession, upload_id: str | None = None) -> Mapping
         location = versions.c.source["location"].astext
         upload = sqlalchemy.func.regexp_replace(location, "^.*/uploads/", "").label("upload")
         query = sqlalchemy.select(versions.c[goods.noun], versions.c.number, upload).where(
-            versions.c.source["kind"].astext.in_(("upload", "path")), versions.c.state != "rejected"
+            versions.c.source["kind"].astext.in_(("upload", "path")),
+            versions.c.state != "rejected",
+            upload.in_(upload_ids),
         )
-        if upload_id is not None:
-            query = query.where(upload == upload_id)
         for slug, number, name in await session.execute(query.order_by(versions.c.number)):
             found[name].append(f"{slug}@{number}")
     return found

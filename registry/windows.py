@@ -115,9 +115,10 @@ def _standing(
     if opens is not None and opens <= now and _is_only_public(window):  # nearly every release there is
         return Phase.PUBLIC, opens, None
     reached = phase(window, now)
-    since = opened_at(window, organization, now)
     if reached is Phase.RETIRED:
         since = _opened_before_its_end(window, organization) or window.retired_from
+    else:
+        since = opened_at(window, organization, now)
     return reached, since, next_change(window, now)
 
 

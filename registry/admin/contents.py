@@ -154,8 +154,10 @@ def _room_routes(home: Home) -> list[Any]:
     async def listing(request: AnyRequest) -> Response[Any]:
         async def found(session: AsyncSession, caller: Caller) -> Answer:
             own = caller.organization
-            room = await upload_space.space(session, own, home().upload_bytes)
-            return Answer(body={"uploads": await upload_space.listed(session, own), "space": room})
+            listed = await upload_space.listed(session, own)
+            used = sum(upload.size_bytes for upload in listed)
+            room = upload_space.Space(used_bytes=used, allowed_bytes=home().upload_bytes)
+            return Answer(body={"uploads": listed, "space": room})
 
         return await read(home, request, PUBLISH, found)
 

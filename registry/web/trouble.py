@@ -3,6 +3,7 @@
 Only a browser that asks for a page gets one; exports, events and the pages' own calls keep their problem details.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,9 +27,10 @@ class _Nobody:
     token = ""
 
 
-def handlers(pages: Pages | None = None) -> Handlers:
-    """Exception handlers for a router of pages."""
-    shared = pages or Pages()
+@functools.cache
+def handlers() -> Handlers:
+    """Exception handlers for any router of pages; not to be written to."""
+    shared = Pages()
 
     def told(request: AnyRequest, exception: Exception) -> Response[Any]:
         kind = next(kind for kind in type(exception).__mro__ if kind in EDGE)
