@@ -17,7 +17,7 @@ from registry.tracing import NO_SPAN, Span
 from router import placement, results, trails
 from router.attempts import Attempt, set_aside
 from router.hosts import Reported
-from router.requests import Outcome, RequestId, Status
+from router.requests import Failure, Outcome, RequestId, State, Status
 from router.rows import Ended, Ending, Entry, Return
 
 if TYPE_CHECKING:
@@ -66,6 +66,15 @@ class Ends:
             self._term.faulty[entry.id] = self._term.faulty.get(entry.id, frozenset()) | {attempt.host_id}
         row = Return(id=entry.id, number=attempt.key.number, reason=reason, faults=faults)
         self._term.then(self._term.queue.requeue(row), functools.partial(self._returned, entry))
+
+    def refuse(self, entry: Entry, failure: Failure, key: AttemptKey | None = None) -> None:
+        """It ends as failed, and no host had a part in that."""
+        self.finish(entry, key, Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt))
+
+    def end_late(self, entry: Entry) -> None:
+        """It waits nowhere, and its deadline to start has passed."""
+        message = "it did not start before its deadline"
+        self.refuse(entry, Failure(kind="deadline", error="request_timeout", message=message))
 
     def _returned(self, entry: Entry, moved: bool) -> None:  # noqa: FBT001  a future's result
         if moved:

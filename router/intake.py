@@ -99,7 +99,7 @@ class Intake:
         while True:
             await asyncio.sleep(LATE_SECONDS)
             for entry in await self._term.queue.late(self._term.pool, SHARE):
-                self._term.end_late(entry)
+                self._term.ends.end_late(entry)
 
     async def take_up(self) -> None:
         """Of every line as much as it has room for."""

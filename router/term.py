@@ -31,7 +31,7 @@ from router.links import Link
 from router.partners.connections import Connection
 from router.partners.desk import Desk
 from router.queue import Queue
-from router.requests import Failure, Outcome, RequestId, State, Status
+from router.requests import Failure, RequestId, State, Status
 from router.residency import Bundle
 from router.results import Reuse
 from router.rows import Entry
@@ -108,19 +108,18 @@ class Term:
 
     def withdraw(self, request_id: RequestId) -> None:
         """Its row is final by somebody else's doing: forget it, and stop the host that runs it."""
-        is_known = request_id in self.waiting or request_id in self.attempts
+        attempt = self.attempts.get(request_id)
         if request_id in self.waiting:
             self.drop(request_id)
+        elif attempt is None:
+            self.desk.disown(request_id)
         self.reuse.leave(request_id)
         self.faulty.pop(request_id, None)
-        attempt = self.attempts.get(request_id)
         if attempt is not None:
             attempt.cancelled = True
             if attempt.sent and (link := self.links.get(attempt.host_id)) is not None:
                 link.send(protocol.Cancel(attempt=attempt.key))
             self.desk.stop(request_id)
-        if not is_known:
-            self.desk.disown(request_id)
 
     # waiting
 
@@ -130,7 +129,7 @@ class Term:
             return
         missing = self.describe_to_fleet(entry)
         if missing is not None:
-            self.ends.finish(entry, None, Outcome(state=State.FAILED, failure=missing, attempt=entry.attempt))
+            self.ends.refuse(entry, missing)
             return
         self.waiting[entry.id] = entry
         if not self.desk.serves(entry):
@@ -248,14 +247,7 @@ class Term:
             entry = self.waiting.get(request_id)
             if entry is not None:
                 self.drop(request_id)
-                self.end_late(entry)
-
-    def end_late(self, entry: Entry) -> None:
-        """It waits nowhere, and its deadline to start has passed."""
-        failure = Failure(
-            kind="deadline", error="request_timeout", message="it did not start before its deadline"
-        )
-        self.ends.finish(entry, None, Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt))
+                self.ends.end_late(entry)
 
     # tasks
 

@@ -13,7 +13,7 @@ from litestar import Response, Router, get, post
 from litestar.datastructures import UploadFile
 from litestar.params import FromPath
 
-from registry.catalog import Caller, Digest, Slug, Variant
+from registry.catalog import Caller, Digest, Slug, Variant, Version
 from router import ids, webhooks
 from router.clients import replicate_shapes as shapes
 from router.clients import uploads
@@ -91,9 +91,8 @@ def _models_and_files(home: Home) -> list[Any]:
     async def model(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
         house = home()
         caller = house.caller(request)
-        found = _variant(house, caller, owner, name)
-        house.core.resolve(caller, found.slug)
-        return _model(house, request, caller, found)
+        answering = house.core.resolve(caller, _variant(house, caller, owner, name).slug)
+        return shapes.model(answering.variant, answering.version, house.origin(request))
 
     @get("/account")
     async def account(request: AnyRequest) -> dict[str, Any]:
@@ -246,23 +245,23 @@ def _refuse_another_version(house: House, caller: Caller, slug: Slug, version: D
 
 def _page(house: House, request: AnyRequest) -> dict[str, Any]:
     """Some of the models; clients follow `next` as it stands."""
-    caller = house.caller(request)
+    caller, origin = house.caller(request), house.origin(request)
     cursor = request.query_params.get("cursor", "")
     begin = int(cursor[:9]) if cursor.isdecimal() else 0
     visible = house.core.catalogue.variants(caller)
-    where = f"{house.origin(request)}{PREFIX}/models?cursor="
+    where = f"{origin}{PREFIX}/models?cursor="
     return {
         "previous": f"{where}{max(0, begin - PAGE_MODELS)}" if begin else None,
         "next": f"{where}{begin + PAGE_MODELS}" if begin + PAGE_MODELS < len(visible) else None,
         "results": [
-            _model(house, request, caller, variant) for variant in visible[begin : begin + PAGE_MODELS]
+            shapes.model(variant, _latest(house, caller, variant.slug), origin)
+            for variant in visible[begin : begin + PAGE_MODELS]
         ],
     }
 
 
-def _model(house: House, request: AnyRequest, caller: Caller, variant: Variant) -> dict[str, Any]:
-    """With the version that would answer this caller now: others cannot be run, and may be secret still."""
-    latest = None
+def _latest(house: House, caller: Caller, slug: Slug) -> Version | None:
+    """The version that would answer this caller now: others cannot be run, and may be secret still."""
     with contextlib.suppress(UnavailableError, UnknownSlugError):
-        latest = house.core.resolve(caller, variant.slug).version
-    return shapes.model(variant, latest, house.origin(request))
+        return house.core.resolve(caller, slug).version
+    return None

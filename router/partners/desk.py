@@ -26,7 +26,7 @@ from router.partners.errand import Errand, call_off
 from router.partners.errors import FailedThereError
 from router.partners.line import Line
 from router.queue import LOST
-from router.requests import Failure, Outcome, RequestId, State
+from router.requests import Failure, RequestId, State
 from router.rows import Assignment, Entry, Explanation
 
 if TYPE_CHECKING:
@@ -97,15 +97,17 @@ class Desk:
     async def _disown(self, request_id: RequestId) -> None:
         try:
             status = await self._term.queue.status(request_id)
-            attempts = await self._term.queue.attempts(request_id)
+            if status is None or status.state is not State.CANCELLED:
+                return
+            partner = self._term.catalogue.now.partners.get(status.request.version)
+            attempts = await self._term.queue.attempts(request_id) if partner is not None else ()
         except (*LOST, QueueUnavailableError):
             return
-        if status is None or status.state is not State.CANCELLED or not attempts:
+        if partner is None or not attempts:
             return
         last = attempts[-1]
-        partner = self._term.catalogue.now.partners.get(status.request.version)
         connection = self._connections.get(last.host_id.removeprefix(HOST))
-        if partner is not None and connection is not None and last.partner_request_id is not None:
+        if connection is not None and last.partner_request_id is not None:
             await call_off(connection, partner.endpoint, last.partner_request_id)
 
     def _pump(self, name: str) -> None:
@@ -139,9 +141,7 @@ class Desk:
         """It waits and cannot be served."""
         if self._term.closed or request_id not in self._term.waiting:
             return
-        entry = self._term.drop(request_id)
-        outcome = Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt)
-        self._term.ends.finish(entry, None, outcome)
+        self._term.ends.refuse(self._term.drop(request_id), failure)
 
     # what is served
 
@@ -234,8 +234,7 @@ class Desk:
         name = host_id.removeprefix(HOST)
         if not self.serves(entry) or self._partner(entry).provider != name or name not in self._connections:
             failure = _withdrawn(entry) if name in self._connections else _not_configured(name)
-            outcome = Outcome(state=State.FAILED, failure=failure, attempt=entry.attempt)
-            self._term.ends.finish(entry, key, outcome)
+            self._term.ends.refuse(entry, failure, key)
             return True
         started_at = time.time() if entry.started_at is None else entry.started_at.timestamp()
         errand = self._errand(entry, key, started_at)

@@ -8,14 +8,13 @@ Sizes and seconds are bounded. No key travels with it.
 import asyncio
 import base64
 import binascii
-import ipaddress
 import mimetypes
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 
-from registry.outside import is_public
+from registry.outside import are_public
 from registry.settings import PartnerAccount
 from router.files import OPAQUE, Draft, FileStore
 from router.partners import patience, sizes
@@ -164,7 +163,7 @@ class Media:
         port = url.port or (443 if url.scheme == "https" else 80)
         found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=1)
         addresses = [str(item[4][0]).partition("%")[0] for item in found]
-        if not all(is_public(ipaddress.ip_address(address)) for address in addresses):
+        if not are_public(addresses):
             raise OutputLostError(f"a file lies at a private address: {url.host}")
         return self._client.build_request(
             "GET",
