@@ -25,7 +25,7 @@ from loaders.protocol import AdapterUse, AttemptKey
 from loaders.retrieval import Retrieval
 from loaders.running import Finished
 from loaders.store import Store
-from registry import defaults, folders, hub, manifest, site
+from registry import adapter_files, defaults, folders, hub, manifest, site
 from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source, Variant
 from registry.errors import AddressError, FolderError, GatedError, HubError
 from registry.settings import Settings
@@ -149,7 +149,7 @@ class Loader:
         if entry is not None:
             tree, source = self._tree(entry.source)
             name = _file_of(tree, source, entry.weight_name)
-            return folders.adapter_of(tree, source, name, entry.base, base.architecture)
+            return adapter_files.adapter_of(tree, source, name, entry.base, base.architecture)
         meant = _meant(str(lora), [adapter.slug for adapter in self._catalog().adapters])
         raise InputError(
             f"there is no LoRA {lora}, neither a file nor a slug of the catalogue{meant}", "loras"
@@ -245,7 +245,7 @@ def _file_of(tree: folders.Tree, source: Source, given: str | None) -> str:
         return given or folders.ADAPTER_FILE
     if source.kind == "url":
         return unquote(urlsplit(source.location).path.rpartition("/")[2])
-    return folders.adapter_file(tree, None)
+    return adapter_files.adapter_file(tree, None)
 
 
 def _result(finished: Finished) -> Result:

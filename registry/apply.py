@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from registry import (
     adapter_desk,
+    adapter_files,
     contents,
     desk,
     diff,
@@ -94,7 +95,9 @@ def _adapter_manifest(entry: AdapterEntry, base: Variant, contents: dict[Slug, M
         raise CatalogFileError(
             f"its base {base.slug} has no weights here", path=("adapters", entry.slug, "base")
         )
-    found = folders.read_adapter(Path(entry.source.location), base, contents[base.slug], entry.weight_name)
+    found = adapter_files.read_adapter(
+        Path(entry.source.location), base, contents[base.slug], entry.weight_name
+    )
     return msgspec.structs.replace(
         found, trigger_words=entry.trigger_words, recommended_scale=entry.recommended_scale
     )

@@ -1,4 +1,4 @@
-"""Manifests of pipelines and adapters that lie in a folder: reads their JSON, hashes files, checks weights. IO.
+"""Manifests of pipelines that lie in a folder: reads their JSON, hashes files, checks weights. IO.
 
 It believes contents, not names, and follows no path out of the folder. Files it does not know are left out.
 """
@@ -7,10 +7,10 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from registry import weights
-from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Slug, Source, Variant
+from registry.catalog import Component, FileRef, Manifest, Source
 from registry.errors import FolderError, TruncatedError, WeightsError
 from registry.examination import Part
 
@@ -128,47 +128,6 @@ def _pipeline_index(tree: Tree) -> dict[str, Any]:
             f"{error.reason}: no pipeline as `save_pretrained` writes it; a LoRA is published as an adapter"
         )
         raise FolderError(tree.name, reason) from error
-
-
-def read_adapter(
-    folder: Path, base: Variant, base_manifest: Manifest, weight_name: str | None = None
-) -> AdapterManifest:
-    """The manifest of a LoRA folder. Raises `FolderError`, `WeightsError`."""
-    name = weight_name or ADAPTER_FILE
-    if not (folder / name).is_file():
-        raise FolderError(folder, f"{name} is missing")
-    tree = Folder(folder)
-    source = Source(kind="path", location=str(folder.resolve()))
-    return adapter_of(tree, source, name, base.slug, base_manifest.architecture)
-
-
-def adapter_of(
-    tree: Tree, source: Source, weight_name: str, base: Slug, architecture: Digest
-) -> AdapterManifest:
-    index = tree.index(weight_name)
-    return AdapterManifest(
-        source=source,
-        weights=tree.ref(weight_name),
-        base=base,
-        architecture=architecture,
-        rank=_rank(index),
-        layout=_layout(index),
-    )
-
-
-def adapter_file(tree: Tree, weight_name: str | None) -> str:
-    """Without a name there must be exactly one safetensors file. Raises `FolderError`."""
-    found = [path for path in tree.paths() if path.endswith(".safetensors")]
-    if not found:
-        raise FolderError(tree.name, "no safetensors file")
-    if weight_name is None and len(found) > 1:
-        several = f"{', '.join(found[:2])}{', …' if found[2:] else ''}"
-        raise FolderError(
-            tree.name, f"{len(found)} safetensors files ({several}); say which in `weight_name`"
-        )
-    if weight_name is not None and weight_name not in found:
-        raise FolderError(tree.name, f"{weight_name} is missing")
-    return weight_name or found[0]
 
 
 def read_index(file: Path) -> weights.Index:
@@ -315,19 +274,3 @@ def read_json(tree: Tree, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FolderError(tree.name, f"{path} is not a JSON object")
     return value
-
-
-def _layout(index: weights.Index) -> Literal["diffusers", "kohya"]:
-    return (
-        "kohya"
-        if any("lora_down" in name or name.startswith("lora_") for name in index.tensors)
-        else "diffusers"
-    )
-
-
-def _rank(index: weights.Index) -> int | None:
-    """The rank of the first down projection: its output dimension."""
-    for name, tensor in index.tensors.items():
-        if ("lora_A" in name or "lora_down" in name) and tensor.shape:
-            return tensor.shape[0]
-    return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from registry import folders, weights
+from registry import adapter_files, folders, weights
 from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Record, Slug, Source
 from registry.errors import FolderError, GatedError, HubError, TruncatedError, WeightsError
 
@@ -150,8 +150,8 @@ def read_adapter(
 ) -> AdapterManifest:
     """A LoRA's manifest. Without a file name the repository must hold exactly one safetensors file."""
     tree = Repository(endpoint, source)
-    file = folders.adapter_file(tree, weight_name)
-    return folders.adapter_of(tree, pinned(source, tree), file, base, architecture)
+    file = adapter_files.adapter_file(tree, weight_name)
+    return adapter_files.adapter_of(tree, pinned(source, tree), file, base, architecture)
 
 
 def pinned(source: Source, tree: Repository) -> Source:

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from registry import examination, folders, hub, site, uploads
+from registry import adapter_files, examination, folders, hub, site, uploads
 from registry.catalog import AdapterManifest, Manifest, Record, Source, Version
 from registry.errors import FolderError, MisfitError
 from registry.examination import Examiner, Lora, Question, Verdict
@@ -71,9 +71,11 @@ async def read_adapter(
     def read() -> tuple[AdapterManifest, Question]:
         tree, found = open_tree(place, source, counted)
         name = (
-            _file_of(found, weight_name) if found.kind == "url" else folders.adapter_file(tree, weight_name)
+            _file_of(found, weight_name)
+            if found.kind == "url"
+            else adapter_files.adapter_file(tree, weight_name)
         )
-        manifest = folders.adapter_of(tree, found, name, base.variant, base.manifest.architecture)
+        manifest = adapter_files.adapter_of(tree, found, name, base.variant, base.manifest.architecture)
         return manifest, adapter_question(place, tree, name, base.manifest)
 
     manifest, question = await asyncio.to_thread(read)

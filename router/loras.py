@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from registry import brought, folders, hub, outside, reading, weights, windows
+from registry import adapter_files, brought, folders, hub, outside, reading, weights, windows
 from registry.brought import Wish
 from registry.catalog import Adapter, AdapterManifest, Caller, FileRef, Source, Version
 from registry.database import Database
@@ -205,7 +205,7 @@ class Loras:
         if wish.path.startswith(("http://", "https://")):
             return self._from_address(wish, part)
         repository = hub.Repository(self._place.endpoint, Source(kind="hub", location=wish.path))
-        name = folders.adapter_file(repository, wish.weight_name or None)
+        name = adapter_files.adapter_file(repository, wish.weight_name or None)
         self._check_size(repository.size_of(name))
         with repository.opened(name) as chunks:
             return self._write(part, chunks)
