@@ -14,6 +14,7 @@ import sqlalchemy
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from registry.errors import DatabaseUnreachableError, MigrationError, SchemaOutdatedError, SettingsError
@@ -46,6 +47,10 @@ WATCHING = {  # the server's end, by names of its settings; those that a server 
     "tcp_user_timeout": "10000",
     "client_connection_check_interval": "5000",  # who waits for a lock is asked as well
 }
+WATCH = (
+    "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)"
+    " JOIN pg_settings USING (name)"
+)
 POOL_CONNECTIONS = 16
 CONNECT_SECONDS = 10.0
 WAIT_SECONDS = 10.0  # for a free connection
@@ -84,6 +89,7 @@ class Database:
             json_deserializer=msgspec.json.decode,
             connect_args=probes,
         )
+        sqlalchemy.event.listen(engine.sync_engine, "connect", _watch_plain)
         try:
             await _answer(pool)
             yield cls(dsn, async_sessionmaker(engine, expire_on_commit=False), pool)
@@ -113,11 +119,15 @@ def watching(dsn: str) -> dict[str, Any]:
 
 async def watch(connection: psycopg.AsyncConnection[Any]) -> None:
     """Have the server probe this client too. Over a Unix socket nothing is probed, nor need be."""
-    await connection.execute(
-        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)"
-        " JOIN pg_settings USING (name)",
-        [list(WATCHING), list(WATCHING.values())],
-    )
+    await connection.execute(WATCH, [list(WATCHING), list(WATCHING.values())])
+
+
+def _watch_plain(connection: DBAPIConnection, record: object) -> None:
+    """The same, of the engine's; these begin a transaction, whose rollback would take it back."""
+    cursor = connection.cursor()
+    cursor.execute(WATCH, [list(WATCHING), list(WATCHING.values())])
+    cursor.close()
+    connection.commit()
 
 
 async def _answer(pool: Pool) -> None:

@@ -28,10 +28,12 @@ async def test_every_connection_is_watched_from_both_ends(dsn: str) -> None:
                 assert (
                     await (await connection.cursor(row_factory=scalar_row).execute(SHOWN)).fetchone() == "5s"
                 )
-        async with db.sessions.begin() as session:
+        async with db.sessions() as session:
             raw = await (await session.connection()).get_raw_connection()
             assert raw.driver_connection is not None
             assert _options(raw.driver_connection.fileno()) == OPTIONS
+            await session.rollback()
+            assert await session.scalar(sqlalchemy.text(SHOWN)) == "5s"
 
 
 def test_the_servers_settings_are_called_so(dsn: str) -> None:
