@@ -243,7 +243,9 @@ def _core(ground: Ground, loras: Loras, traces: tracing.Traces) -> Core:
 async def _at_work(ground: Ground, house: House, dashboard: dashboard_pages.Dashboard) -> AsyncIterator[None]:
     """What goes on beside the calls."""
     settings, db = ground.settings, ground.db
-    housekeeping = Housekeeping(db, ground.files, house.loras, settings.home, settings.retention_days)
+    housekeeping = Housekeeping(
+        db, ground.queue, ground.files, house.loras, settings.home, settings.retention_days
+    )
     await housekeeping.try_once()
     deliverer = Deliverer(
         db=db,

@@ -84,7 +84,7 @@ class Core:
         request = await self._accept(caller, slug, arguments, wishes)
         if again is not None:
             request = msgspec.structs.replace(request, id=await self._repeats.claim(again, request.id))
-        await self._enqueue(request)
+        await self._enqueue(request, fleeting=wishes.get("fleeting", False))
         span.end(request_id=request.id, slug=request.slug, door=request.door)
         return request.id
 
@@ -129,10 +129,10 @@ class Core:
         found = await self._loras.find(caller, wanted, version, self._entropy(24) / (1 << 24))
         return inputs.adapters(wanted, found, version)
 
-    async def _enqueue(self, request: Request) -> None:
+    async def _enqueue(self, request: Request, *, fleeting: bool) -> None:
         term = self._dispatcher.term
         taken = term is not None and not term.closed and term.intake.admits(request)
-        created_at = await self._queue.submit(request, taken=taken)
+        created_at = await self._queue.submit(request, taken=taken, fleeting=fleeting)
         if term is None or not taken:
             return
         if term.closed:  # the dispatcher changed while the row was written: let the next one find it

@@ -26,7 +26,6 @@ from router.errors import (
     UnknownRequestError,
 )
 from router.explanation import Fate
-from router.files import FileStore
 from router.links import token_of
 from router.observatory import named
 from router.rows import AttemptRow
@@ -41,11 +40,6 @@ PROBLEMS: dict[type[Exception], tuple[int, str]] = {
 ERASING = ["/v1/requests/{request_id:str}/payloads", "/v1/models/requests/{request_id:str}/payloads"]
 
 log = structlog.get_logger("marquee.gateway")
-
-
-def _drop(files: FileStore, gone: Iterable[str]) -> None:
-    for file_id in gone:
-        files.drop(file_id)
 
 
 def router(home: Home) -> Router:
@@ -70,7 +64,7 @@ def router(home: Home) -> Router:
         if not caller.scopes & {"run", "operate"}:
             raise ForbiddenError("run")
         gone = await house.core.erase(caller, request_id)
-        await asyncio.to_thread(_drop, house.files, gone)
+        await asyncio.to_thread(house.files.drop_all, gone)
         log.info("a request was erased", request=request_id, key=caller.key_id, files=len(gone))
         return {"request_id": request_id, "erased_files": len(gone)}
 

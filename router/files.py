@@ -9,6 +9,7 @@ import hashlib
 import re
 import secrets
 import shutil
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -97,6 +98,10 @@ class FileStore:
     def drop(self, file_id: str) -> None:
         """What is gone already is gone."""
         self.path(file_id).unlink(missing_ok=True)
+
+    def drop_all(self, file_ids: Iterable[str]) -> None:
+        for file_id in file_ids:
+            self.drop(file_id)
 
     def drop_before(self, day: date) -> int:
         """Remove the folders of older days, and drafts that killed processes left; returns how many days."""

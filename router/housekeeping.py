@@ -16,8 +16,10 @@ import structlog
 from registry import database, partitions, upload_space, writes
 from registry.database import Connection, Database
 from router import ids, repeats, results, tables
+from router.errors import QueueUnavailableError
 from router.files import FileStore
 from router.loras import Loras
+from router.queue import Queue
 from router.requests import RequestId
 
 log = structlog.get_logger("marquee.gateway")
@@ -26,6 +28,8 @@ QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 EXPIRING = (tables.attempts.name, tables.requests.name)
 PARTITIONED = (*EXPIRING, "usage_records")
 EVERY_SECONDS = 3600.0
+FETCHABLE = timedelta(hours=1)  # fal's, for results that it does not store
+AT_ONCE = 500
 
 
 class Housekeeping:
@@ -34,6 +38,7 @@ class Housekeeping:
     def __init__(
         self,
         db: Database,
+        queue: Queue,
         files: FileStore,
         loras: Loras,
         home: Path,
@@ -41,6 +46,7 @@ class Housekeeping:
         today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
         self._db = db
+        self._queue = queue
         self._files = files
         self._loras = loras
         self._home = home
@@ -55,7 +61,7 @@ class Housekeeping:
             for table in EXPIRING:
                 await partitions.drop_before(connection, table, oldest)
             first, _ = partitions.bounds(oldest)
-            for query in ("drop_strays", "drop_stray_attempts", "drop_webhooks"):
+            for query in ("drop_strays", "drop_stray_attempts", "drop_webhooks", "drop_fleeting"):
                 await connection.execute(QUERIES[query], {"first": first})
             await results.drop_before(connection, oldest)
             await repeats.forget_old(connection)
@@ -64,12 +70,21 @@ class Housekeeping:
             await upload_space.forget(session, self._home, self._days)
         await asyncio.to_thread(self._files.drop_before, oldest)
         await self._loras.keep_house(self._days)
+        await self._let_pass()
+
+    async def _let_pass(self) -> None:
+        """Erases what its callers did not want kept; their hour to fetch it is over."""
+        while past := await self._queue.past(FETCHABLE, AT_ONCE):
+            for request_id in past:
+                gone = await self._queue.erase(request_id)
+                await asyncio.to_thread(self._files.drop_all, gone or ())
+            await self._queue.forgotten(past)
 
     async def try_once(self) -> None:
         """What does not work now is tried again in an hour; no gateway fails to start over it."""
         try:
             await self.once()
-        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, QueueUnavailableError, OSError) as error:
             log.warning("housekeeping failed", error=str(error).strip())
 
     async def for_ever(self) -> None:

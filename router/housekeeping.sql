@@ -11,6 +11,10 @@ DELETE FROM requests_default WHERE id < %(first)s;
 -- Theirs.
 DELETE FROM attempts_default WHERE request_id < %(first)s;
 
+-- name: drop_fleeting
+-- Whose requests are gone, or never came.
+DELETE FROM fleeting WHERE request_id < %(first)s;
+
 -- name: drop_webhooks
 -- Delivered or given up; what is still owed stays.
 DELETE FROM webhooks WHERE request_id < %(first)s AND next_at IS NULL;

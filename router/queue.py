@@ -7,7 +7,7 @@ its first try already did, and answers as that did. Moves are compare-and-set on
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,12 +59,14 @@ class Queue:
         self._endings = Batcher(_patiently(self._finish), away, lambda ending: ending.entry.id)
         self._acceptances = Batcher(_patiently(self._accept), away)
 
-    async def submit(self, request: Request, *, taken: bool) -> datetime:
+    async def submit(self, request: Request, *, taken: bool, fleeting: bool = False) -> datetime:
         """The database's time of acceptance, after the commit. `taken`: this process's dispatcher has it already.
+
+        `fleeting`: its input and outputs are not kept.
 
         Raises `QueueUnavailableError` when the database stays away; nothing was accepted then, as far as we know.
         """
-        return await self._submits.add((request, taken))
+        return await self._submits.add((request, taken, fleeting))
 
     def assign(self, assignment: Assignment) -> asyncio.Future[bool]:
         """False when the request no longer waits for this number; send nothing then."""
@@ -153,6 +155,14 @@ class Queue:
         shared = {file.id for other in others for file in other.files}
         return frozenset(file.id for file in mine.files) - shared
 
+    async def past(self, kept: timedelta, limit: int) -> list[RequestId]:
+        """Those of which nothing is to be kept any more, so long after their end. Raises `psycopg.Error`."""
+        return [RequestId(row["id"]) for row in await self._fetch("past", kept=kept, limit=limit)]
+
+    async def forgotten(self, ids: Sequence[RequestId]) -> None:
+        """`past` need not name these again. Raises `psycopg.Error`."""
+        await self._fetch("forgotten", ids=list(ids))
+
     async def stored_result(self, key: Digest) -> Outcome | None:
         """What the same request made before; None as well while the database is away: then it is made again."""
         try:
@@ -186,17 +196,22 @@ class Queue:
             self._acceptances,
         )
 
-    async def _submit(self, items: Sequence[tuple[Request, bool]], repeated: bool) -> Sequence[datetime]:
+    async def _submit(
+        self, items: Sequence[tuple[Request, bool, bool]], repeated: bool
+    ) -> Sequence[datetime]:
         encoded = msgspec.json.encode(
-            [rows.from_submission(request, taken=taken) for request, taken in items]
+            [rows.from_submission(request, taken=taken) for request, taken, _ in items]
         )
         parameters = {"rows": encoded.decode(), "origin": self.origin}
-        foreign = [f"{request.pool} {request.id}" for request, taken in items if not taken]
+        foreign = [f"{request.pool} {request.id}" for request, taken, _ in items if not taken]
+        passing = [request.id for request, _, fleeting in items if fleeting]
         async with self._db.pool.connection() as connection:
+            if passing:
+                await connection.execute(QUERIES["let_pass"], {"ids": passing})
             stored = await (await connection.execute(QUERIES["submit"], parameters)).fetchall()
             if foreign:
                 await _announce(connection, SUBMITTED_CHANNEL, foreign)
-                pools = sorted({request.pool for request, taken in items if not taken})
+                pools = sorted({request.pool for request, taken, _ in items if not taken})
                 await _announce(connection, FORMER_SUBMITTED_CHANNEL, pools)
         return [stored[0]["created_at"]] * len(items)
 

@@ -13,6 +13,10 @@ WITH stored AS (
 )
 SELECT now() AS created_at;
 
+-- name: let_pass
+-- Of these requests nothing is to be kept. Written before they are, so that none is forgotten.
+INSERT INTO fleeting (request_id) SELECT unnest(%(ids)s::uuid[]) ON CONFLICT DO NOTHING;
+
 -- name: announce
 -- Tell the other processes; delivered at commit.
 SELECT pg_notify(%(channel)s, message) FROM unnest(%(messages)s::text[]) AS message;
@@ -203,3 +207,14 @@ SELECT outcome::text, (
     SELECT coalesce(json_agg(other.outcome), '[]')::text FROM requests other
     WHERE other.result_key = before.result_key AND other.id <> before.id AND other.state = 'succeeded'
 ) AS others FROM before;
+
+-- name: past
+-- Requests of which nothing is to be kept, that ended so long ago and of whom everybody was told.
+SELECT f.request_id::text AS id FROM fleeting f JOIN requests r ON r.id = f.request_id
+WHERE r.finished_at < now() - %(kept)s
+  AND NOT EXISTS (SELECT FROM webhooks w WHERE w.request_id = r.id AND w.next_at IS NOT NULL)
+LIMIT %(limit)s;
+
+-- name: forgotten
+-- They need not be looked at again.
+DELETE FROM fleeting WHERE request_id = ANY(%(ids)s::uuid[]);

@@ -24,6 +24,7 @@ class Wishes(TypedDict, total=False):
     reuse: bool | None  # of what the same request made before; None leaves it to the variant
     previews: bool  # of the run, where a host can make any
     version: Digest | None  # which of those that share the slug's traffic
+    fleeting: bool  # nothing of its contents is kept once it has ended
     once: str | None  # the caller's own name for it, under which it may be asked again
 
 
@@ -49,7 +50,7 @@ def compose(
         adapters,
         values,
         organization=caller.organization,
-        asked=wishes.get("reuse"),
+        asked=False if wishes.get("fleeting") else wishes.get("reuse"),
         seeded=seeded,
     )
     return Request(

@@ -66,6 +66,7 @@ requests = Table(
         "start_deadline",
         postgresql_where=text("state = 'queued' AND start_deadline IS NOT NULL"),
     ),
+    Index("requests_result_key_idx", "result_key", postgresql_where=text("result_key IS NOT NULL")),
     Index("requests_organization_id_idx", "organization", "id", postgresql_include=["slug", "state"]),
     postgresql_partition_by="RANGE (id)",
 )
@@ -82,6 +83,12 @@ attempts = Table(
     Column("decision", JSON),
     Column("partner_request_id", Text),  # the partner's own name of it, once it has taken it
     postgresql_partition_by="RANGE (request_id)",
+)
+
+fleeting = Table(  # requests of which nothing is kept, once they have ended and were told of
+    "fleeting",
+    metadata,
+    Column("request_id", Uuid, primary_key=True),
 )
 
 webhooks = Table(

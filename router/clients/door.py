@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 from litestar import Request
@@ -26,6 +26,7 @@ Headers = dict[str, str]
 DEEPEST = 64  # levels of a body, far from where Python's own limit ends in an unexpected error
 TOO_DEEP = "the body is nested too deeply"
 ONCE = "idempotency-key"
+STORE = "x-fal-store-io"  # in: 0, keep nothing of its contents
 LONGEST_KEY = 200  # characters, as the admin API's
 Item = TypeVar("Item")
 
@@ -79,12 +80,19 @@ class Answer(msgspec.Struct, kw_only=True):
 Home = Callable[[], House]  # the house exists once the app runs
 
 
-def once(request: AnyRequest) -> str | None:
-    """The caller's own name for what it asks, under which it may ask again. Raises `MalformedBodyError`."""
+class Asked(TypedDict):
+    """The part of `Wishes` that every family's callers say in the same headers."""
+
+    once: str | None
+    fleeting: bool
+
+
+def asked(request: AnyRequest) -> Asked:
+    """Raises `MalformedBodyError`."""
     key = request.headers.get(ONCE)
     if key is not None and len(key) > LONGEST_KEY:
         raise MalformedBodyError(f"an Idempotency-Key has at most {LONGEST_KEY} characters")
-    return key or None
+    return Asked(once=key or None, fleeting=request.headers.get(STORE) == "0")
 
 
 async def read_object(request: AnyRequest) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from router.clients.door import (
     AnyRequest,
     Home,
     House,
-    once,
+    asked,
     read_object,
     with_heartbeat,
 )
@@ -102,7 +102,7 @@ async def _run(house: House, request: AnyRequest, path: str) -> Answer:
         door="fal",
         start_within_seconds=start_within,
         reuse=_reuse(request),
-        once=once(request),
+        **asked(request),
     )
     answer = _answer(house, request, status)
     return _warned(house, caller, slug, _as_event(answer) if is_stream else answer)
@@ -130,7 +130,7 @@ async def _submit(house: House, request: AnyRequest, path: str) -> Answer:
         webhook_url=webhook_url,
         reuse=_reuse(request),
         previews=request.headers.get(PREVIEWS) == "1",
-        once=once(request),
+        **asked(request),
     )
     status = await house.core.status(caller, request_id)
     body = {"status": "IN_QUEUE", "queue_position": status.queue_position or 0}

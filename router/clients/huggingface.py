@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 
 from router import errors, limits
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, once, read_object
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, asked, read_object
 from router.errors import MalformedBodyError
 
 PREFIX = "/hf/models"
@@ -49,7 +49,7 @@ def router(home: Home) -> Router:
 async def _infer(house: House, request: AnyRequest, slug: str) -> Response[Any]:
     caller = house.caller(request)
     status = await house.core.run(
-        caller, slug, arguments(await read_object(request)), door="huggingface", once=once(request)
+        caller, slug, arguments(await read_object(request)), door="huggingface", **asked(request)
     )
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"

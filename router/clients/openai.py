@@ -14,7 +14,7 @@ from litestar.response import Stream
 from registry.catalog import Caller, Slug, Variant
 from router import errors, limits
 from router.clients import openai_events
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, once, read_object
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, asked, read_object
 from router.errors import InvalidInputError, Issue, UnknownSlugError
 from router.requests import StoredFile
 
@@ -82,7 +82,7 @@ async def _generate(house: House, request: AnyRequest) -> Response[Any]:
     values = arguments(body, _inputs(house, slug))
     if body.get("stream"):
         return await _stream(house, request, caller, slug, body, values)
-    status = await house.core.run(caller, slug, values, door="openai", once=once(request))
+    status = await house.core.run(caller, slug, values, door="openai", **asked(request))
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
     headers: Headers = {"x-request-id": status.request.id}
@@ -109,7 +109,7 @@ async def _stream(
     """What is refused is refused with its status, before anything is streamed."""
     wished = openai_events.partial_images(body)
     request_id = await house.core.submit(
-        caller, slug, values, door="openai", previews=wished > 0, once=once(request)
+        caller, slug, values, door="openai", previews=wished > 0, **asked(request)
     )
     headers = {"x-request-id": request_id, "cache-control": "no-store", "x-accel-buffering": "no"}
     events = openai_events.follow(house, caller, request_id, wished)

@@ -17,7 +17,7 @@ from registry.catalog import Caller, Digest, Slug, Variant, Version
 from router import ids, webhooks
 from router.clients import replicate_shapes as shapes
 from router.clients import uploads
-from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, once, read_object
+from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Home, House, asked, read_object
 from router.errors import (
     AlreadyFinishedError,
     BodyTooLargeError,
@@ -149,7 +149,7 @@ async def _create(
         door="replicate",
         version=version,
         webhook_url=_webhook(house, body),
-        once=once(request),
+        **asked(request),
     )
     hold = _hold_seconds(request.headers.get("prefer"))
     status = (

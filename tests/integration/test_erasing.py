@@ -2,21 +2,33 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
 from registry.database import Database
+from router import housekeeping
+from router.files import FileStore
+from router.housekeeping import Housekeeping
+from router.loras import Loras
+from router.queue import Queue
 from tests.live import Live, furnish, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def live(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Live]:
-    async with serving(module_dsn, tmp_path_factory.mktemp("home"), await furnish(module_dsn)) as running:
+async def live(module_dsn: str, home: Path) -> AsyncIterator[Live]:
+    async with serving(module_dsn, home, await furnish(module_dsn)) as running:
         yield running
 
 
@@ -36,6 +48,20 @@ async def _row(dsn: str, request_id: str) -> dict[str, Any]:
             [request_id],
         )
         return dict(await found.fetchone() or {})
+
+
+class NoLoras(Loras):
+    """Nobody brought any."""
+
+    def __init__(self) -> None: ...
+
+    async def keep_house(self, older_than: timedelta) -> None: ...
+
+
+async def _execute(db: Database, statement: LiteralString) -> int:
+    """How many rows it changed."""
+    async with db.pool.connection() as connection:
+        return (await connection.execute(statement)).rowcount
 
 
 async def test_what_was_sent_and_made_is_gone_and_its_cost_stays(live: Live, module_dsn: str) -> None:
@@ -71,6 +97,31 @@ async def test_a_repeated_result_keeps_its_file_and_is_not_repeated_again(live: 
         assert len(host.assigned) == 2, "nothing was kept to repeat"
         assert (await live.client.delete(f"/v1/requests/{hit}/payloads")).json()["erased_files"] == 1
         assert (await live.client.get(picture)).status_code == 404
+
+
+async def test_what_its_caller_wants_unkept_is_erased_after_its_hour(
+    live: Live, module_dsn: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"input": {}, "told": False, "state": "succeeded"}
+    async with live.host().linked(), Database.open(module_dsn, connections=2) as db:
+        unkept = {"X-Fal-Store-IO": "0", "X-Marquee-Cache": "1"}
+        passing, picture = await _run(live, 4, **unkept)
+        staying, _ = await _run(live, 5)
+        keeper = Housekeeping(db, Queue(db, "keeper"), FileStore(home / "files"), NoLoras(), home, 30)
+        await keeper.once()
+        assert (await live.client.get(picture)).status_code == 200, "it has an hour to be fetched"
+        monkeypatch.setattr(housekeeping, "FETCHABLE", timedelta(0))
+        await _execute(
+            db, f"INSERT INTO webhooks (request_id, url, next_at) VALUES ('{passing}', '-', now())"
+        )
+        await keeper.once()
+        assert (await live.client.get(picture)).status_code == 200, "its webhook is still to be told"
+        await _execute(db, "UPDATE webhooks SET next_at = NULL")
+        await keeper.once()
+        assert (await live.client.get(picture)).status_code == 404
+        assert await _row(module_dsn, passing) == told
+        assert (await _row(module_dsn, staying))["input"] != {}
+        assert await _execute(db, "DELETE FROM fleeting") == 0
 
 
 async def test_what_has_not_ended_is_not_erased(live: Live) -> None:

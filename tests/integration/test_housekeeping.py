@@ -30,7 +30,7 @@ class NoLoras:
 
 def keeper(db: Database, folder: Path) -> Housekeeping:
     loras: Any = NoLoras()
-    return Housekeeping(db, FileStore(folder), loras, folder, RETENTION_DAYS, TODAY.date)
+    return Housekeeping(db, Queue(db, "keeper"), FileStore(folder), loras, folder, RETENTION_DAYS, TODAY.date)
 
 
 async def submitted(queue: Queue, at: datetime, *, ended: bool, seed: int = 0) -> RequestId:
