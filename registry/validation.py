@@ -55,17 +55,14 @@ async def validate(
     async with _alone(case):
         row = await _begin(case)
         counted = folders.Counted()
-        watch = asyncio.create_task(_report(case, counted))
         try:
-            accept = await _read(case, place, row, counted)
+            async with _reported(case, counted):
+                accept = await _read(case, place, row, counted)
         except (WeightsError, CatalogError, InvalidRequestError) as error:
             return await _finish(case, "rejected", _refusal(error, row["source"], counted))
         except BaseException:
             await asyncio.shield(_finish(case, "draft", Report(message="interrupted")))
             raise
-        finally:
-            watch.cancel()
-            await asyncio.wait([watch])
         return await accept(counted)
 
 
@@ -132,6 +129,17 @@ async def _read(case: _Case, place: Place, row: sqlalchemy.RowMapping, counted: 
         base = await adapter_desk.base_version(session, case.slug)
     adapter = await reading.read_adapter(place, source, row["weight_name"], base, counted)
     return functools.partial(_accept_adapter, case, adapter)
+
+
+@contextlib.asynccontextmanager
+async def _reported(case: _Case, counted: folders.Counted) -> AsyncIterator[None]:
+    """No report comes after this: it would take the place of the last one."""
+    watch = asyncio.create_task(_report(case, counted))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
 
 
 async def _report(case: _Case, counted: folders.Counted) -> None:
