@@ -39,6 +39,7 @@ PROBLEMS: Mapping[type[Exception], tuple[int, str]] = {
     errors.IllegalMoveError: (409, "Not possible in this state"),
     errors.QuotaError: (413, "Over quota"),
     errors.UploadError: (409, "Upload out of step"),
+    errors.StorageError: (507, "No room"),
     errors.PublishingError: (422, "Not acceptable"),
     errors.CatalogError: (422, "Not acceptable in the catalogue"),
     errors.WeightsError: (422, "Weights refused"),

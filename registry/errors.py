@@ -50,7 +50,8 @@ RegistryError
     ├── IllegalMoveError               a version's state does not lead there
     ├── QuotaError                     the organization's uploads would hold more than they may
     ├── InvalidRequestError            the request's contents make no sense; names the field
-    └── UploadError                    a chunk does not continue where the file ended
+    ├── UploadError                    a chunk does not continue where the file ended
+    └── StorageError                   the server's disk does not take what is uploaded
 """
 
 from collections.abc import Sequence
@@ -341,3 +342,10 @@ class UploadError(PublishingError):
     def __init__(self, reason: str, offset_bytes: int) -> None:
         super().__init__(reason)
         self.offset_bytes = offset_bytes
+
+
+class StorageError(PublishingError):
+    """The disk does not take a chunk: full, mostly. What arrived stays; make room on the server and go on there."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} cannot be stored: {reason}; what arrived is kept, go on when there is room")

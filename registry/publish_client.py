@@ -67,14 +67,27 @@ class Client:
         with source.open("rb") as stream:
             while not file["verified"]:
                 stream.seek(offset)
-                query = {"path": file["path"], "offset": str(offset)}
-                chunk = stream.read(CHUNK_BYTES)
                 try:
-                    file = self._ask("PUT", f"/uploads/{upload_id}/files", params=query, content=chunk)
+                    file = self._put(upload_id, file["path"], offset, stream.read(CHUNK_BYTES))
                 except click.ClickException as refusal:
                     raise click.ClickException(f"{source}: {refusal.message}") from refusal
                 yield file["received_bytes"] - offset
                 offset = file["received_bytes"]
+
+    def _put(self, upload_id: str, path: str, offset: int, chunk: bytes) -> dict[str, Any]:
+        """The file's progress. A lost connection may have left a part of the chunk there, or still be at it."""
+        query = {"path": path, "offset": str(offset)}
+        for attempt in range(TRIES):
+            answer = self._send("PUT", f"/uploads/{upload_id}/files", {}, params=query, content=chunk)
+            if answer.status_code != httpx.codes.CONFLICT:
+                break
+            files: list[dict[str, Any]] = self.get(f"/uploads/{upload_id}")["files"]
+            known = next(file for file in files if file["path"] == path)
+            if known["received_bytes"] != offset:
+                return known
+            time.sleep(0.2 * 2**attempt)
+        found: dict[str, Any] = self._result(answer)
+        return found
 
     def _ask(self, method: str, path: str, **request: Any) -> Any:
         answer = self._send(method, path, {}, **request)

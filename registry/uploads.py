@@ -11,8 +11,8 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import msgspec
 import sqlalchemy
@@ -24,6 +24,7 @@ from registry.desk import may_see
 from registry.errors import (
     DigestMismatchError,
     InvalidRequestError,
+    StorageError,
     UnknownSubjectError,
     UploadError,
     WeightsError,
@@ -127,8 +128,17 @@ def _part(folder: Path, path: str) -> Path:
 async def receive(
     home: Path, upload_id: str, file: FileRef, offset: int, chunks: AsyncIterator[bytes]
 ) -> Progress:
-    """Appends what comes. Raises `UploadError` with where to go on, `WeightsError` for what is not believed."""
-    folder = folder_of(home, upload_id)
+    """Appends what comes.
+
+    Raises `UploadError` with where to go on, `WeightsError` for what is not believed, `StorageError`.
+    """
+    try:
+        return await _receive(folder_of(home, upload_id), file, offset, chunks)
+    except OSError as error:
+        raise StorageError(file.path, error.strerror or str(error)) from error
+
+
+async def _receive(folder: Path, file: FileRef, offset: int, chunks: AsyncIterator[bytes]) -> Progress:
     part = _part(folder, file.path)
     if (folder / file.path).exists():
         return _progress(folder, file)
@@ -148,8 +158,8 @@ async def receive(
 
 
 @contextlib.contextmanager
-def _alone(part: Path) -> Iterator[IO[bytes]]:
-    with part.open("ab") as stream:
+def _alone(part: Path) -> Iterator[FileIO]:
+    with part.open("ab", buffering=0) as stream:  # nothing waits to be written when the disk is full
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -157,16 +167,22 @@ def _alone(part: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
-async def _append(stream: IO[bytes], file: FileRef, here: int, chunks: AsyncIterator[bytes]) -> int:
+async def _append(stream: FileIO, file: FileRef, here: int, chunks: AsyncIterator[bytes]) -> int:
     async for chunk in chunks:
         if here == 0 and chunk and file.path.endswith(".safetensors") and len(chunk) >= weights.LENGTH_BYTES:
             weights.header_length(chunk[: weights.SNIFF_BYTES])
         if here + len(chunk) > file.size_bytes:
             raise UploadError(f"{file.path} was announced with {file.size_bytes} bytes", here)
-        await asyncio.to_thread(stream.write, chunk)
+        await asyncio.to_thread(_write, stream, chunk)
         here += len(chunk)
-    await asyncio.to_thread(stream.flush)
     return here
+
+
+def _write(stream: FileIO, chunk: bytes) -> None:
+    """A disk that is nearly full takes a part first."""
+    left = memoryview(chunk)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def _believe(part: Path, done: Path, file: FileRef) -> None:

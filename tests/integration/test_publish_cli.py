@@ -1,17 +1,20 @@
 """The commands `marquee publish …` against a real gateway: what a person is told, and what holds once they end."""
 
 import asyncio
+import contextlib
 import json
 import re
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 import pytest_asyncio
 
-from registry import examination, keys
+from registry import examination, keys, publish_client
 from registry.database import Database
 from router import cli
 from tests.admin import LAB
@@ -34,11 +37,12 @@ class Desk:
 
     def __init__(self, url: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
         self._account = ("--url", url, "--key", key)
-        self._capsys = capsys
+        self.key = key
+        self.capsys = capsys
 
     async def __call__(self, *words: str) -> Told:
         code = await asyncio.to_thread(cli.main, ["publish", *self._account, *words])
-        out, err = self._capsys.readouterr()
+        out, err = self.capsys.readouterr()
         plain = "".join(line for line in out.splitlines(keepends=True) if not LOG.match(line))
         return Told(code, plain, err)
 
@@ -136,6 +140,46 @@ async def test_a_typo_costs_no_upload_and_a_readme_stays_here(
     other = toys.parent / "toys-late"
     again = await desk("upload", str(other), "--resume", sent.out.strip())
     assert again.err == f"Error: upload {sent.out.strip()} was begun with other files than {other} has now\n"
+
+
+@contextlib.asynccontextmanager
+async def _cutting(url: str, after_bytes: int) -> AsyncIterator[str]:
+    """An address of the gateway whose first connection is cut in the middle of what it sends."""
+    whole = urlsplit(url)
+    cuts = 1
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int) -> None:
+        with contextlib.suppress(ConnectionError):
+            while limit > 0 and (said := await reader.read(1 << 16)):
+                limit -= len(said)
+                writer.write(said)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal cuts
+        limit, cuts = after_bytes if cuts else 1 << 40, 0
+        there_reader, there_writer = await asyncio.open_connection(whole.hostname, whole.port)
+        answers = asyncio.create_task(pass_on(there_reader, writer, 1 << 40))
+        await pass_on(reader, there_writer, limit)
+        writer.transport.abort()
+        await answers
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_an_upload_goes_on_over_a_connection_that_is_cut_in_the_middle(
+    desk: Desk, live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish_client, "CHUNK_BYTES", 1 << 20)
+    content = b"[" + b"1," * 1_600_000 + b"1]"
+    (tmp_path / "big.json").write_bytes(content)
+    async with _cutting(live.url, after_bytes=1_500_000) as url:
+        sent = await Desk(url, desk.key, desk.capsys)("upload", str(tmp_path / "big.json"))
+    assert sent.code == 0, sent.err
+    stored = live.gateway.office.place.home / "uploads" / sent.out.strip() / "big.json"
+    assert stored.read_bytes() == content
 
 
 async def test_a_refused_file_is_named_and_status_says_why(

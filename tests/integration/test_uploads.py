@@ -99,6 +99,25 @@ async def test_a_name_that_no_file_system_holds_is_refused(lab: Lab) -> None:
     assert answer.status_code == 422
 
 
+async def test_a_full_disk_is_named_and_what_arrived_stays(db: Database, tmp_path: Path) -> None:
+    async with admin.opened(db, tmp_path / "home") as office:
+        lab = await office.lab("acme")
+        upload = await lab.post("/uploads", {"files": [_announce("a.json", b"[1, 2]")]})
+        place = f"/uploads/{upload['id']}/files?path=a.json"
+        assert (await lab.ask("PUT", place, b"[1,")).status_code == 200
+        part = tmp_path / "home" / "uploads" / upload["id"] / "a.json.part"
+        aside = part.rename(part.with_name("aside"))
+        part.symlink_to("/dev/full")
+        full = await lab.ask("PUT", place, b"[1,")
+        told = (
+            "a.json cannot be stored: No space left on device; what arrived is kept, go on when there is room"
+        )
+        assert (full.status_code, full.json()["detail"]) == (507, told)
+        aside.rename(part)
+        rest = await lab.ask("PUT", f"{place}&offset=3", b" 2]")
+        assert rest.json()["verified"] is True
+
+
 async def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     file = FileRef(path="a.json", size_bytes=4, sha256=hashlib.sha256(b"{  }").hexdigest())
 
