@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loaders.errors import LoaderError
-from registry import addresses, logs
+from registry import addresses, logs, shipped
 from registry.errors import RegistryError
 from registry.settings import Settings
 
@@ -67,7 +67,11 @@ def host(
 @click.option("--size", metavar="WIDTHxHEIGHT")
 @click.option("--count", type=int, default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the outputs.")
-@click.option("--catalog", type=click.Path(path_type=Path), default=Path("catalog.yaml"), show_default=True)
+@click.option(
+    "--catalog",
+    type=click.Path(path_type=Path),
+    help="A catalog.yaml; default: the one here, else the one that Marquee comes with.",
+)
 @click.option("--home", type=click.Path(path_type=Path), help="Weights and state (default .marquee).")
 @device_option
 def load(
@@ -81,7 +85,7 @@ def load(
     size: str | None,
     count: int,
     out: Path,
-    catalog: Path,
+    catalog: Path | None,
     home: Path | None,
     device: str | None,
 ) -> None:
@@ -99,12 +103,17 @@ def load(
         "num_images": count,
     }
     try:
-        with Loader(settings, catalog=catalog, on_step=_show_step) as loader:
+        with Loader(settings, catalog=catalog or _catalog(), on_step=_show_step) as loader:
             result = loader.run(model, loras=[_scaled(lora) for lora in loras], **values)
     except (LoaderError, RegistryError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(err=True)
     _keep(result, out, seed)
+
+
+def _catalog() -> Path:
+    here = Path(shipped.FILE)
+    return here if here.exists() else shipped.catalog()
 
 
 def _keep(result: "Result", out: Path, seed: int) -> None:

@@ -20,7 +20,7 @@ import click
 import httpx
 import msgspec
 
-from registry import database, postgres
+from registry import database, postgres, shipped
 from registry.settings import Settings
 from router import first_start, supervisor
 from router.errors import StartUpError
@@ -43,16 +43,14 @@ WATCH_POSTGRES_SECONDS = 1.0
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
 @click.option(
-    "--catalog", type=click.Path(path_type=Path), help="A catalog.yaml; default: the one beside the code."
+    "--catalog",
+    type=click.Path(path_type=Path),
+    help="A catalog.yaml; default: the one that Marquee comes with.",
 )
 def up(home: Path, bind: str, port: int, device: str, catalog: Path | None) -> None:
     """Bring everything up on this machine and print its address."""
     settings = Settings.from_environment(os.environ, home=home.resolve(), host=bind, port=port, device=device)
-    asyncio.run(run(settings, catalog or default_catalog()))
-
-
-def default_catalog() -> Path:
-    return Path(__file__).resolve().parent.parent / "catalog.yaml"
+    asyncio.run(run(settings, catalog or shipped.catalog()))
 
 
 async def run(settings: Settings, catalog: Path) -> None:
