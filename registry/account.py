@@ -4,16 +4,20 @@ Process edge. Every command that speaks to a gateway uses these three options.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import httpx
+import msgspec
+from rich.console import Console
 
 from registry import addresses
 
 TIMEOUT_SECONDS = 30.0
+PIPED_WIDTH = 200  # columns, where no terminal says how many it has
 Command = Callable[..., Any]
 
 
@@ -81,6 +85,16 @@ def ask(account: tuple[str, str], path: str, query: dict[str, str]) -> httpx.Res
     if "json" not in answer.headers.get("content-type", ""):
         raise click.ClickException(f"{url} is no gateway's address: what it answers is no JSON")
     return answer
+
+
+def console() -> Console:
+    """As wide as the terminal; into a pipe or a file wide enough that rows stay whole."""
+    return Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+
+
+def as_json(value: Any) -> str:
+    """As `--json` prints it."""
+    return msgspec.json.format(msgspec.json.encode(value)).decode()
 
 
 def _detail(answer: httpx.Response) -> str:

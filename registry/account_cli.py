@@ -2,14 +2,11 @@
 
 import csv
 import io
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from registry import account
@@ -17,7 +14,6 @@ from registry import account
 OPERATOR_KEY = "operator_key"
 WHOSE = "whose requests?"
 PAGE = 500
-PIPED_WIDTH = 200  # columns, where no terminal says how many it has
 as_csv = click.option("--csv", "shape", flag_value="csv", help="Print CSV.")
 as_json = click.option("--json", "shape", flag_value="json", help="Print JSON.")
 of_organization = click.option("--organization", help="Whose: for operators.")
@@ -77,7 +73,7 @@ NUMBERS = frozenset({"requests", "failed", "images", "amount"})
 def show(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], shape: str | None) -> None:
     """Columns that no row fills are left out of the table for people; CSV and JSON keep them."""
     if shape == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        click.echo(account.as_json(rows))
         return
     if shape == "csv":
         click.echo(_csv(rows, columns), nl=False)
@@ -89,8 +85,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], 
         table.add_column(name.removesuffix("_at").replace("_", " "), justify="right" if is_number else "left")
     for row in rows:
         table.add_row(*(_cell(name, row.get(name)) for name in filled))
-    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
-    console.print(table if rows else f"{title}: none")
+    account.console().print(table if rows else f"{title}: none")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """`marquee top`: the fleet in a terminal, refreshed until Ctrl-C; and the address it reads, `GET /v1/fleet`. Process edge."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import click
 import httpx
 import msgspec
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -35,13 +36,17 @@ class TopError(RouterError):
     show_default=True,
     help="Seconds between two looks.",
 )
-@click.option("--once", is_flag=True, help="Look once and end.")
+@click.option("--once", is_flag=True, help="Look once and end; so it does wherever no terminal shows it.")
+@click.option("--json", "as_json", is_flag=True, help="Look once and print JSON.")
 @account.options("operate", OPERATOR_KEY)
-def top(url: str | None, key: str | None, home: Path, every: float, once: bool) -> None:  # noqa: FBT001  click passes flags so
+def top(url: str | None, key: str | None, home: Path, every: float, once: bool, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
     """Hosts, queue, warm models and rates, live."""
     look = _looker(*account.find(url, key, home, OPERATOR_KEY, "whose fleet?"))
-    if once:
-        Console().print(screen(look(), None, 0.0))
+    if as_json:
+        click.echo(account.as_json(look()))
+        return
+    if once or not sys.stdout.isatty():
+        account.console().print(screen(look(), None, 0.0))
         return
     before: Mapping[str, float] | None = None
     with contextlib.suppress(KeyboardInterrupt), Live(screen=True, auto_refresh=False) as live:

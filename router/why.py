@@ -14,17 +14,24 @@ TIMEOUT_SECONDS = 30.0
 @click.command()
 @click.argument("request_id")
 @home_option
-@click.option("--url", help="Ask this gateway instead of reading the database.")
-@click.option("--key", help="The owner's or an operator's key, for --url.")
+@click.option(
+    "--url", envvar="MARQUEE_URL", show_envvar=True, help="Ask this gateway instead of reading the database."
+)
+@click.option(
+    "--key", envvar="MARQUEE_KEY", show_envvar=True, help="The owner's or an operator's key, for --url."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @one_line_errors
-async def why(request_id: str, home: Path | None, url: str | None, key: str | None) -> None:
+async def why(request_id: str, home: Path | None, url: str | None, key: str | None, as_json: bool) -> None:  # noqa: FBT001  click passes flags so
     """Show each attempt of a request: the hosts' prices in seconds, the reason, and what really happened."""
-    from rich.console import Console
-
+    from registry import account
     from router import explanation
 
     fate = await (_read(request_id, home) if url is None else _ask(request_id, url, key))
-    Console().print(explanation.render(fate))
+    if as_json:
+        click.echo(account.as_json(fate))
+    else:
+        account.console().print(explanation.render(fate))
 
 
 async def _read(text: str, home: Path | None) -> Fate:

@@ -3,18 +3,20 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 from click.testing import CliRunner, Result
 
 from registry import keys
 from registry.database import Database
 from router.cli import marquee
+from router.explanation import Fate
 from tests.live import furnish, serving
 
 PROMPT = {"prompt": "a red circle on white", "seed": 7}
 
 
-async def why(*arguments: str, dsn: str = "") -> Result:
-    environment = {"MARQUEE_DATABASE_URL": dsn, "MARQUEE_TEST_CLUSTER": None, "COLUMNS": "140"}
+async def why(*arguments: str, dsn: str = "", **settings: str) -> Result:
+    environment = {"MARQUEE_DATABASE_URL": dsn, "MARQUEE_TEST_CLUSTER": None, "COLUMNS": "140"} | settings
     return await asyncio.to_thread(CliRunner().invoke, marquee, ["why", *arguments], env=environment)
 
 
@@ -38,6 +40,9 @@ async def test_why_tells_owner_and_operator(dsn: str, tmp_path: Path) -> None:
             assert "really" in text
         asked = await why(request_id, "--url", live.url, "--key", operator)
         assert told(asked) == told(read)
+        named = await why(request_id, "--json", MARQUEE_URL=live.url, MARQUEE_KEY=operator)
+        fate = msgspec.json.decode(named.output[named.output.index("{\n") :], type=Fate)
+        assert (fate.status.request.id, len(fate.attempts or ())) == (request_id, 1)
         for key, code in ((live.stranger, 404), (reader, 403), ("mq_nobody", 401)):
             refused = await why(request_id, "--url", live.url, "--key", key)
             assert (refused.exit_code, f"answers {code}" in refused.output) == (1, True), refused.output

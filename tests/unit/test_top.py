@@ -1,7 +1,9 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from registry.dashboard.live import FleetState, HostState
@@ -61,3 +63,16 @@ def test_no_gateway_is_one_clear_line(
     assert capsys.readouterr().err == (
         f"Error: whose fleet? No server runs in {tmp_path} (--home): set MARQUEE_URL and MARQUEE_KEY\n"
     )
+
+
+@pytest.mark.timeout(20)  # it went on forever, and printed nothing
+def test_a_pipe_gets_one_look_with_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(top, "_looker", lambda *_: lambda: SEEN)
+    asked = ["top", "--url", "http://127.0.0.1:9", "--key", "mq_1"]
+    plain = CliRunner().invoke(cli.marquee, asked)
+    assert (plain.exit_code, "rack-7 cuda:0 busy 1 0 40.0 of 80.0 GiB" in " ".join(plain.output.split())) == (
+        0,
+        True,
+    )
+    whole = CliRunner().invoke(cli.marquee, [*asked, "--json"])
+    assert msgspec.json.decode(whole.output, type=top.Seen) == SEEN
