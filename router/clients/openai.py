@@ -1,4 +1,4 @@
-"""The door for OpenAI's clients: the image route and the list of models, in OpenAI's shapes. Process edge."""
+"""The door for OpenAI's clients: the image routes and the list of models, in OpenAI's shapes. Process edge."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ from litestar.response import Stream
 
 from registry.catalog import Caller, Slug, Variant
 from router import errors, limits
-from router.clients import openai_events
+from router.clients import openai_edits, openai_events
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, asked, read_object
 from router.errors import InvalidInputError, Issue, UnknownSlugError
 from router.requests import StoredFile
@@ -50,6 +50,10 @@ def router(home: Home) -> Router:
     async def generate(request: AnyRequest) -> Response[Any]:
         return await _generate(home(), request)
 
+    @post("/images/edits", status_code=200, request_max_body_size=openai_edits.LIMIT_BYTES)
+    async def edit(request: AnyRequest) -> Response[Any]:
+        return await _edit(home(), request)
+
     @get("/models")
     async def models(request: AnyRequest) -> dict[str, Any]:
         house = home()
@@ -64,7 +68,7 @@ def router(home: Home) -> Router:
 
     return Router(
         PREFIX,
-        route_handlers=[generate, models, model],
+        route_handlers=[generate, edit, models, model],
         exception_handlers=HANDLERS,
         request_max_body_size=BODY_LIMIT_BYTES,
         include_in_schema=False,
@@ -74,14 +78,40 @@ def router(home: Home) -> Router:
 async def _generate(house: House, request: AnyRequest) -> Response[Any]:
     caller = house.caller(request)
     body = await read_object(request)
+    slug = _slug(body)
+    values = arguments(body, _inputs(house, slug))
+    return await _answer(house, request, caller, slug, body, values)
+
+
+async def _edit(house: House, request: AnyRequest) -> Response[Any]:
+    caller = house.caller(request)
+    texts, pictures = await openai_edits.read(request)
+    schema = house.core.resolve(caller, _slug(texts)).variant.input_schema
+    body = openai_edits.body(texts, schema)
+    values = arguments(body, schema.get("properties", ())) | openai_edits.placed(pictures, schema)
+    return await _answer(house, request, caller, _slug(texts), body, values, "image_edit")
+
+
+def _slug(body: Mapping[str, Any]) -> str:
+    """Raises `InvalidInputError`."""
     if not (model := body.get("model")):
         raise InvalidInputError(
             [Issue(location=("model",), message="say which model: a slug", kind="missing")]
         )
-    slug = str(model)
-    values = arguments(body, _inputs(house, slug))
+    return str(model)
+
+
+async def _answer(
+    house: House,
+    request: AnyRequest,
+    caller: Caller,
+    slug: str,
+    body: Mapping[str, Any],
+    values: Mapping[str, Any],
+    event: str = "image_generation",
+) -> Response[Any]:
     if body.get("stream"):
-        return await _stream(house, request, caller, slug, body, values)
+        return await _stream(house, request, caller, slug, body, values, event)
     status = await house.core.run(caller, slug, values, door="openai", **asked(request))
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
@@ -105,6 +135,7 @@ async def _stream(
     slug: str,
     body: Mapping[str, Any],
     values: Mapping[str, Any],
+    event: str,
 ) -> Stream:
     """What is refused is refused with its status, before anything is streamed."""
     wished = openai_events.partial_images(body)
@@ -112,7 +143,7 @@ async def _stream(
         caller, slug, values, door="openai", previews=wished > 0, **asked(request)
     )
     headers = {"x-request-id": request_id, "cache-control": "no-store", "x-accel-buffering": "no"}
-    events = openai_events.follow(house, caller, request_id, wished)
+    events = openai_events.follow(house, caller, request_id, wished, event)
     return Stream(events, media_type="text/event-stream", headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""A request of OpenAI's image route as its clients follow it: pictures of the run, then what it made. Process edge.
+"""A request of OpenAI's image routes as its clients follow it: pictures of the run, then what it made. Process edge.
 
 One event a picture. What other models do not know (quality, background, tokens) is said as OpenAI says what it left to itself.
 """
@@ -33,22 +33,24 @@ def partial_images(body: Mapping[str, Any]) -> int:
     return count
 
 
-async def follow(house: House, caller: Caller, request_id: str, wished: int) -> AsyncIterator[bytes]:
-    """Until its end; a comment when nothing happens for long."""
+async def follow(
+    house: House, caller: Caller, request_id: str, wished: int, event: str
+) -> AsyncIterator[bytes]:
+    """Until its end; a comment when nothing happens for long. `event`: how its route's events begin."""
     told = 0
     async for status in with_heartbeat(house.core.watch(caller, request_id), HEARTBEAT_SECONDS):
         if status is None:
             yield b": still here\n\n"
         elif not status.state.is_final:
             if told < wished and _is_due(status, told, wished):
-                yield _event("partial_image", _partial(status, told))
+                yield _event(f"{event}.partial_image", _partial(status, told))
                 told += 1
         elif status.outcome is not None and status.outcome.failure is not None:
             yield _error(status.outcome.failure)
         elif status.outcome is not None:
             for file in status.outcome.files:
                 if file.content_type.startswith("image/"):
-                    yield _event("completed", _whole(house, status, file))
+                    yield _event(f"{event}.completed", _whole(house, status, file))
 
 
 def _is_due(status: Status, told: int, wished: int) -> bool:
@@ -80,8 +82,7 @@ def _common(status: Status, content_type: str, size: str) -> dict[str, Any]:
     }
 
 
-def _event(name: str, content: Mapping[str, Any]) -> bytes:
-    kind = f"image_generation.{name}"
+def _event(kind: str, content: Mapping[str, Any]) -> bytes:
     return f"event: {kind}\n".encode() + b"data: " + msgspec.json.encode({"type": kind, **content}) + b"\n\n"
 
 
