@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 
-EXTRAS = {"host": "host", "load": "host"}  # all others need at most `server`
+EXTRAS = {"host": "host", "load": "host", "up": "all"}  # all others need at most `server`
 OURS = ("loaders", "registry", "router")
 
 

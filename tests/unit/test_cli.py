@@ -66,7 +66,11 @@ def test_a_mistyped_home_does_not_become_one(capsys, tmp_path, monkeypatch, word
 
 @pytest.mark.parametrize(
     ("words", "module", "extra"),
-    [(("key", "list"), "sqlalchemy", "server"), (("load", "x", "--prompt", "x"), "torch", "host")],
+    [
+        (("key", "list"), "sqlalchemy", "server"),
+        (("load", "x", "--prompt", "x"), "torch", "host"),
+        (("up",), "psycopg", "all"),
+    ],
 )
 def test_where_only_a_part_is_installed_a_command_says_what_it_needs(
     capsys, monkeypatch, words, module, extra
