@@ -136,12 +136,25 @@ class Dispatcher:
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            self.term = self.hub = self.foresight = None
+            self._step_down(term)
             await term.close()
             await foresight.remember()
 
+    def _step_down(self, term: Term) -> None:
+        self.term = self.hub = self.foresight = None
+        term.shut()
+
     async def _hear(self, connection: psycopg.AsyncConnection, term: Term, hub: Hub) -> None:
-        """Ends with the connection, and so with the lock. Raises `_OvergrownError`."""
+        """Ends with the connection, and so with the lock: the term at once, whatever else is still under way.
+
+        Raises `_OvergrownError`.
+        """
+        try:
+            await self._listen(connection, term, hub)
+        finally:
+            self._step_down(term)
+
+    async def _listen(self, connection: psycopg.AsyncConnection, term: Term, hub: Hub) -> None:
         residency = term.placement.fleet.residency
         known = len(residency.bundles)
         reconcile_at = time.monotonic() + RECONCILE_SECONDS

@@ -276,11 +276,15 @@ class Term:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def close(self) -> None:
-        """Memory is worth nothing any more; what it began to write may or may not have happened."""
+    def shut(self) -> None:
+        """Nothing more is decided here; hosts go elsewhere."""
         self.closed = True
         for link in self.links.values():
             link.close()
+
+    async def close(self) -> None:
+        """Memory is worth nothing any more; what it began to write may or may not have happened."""
+        self.shut()
         await self.desk.close()
         for task in self._tasks:
             task.cancel()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router import dispatcher
+from router import dispatcher, foresight
 from tests import connections
 from tests.live import furnish, serving
 from tests.silent_proxy import SilentProxy
@@ -115,10 +115,13 @@ async def test_a_dispatcher_whose_database_is_silent_decides_no_more(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(foresight, "LOOK_SECONDS", 0.001)  # whatever waits for the database meanwhile
+    monkeypatch.setattr(foresight, "EXPECT_SECONDS", 0.0)
     tokens = await furnish(dsn)
     async with SilentProxy(dsn).listening() as proxy, serving(proxy.dsn, tmp_path, tokens) as live:
         monkeypatch.setattr(dispatcher, "SILENT_SECONDS", 0.3)
         term = live.gateway.dispatcher.term
+        await asyncio.sleep(0.2)  # until it asks
         proxy.fall_silent()
         async with asyncio.timeout(5):
             while not term.closed:
