@@ -7,7 +7,7 @@ the merged copies and pointing back is.
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +69,15 @@ class Lora(msgspec.Struct, frozen=True):
         return max(int(pair.down.shape[0]) for part in self.pairs.values() for pair in part.values())
 
 
-def describe(file: Path, *, architecture: Digest, base: str = "local/base") -> AdapterManifest:
+def describe(
+    file: Path,
+    *,
+    architecture: Digest,
+    base: str = "local/base",
+    digest: Callable[[Path], str] = sha256_of,
+) -> AdapterManifest:
     """A LoRA file on this machine, for a base that no catalogue has to list."""
-    ref = FileRef(path=file.name, size_bytes=file.stat().st_size, sha256=sha256_of(file))
+    ref = FileRef(path=file.name, size_bytes=file.stat().st_size, sha256=digest(file))
     source = Source(kind="path", location=str(file.parent.absolute()))
     return AdapterManifest(source=source, weights=ref, base=Slug(base), architecture=architecture)
 

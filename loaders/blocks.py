@@ -17,6 +17,7 @@ class Piece(msgspec.Struct, frozen=True):
     size_bytes: int
     offset: int  # in the arena
     cast: Place | None = None
+    tensors: int = 0  # that end in it
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -32,6 +33,15 @@ class Block(msgspec.Struct, frozen=True):
     @property
     def stop(self) -> int:
         return self.pieces[-1].start + self.pieces[-1].size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def tensors(self) -> int:
+        """That end in it."""
+        return sum(piece.tensors for piece in self.pieces)
 
     @property
     def is_cast(self) -> bool:
@@ -70,6 +80,7 @@ def _chopped(place: Place, block_bytes: int) -> Iterator[Piece]:
             min(step, place.source.size_bytes - skip),
             place.offset + skip // stored * kept,
             place if place.is_cast else None,
+            int(skip + step >= place.source.size_bytes),
         )
 
 
@@ -77,6 +88,11 @@ def _append(pieces: list[Piece], piece: Piece) -> None:
     """Neighbours in the file that are neighbours in the arena become one."""
     last: Sequence[Piece] = pieces[-1:]
     if last and last[0].cast is None is piece.cast and last[0].offset + last[0].size_bytes == piece.offset:
-        pieces[-1] = Piece(last[0].start, last[0].size_bytes + piece.size_bytes, last[0].offset)
+        pieces[-1] = Piece(
+            last[0].start,
+            last[0].size_bytes + piece.size_bytes,
+            last[0].offset,
+            tensors=last[0].tensors + piece.tensors,
+        )
     else:
         pieces.append(piece)

@@ -1,9 +1,12 @@
 """The commands `marquee host` and `marquee load`. Process edge: parses, calls one function, prints."""
 
 import asyncio
+import errno
+import json
 import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,9 +59,9 @@ def host(
 
 @click.command()
 @click.argument("model", metavar="SLUG|PATH|REPO")
-@click.option("--prompt", required=True)
+@click.option("--prompt")
 @click.option(
-    "--lora", "loras", multiple=True, metavar="FILE|SLUG[:SCALE]", help="May be given several times."
+    "--lora", "loras", multiple=True, metavar="FILE|SLUG|REPO[:SCALE]", help="May be given several times."
 )
 @click.option("--negative-prompt")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -66,6 +69,13 @@ def host(
 @click.option("--guidance", type=float)
 @click.option("--size", metavar="WIDTHxHEIGHT")
 @click.option("--count", type=int, default=1, show_default=True)
+@click.option(
+    "--set",
+    "others",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other argument, several times: image_url=cat.png, strength=0.6, duration=2…",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the outputs.")
 @click.option(
     "--catalog",
@@ -76,7 +86,7 @@ def host(
 @device_option
 def load(
     model: str,
-    prompt: str,
+    prompt: str | None,
     loras: tuple[str, ...],
     negative_prompt: str | None,
     seed: int,
@@ -84,6 +94,7 @@ def load(
     guidance: float | None,
     size: str | None,
     count: int,
+    others: tuple[str, ...],
     out: Path,
     catalog: Path | None,
     home: Path | None,
@@ -91,9 +102,11 @@ def load(
 ) -> None:
     """Run one model here, without a server."""
     from loaders.library import Loader
+    from loaders.showing import Display
 
     settings = Settings.from_environment(os.environ, home=home, device=device)
-    values = {
+    logs.configure("warning" if settings.log_level == "info" else settings.log_level)  # it is shown already
+    own = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
         "seed": seed,
@@ -102,12 +115,19 @@ def load(
         "image_size": size,
         "num_images": count,
     }
+    values = {**_named(others), **{name: value for name, value in own.items() if value is not None}}
+    _check_folder(out)
+    display = Display(sys.stderr)
     try:
-        with Loader(settings, catalog=catalog or _catalog(), on_step=_show_step) as loader:
+        with Loader(
+            settings, catalog=catalog or _catalog(), on_step=display.stepped, on_motion=display.moved
+        ) as loader:
             result = loader.run(model, loras=[_scaled(lora) for lora in loras], **values)
     except (LoaderError, RegistryError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(err=True)
+        display.clear()
+        raise click.ClickException(
+            f"{error} ({error.name})" if isinstance(error, LoaderError) else str(error)
+        ) from error
     _keep(result, out, seed)
 
 
@@ -118,18 +138,44 @@ def _catalog() -> Path:
 
 def _keep(result: "Result", out: Path, seed: int) -> None:
     """Writes the outputs and says what there is to say of them."""
-    out.mkdir(parents=True, exist_ok=True)
     for output in result.outputs:
         path = out / f"{seed}-{output.sha256[:12]}.{output.suffix}"
-        path.write_bytes(output.data)
+        try:
+            path.write_bytes(output.data)
+        except OSError as error:
+            raise _not_written(path, error) from error
         click.echo(f"{path}  ({output.content_type}, {output.size_bytes} bytes)")
     click.echo(f"load {result.load_seconds:.2f} s, run {result.run_seconds:.2f} s", err=True)
     for name, way in sorted(result.how.items()):
         click.echo(f"{name}: {way}", err=True)
 
 
-def _show_step(step: int, steps: int) -> None:
-    click.echo(f"\rstep {step} of {steps}", err=True, nl=False)
+def _check_folder(out: Path) -> None:
+    """Before a run that may take minutes."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _not_written(out, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> click.ClickException:
+    return click.ClickException(f"{path} cannot be written: {error.strerror}")
+
+
+def _named(others: tuple[str, ...]) -> dict[str, Any]:
+    """What is no JSON is text."""
+    values: dict[str, Any] = {}
+    for other in others:
+        name, equals, text = other.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{other!r} is no NAME=VALUE", param_hint="--set")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
 
 
 def _scaled(text: str) -> tuple[str, float]:

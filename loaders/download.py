@@ -173,7 +173,7 @@ class _Crew:
                     if not self._is_wanted():
                         break
                     position = self._partial.write(position, chunk[: stop - position])
-                    self._interest.moved()
+                    self._interest.moved(self._partial.motion())
                     if position >= stop:
                         break
         except NoRangesError:

@@ -100,9 +100,9 @@ class Engine:
     def describe(self, description: protocol.DescribeVersion | protocol.DescribeAdapter) -> None:
         self._descriptions.add(description)
 
-    def submit(self, assign: protocol.Assign) -> None:
-        """Accepted at once; what becomes of it, the listener hears."""
-        job = Job(assign=assign, submitted_at=time.monotonic())
+    def submit(self, assign: protocol.Assign, interest: Interest | None = None) -> None:
+        """Accepted at once; what becomes of it, the listener hears. `interest` hears what comes for it, and how far."""
+        job = Job(assign=assign, submitted_at=time.monotonic(), interest=interest)
         with self._lock:
             if assign.attempt in self._jobs:
                 return  # the router said it twice, over a new link

@@ -27,7 +27,7 @@ LoaderError
     └── KeyRefusedError         the router does not know this host's key
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 Kind = Literal["input", "model", "host", "cancelled"]
 
@@ -35,8 +35,8 @@ Kind = Literal["input", "model", "host", "cancelled"]
 class LoaderError(Exception):
     """Root. `kind` says who has to act; `name` is the error's name on the wire."""
 
-    kind: ClassVar[Kind] = "host"
-    name: ClassVar[str] = "host_error"
+    kind: Kind = "host"
+    name: str = "host_error"
     location: tuple[str, ...] = ()
 
 
@@ -61,7 +61,7 @@ class CancelledError(LoaderError):
 class ModelError(LoaderError):
     """The version or adapter cannot run on any host; its owner has to act."""
 
-    kind: ClassVar[Kind] = "model"
+    kind: Kind = "model"
     name = "model_error"
 
 

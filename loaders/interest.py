@@ -8,12 +8,15 @@ import threading
 import time
 
 from loaders.errors import AbandonedError, AsideError
+from loaders.motion import Motion, OnMotion
 
 
 class Interest:
     """One order's, in all that has to come for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_motion: OnMotion = lambda motion: None) -> None:
+        """`on_motion` is told from whichever thread brings something, at each step of it."""
+        self._on_motion = on_motion
         self._given_up = threading.Event()
         self._aside = threading.Event()
         self._stays = False
@@ -47,8 +50,10 @@ class Interest:
         self._given_up.wait(seconds)
         self.moved()
 
-    def moved(self) -> None:
+    def moved(self, motion: Motion | None = None) -> None:
         self._moved_at = time.monotonic()
+        if motion is not None:
+            self._on_motion(motion)
 
     def follow(self, other: "Interest") -> None:
         """For whoever waits for what is brought for somebody else: it moves when that moves."""

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 
 from loaders import adapters, layout, reader
+from loaders.blocks import Block
 from loaders.buffers import trim
 from loaders.device import Arena, Device
 from loaders.errors import ArchitectureError
 from loaders.headers import Header
 from loaders.interest import Interest
+from loaders.motion import Tally
 from loaders.partial import named
 from loaders.pipelines import packings
 from loaders.pipelines.built import Built
@@ -131,8 +133,10 @@ class ComponentItem:
     def load(self, interest: Interest) -> Bound:
         if self._is_foreign:
             return self._bound(self._converted())
-        files = self._component.weights
-        return self._bound(_read(self._store, files, self._plan(), self._device, interest))
+        component = self._component
+        return self._bound(
+            _read(self._store, component.weights, self._plan(), self._device, interest, name=component.name)
+        )
 
     def copy(self, payload: Bound) -> Bound:
         return self._bound(self._device.to_device(payload.arena))
@@ -233,7 +237,8 @@ class AdapterItem:
 
     def load(self, interest: Interest) -> adapters.Lora:
         plan = layout.lay_out(self._headers())
-        arena = _read(self._store, (self._manifest.weights,), plan, self._device, interest)
+        weights = self._manifest.weights
+        arena = _read(self._store, (weights,), plan, self._device, interest, name=weights.path)
         modules = {role: slots.module for role, slots in self._built.slots.items()}
         lora = adapters.parse(arena.views, self._headers()[0].metadata, self._built.pipeline_class, modules)
         adapters.check(lora, {role: slots.shapes for role, slots in self._built.slots.items()})
@@ -250,17 +255,25 @@ class AdapterItem:
 
 
 def _read(
-    store: Store, files: Sequence[FileRef], plan: layout.Layout, device: Device, interest: Interest
+    store: Store,
+    files: Sequence[FileRef],
+    plan: layout.Layout,
+    device: Device,
+    interest: Interest,
+    *,
+    name: str,
 ) -> Arena:
     """The verified bytes. Raises `NotHereError` for files that change meanwhile: they have to be had again."""
+    sizes = [place.source.size_bytes for place in plan.places]
+    tally = Tally(name, sum(sizes), sum(map(bool, sizes)))
 
-    def moved(_: int) -> None:
-        interest.moved()
+    def moved(block: Block) -> None:
+        interest.moved(tally.add(block.size_bytes, block.tensors))
         interest.check()
 
     try:
         with named("the weights"):
-            return reader.read([store.here(file) for file in files], plan, device, on_bytes=moved)
+            return reader.read([store.here(file) for file in files], plan, device, on_block=moved)
     finally:
         for file in files:  # also where the reader took a file that changed for a damaged one
             store.here(file)

@@ -18,10 +18,12 @@ from registry.catalog import Digest
 class Job:
     """One assignment on its way through the engine. Each field is written by one thread at a time."""
 
-    def __init__(self, *, assign: protocol.Assign, submitted_at: float) -> None:
+    def __init__(
+        self, *, assign: protocol.Assign, submitted_at: float, interest: Interest | None = None
+    ) -> None:
         self.assign = assign
         self.submitted_at = submitted_at
-        self.interest = Interest()  # in what has to come before the run
+        self.interest = interest or Interest()  # in what has to come before the run
         self.order: Order | None = None  # with the mover
         self.cancelled = threading.Event()
         self.returned = False

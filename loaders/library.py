@@ -1,38 +1,42 @@
 """The loaders without a router: `with Loader() as loader: loader.run("path/or/repo", prompt="…")`.
 
-IO: an engine of its own, described from a folder, a Hub repository, or a catalogue file's entry. Blocking, for
-programs and the command line; a host process uses the engine itself.
+IO: an engine of its own, described from what `finding` finds. Blocking, for programs and the command line; several
+threads may use one, and their runs take turns on the device. A host process uses the engine itself.
 """
 
-import difflib
 import queue
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from loaders import adapters, host, protocol
+from loaders import host, protocol
 from loaders.artefacts import Artefacts
+from loaders.carried import carried
 from loaders.compiling import Compiler
 from loaders.device import Device
 from loaders.engine import Engine, Event
-from loaders.errors import InputError, LoaderError, WeightsGatedError, WeightsMissingError
+from loaders.errors import HostError, LoaderError
 from loaders.fetch import Remote
+from loaders.finding import Finding
+from loaders.interest import Interest
+from loaders.motion import Motion, OnMotion, Telling
 from loaders.protocol import AdapterUse, AttemptKey
 from loaders.retrieval import Retrieval
 from loaders.running import Finished
 from loaders.store import Store
-from registry import adapter_files, defaults, folders, hub, manifest, site
-from registry.catalog import AdapterManifest, Catalog, Manifest, Slug, Source, Variant
-from registry.errors import AddressError, FolderError, GatedError, HubError
+from registry.catalog import AdapterManifest, Digest, Manifest
 from registry.settings import Settings
 
 SUFFIXES = {
     "image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "video/mp4": "mp4", "audio/wav": "wav",
 }  # fmt: skip
+
+Heard = queue.SimpleQueue[Event | Motion | None]  # of one run; None: the loader was closed
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,16 +66,22 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailedRunError(LoaderError):
-    """A run failed; `failure` is the report a router would have got."""
+    """A run failed; `failure` is the report a router would have got, and `name`, `kind` and `location` are its."""
 
     def __init__(self, failure: protocol.Failed) -> None:
         super().__init__(failure.message)
         self.failure = failure
+        self.kind = failure.kind
+        self.name = failure.error
         self.location = failure.location
 
 
 class Loader:
-    """One device, many models. Models are folders, Hub repositories or slugs of the catalogue file."""
+    """One device, many models. Models are folders, Hub repositories or slugs of the catalogue file.
+
+    `on_step` is told of each denoising step, `on_motion` of what is fetched, checked and read before; both on the
+    thread that called `run`.
+    """
 
     def __init__(
         self,
@@ -79,20 +89,20 @@ class Loader:
         *,
         catalog: Path | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        on_motion: OnMotion | None = None,
     ) -> None:
+        """Raises `HostError`: no such device, or a home that cannot be used."""
         self._settings = settings or Settings()
-        self._catalog_file = catalog
-        self._on_step = on_step
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._on_step = on_step or (lambda step, steps: None)
+        self._on_motion = on_motion or (lambda motion: None)
         home = self._settings.home / "loader"
-        home.mkdir(parents=True, exist_ok=True)
         device = Device(self._settings.device)
         remote = Remote(
             hub_endpoint=self._settings.hub_endpoint,
             hub_token=self._settings.hub_token,
             allow_private=True,  # whoever calls this runs it
         )
-        store = Store(home, remote=remote)
+        self._store = store = Store(home, remote=remote)
         budgets = host.budgets_for(device, home, self._settings, stored_bytes=store.used_bytes())
         host.limit(store, self._settings, budgets)
         self.engine = Engine(
@@ -100,63 +110,58 @@ class Loader:
             device=device,
             store=store,
             budgets=budgets,
+            listener=self._hear,
             retrieval=Retrieval(allow_private=True),
             compiler=Compiler(self._settings.compile, Artefacts(home / "compiled", device)),
             order=self._settings.eviction_order,
         )
-        self.engine.listen(self._events.put)
         self.engine.warm_up()
-        self._manifests: dict[str, Manifest] = {}
-        self._read: Catalog | None = None
+        self._finding = Finding(self._settings, catalog, home=home, digests=store.digests)
+        self._runs: dict[AttemptKey, Heard] = {}
+        self._lock = threading.Lock()
         self._count = 0
+        self._is_closed = False
 
     def run(
         self, model: str | Path, *, loras: Sequence[tuple[str | Path, float]] = (), **values: Any
     ) -> Result:
-        """Raises `FailedRunError`, and `LoaderError` when the model or a LoRA is nowhere to be found."""
+        """Raises `FailedRunError`, and `LoaderError` when the model or a LoRA cannot be had.
+
+        Whatever ends it early, an interrupt among others, also stops the run, at its next step.
+        """
+        given = carried(values)
         found = self.manifest(model)
-        described = protocol.DescribeVersion(
-            digest=found.digest, manifest=found, defaults=self._defaults(str(model))
+        self.engine.describe(
+            protocol.DescribeVersion(
+                digest=found.digest, manifest=found, defaults=self._finding.defaults(str(model))
+            )
         )
-        self.engine.describe(described)
-        uses = []
-        for lora, scale in loras:
-            adapter = self.adapter(lora, found)
-            self.engine.describe(protocol.DescribeAdapter(digest=adapter.digest, manifest=adapter))
-            uses.append(AdapterUse(adapter.digest, scale))
-        self._count += 1
-        attempt = AttemptKey(f"local-{self._count}", 1)
-        given = {name: value for name, value in values.items() if value is not None}
-        self.engine.submit(
-            protocol.Assign(attempt=attempt, version=found.digest, adapters=tuple(uses), input=given)
-        )
-        return self._await(attempt)
+        uses = tuple(AdapterUse(self._described(lora, found), float(scale)) for lora, scale in loras)
+        with self._listening() as (attempt, heard):
+            self.engine.submit(
+                protocol.Assign(attempt=attempt, version=found.digest, adapters=uses, input=given),
+                Interest(Telling(heard.put)),
+            )
+            return self._await(heard)
 
     def manifest(self, model: str | Path) -> Manifest:
-        """Of a folder, a slug of the catalogue file, or a repository."""
-        name = str(model)
-        if name not in self._manifests:
-            self._manifests[name] = self._resolve(name)
-        return self._manifests[name]
+        """Of a folder, a slug of the catalogue file, or a repository (`owner/repo`, `owner/repo@revision`)."""
+        return self._finding.manifest(str(model), self._interest())
 
     def adapter(self, lora: str | Path, base: Manifest) -> AdapterManifest:
-        path = Path(lora)
-        if path.is_dir():
-            path = path / folders.ADAPTER_FILE
-        if path.is_file():
-            return adapters.describe(path, architecture=base.architecture)
-        entry = next((a for a in self._catalog().adapters if a.slug == Slug(str(lora))), None)
-        if entry is not None:
-            tree, source = self._tree(entry.source)
-            name = _file_of(tree, source, entry.weight_name)
-            return adapter_files.adapter_of(tree, source, name, entry.base, base.architecture)
-        meant = _meant(str(lora), [adapter.slug for adapter in self._catalog().adapters])
-        raise InputError(
-            f"there is no LoRA {lora}, neither a file nor a slug of the catalogue{meant}", "loras"
-        )
+        """Of a file, a folder, a slug, or a repository (`owner/repo`, `owner/repo/file.safetensors`)."""
+        return self._finding.adapter(str(lora), base, self._interest())
 
     def close(self) -> None:
+        """Runs of other threads are cancelled."""
+        with self._lock:
+            self._is_closed = True
+            runs = dict(self._runs)
+        for attempt, heard in runs.items():
+            heard.put(None)
+            self.engine.cancel(attempt)
         self.engine.close()
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,86 +171,48 @@ class Loader:
     ) -> None:
         self.close()
 
-    def _await(self, attempt: AttemptKey) -> Result:
+    def _interest(self) -> Interest:
+        return Interest(Telling(self._on_motion))
+
+    def _described(self, lora: str | Path, base: Manifest) -> Digest:
+        adapter = self.adapter(lora, base)
+        self.engine.describe(protocol.DescribeAdapter(digest=adapter.digest, manifest=adapter))
+        return adapter.digest
+
+    @contextmanager
+    def _listening(self) -> Iterator[tuple[AttemptKey, Heard]]:
+        """A run's name, and what is heard of it."""
+        heard: Heard = queue.SimpleQueue()
+        with self._lock:
+            if self._is_closed:
+                raise HostError("this loader is closed")
+            self._count += 1
+            attempt = AttemptKey(f"local-{self._count}", 1)
+            self._runs[attempt] = heard
+        try:
+            yield attempt, heard
+        finally:
+            self.engine.cancel(attempt)
+            del self._runs[attempt]
+
+    def _hear(self, event: Event) -> None:
+        """From the engine's threads."""
+        if not isinstance(event, protocol.Residency) and (heard := self._runs.get(event.attempt)):
+            heard.put(event)
+
+    def _await(self, heard: Heard) -> Result:
         while True:
-            event = self._events.get()
-            if isinstance(event, protocol.Progress) and self._on_step is not None:
-                self._on_step(event.step, event.steps)
-            if isinstance(event, protocol.Failed) and event.attempt == attempt:
-                raise FailedRunError(event)
-            if isinstance(event, Finished) and event.attempt == attempt:
-                return _result(event)
-
-    def _resolve(self, name: str) -> Manifest:
-        try:
-            tree, source = self._tree(self._source(name))
-            return folders.read_tree(tree, source)
-        except (FolderError, AddressError) as error:
-            raise WeightsMissingError(f"{name}: {error}") from error
-
-    def _source(self, name: str) -> Source:
-        """A folder before a slug before a repository."""
-        if Path(name).is_dir():
-            return Source(kind="path", location=str(Path(name).resolve()))
-        variant = self._variant(name)
-        return variant.source if variant and variant.source else Source(kind="hub", location=name)
-
-    def _variant(self, name: str) -> Variant | None:
-        return next((v for v in self._catalog().variants if v.slug == Slug(name)), None)
-
-    def _defaults(self, name: str) -> Mapping[str, Any]:
-        """What the catalogue says of a slug's runs: dtype, steps…"""
-        variant = None if Path(name).is_dir() else self._variant(name)
-        return {} if variant is None else defaults.for_hosts(variant)
-
-    def _catalog(self) -> Catalog:
-        if self._read is None:
-            self._read = Catalog()
-            if self._catalog_file is not None and self._catalog_file.is_file():
-                text = self._catalog_file.read_text()
-                self._read = manifest.parse(text, lambda kind, name: {})  # schemas are a gateway's business
-        return self._read
-
-    def _tree(self, source: Source) -> tuple[folders.Tree, Source]:
-        """Its files, read from where they are, and the source as the store will find it. Weights stay there."""
-        if source.kind == "url":
-            return site.Site(source, allow_private=True), source
-        if source.kind == "hub":
-            return self._repository(source)
-        folder = Path(source.location, source.subfolder or "")
-        if self._catalog_file is not None:
-            folder = self._catalog_file.resolve().parent / folder
-        return folders.Folder(folder), Source(kind="path", location=str(folder.resolve()))
-
-    def _repository(self, source: Source) -> tuple[hub.Repository, Source]:
-        from huggingface_hub import get_token
-
-        token = self._settings.hub_token or get_token()
-        try:
-            found = hub.Repository(hub.Endpoint(url=self._settings.hub_endpoint, token=token), source)
-        except GatedError as error:
-            raise WeightsGatedError(str(error)) from error
-        except HubError as error:
-            meant = _meant(source.location, [variant.slug for variant in self._catalog().variants])
-            raise WeightsMissingError(
-                f"{source.location} is no folder, no slug of the catalogue{meant}, and no repository that the Hub gives us: {error}"
-            ) from error
-        return found, hub.pinned(source, found)
-
-
-def _meant(wrong: str, names: Sequence[str]) -> str:
-    """What of our own was probably misspelt, as words behind the error."""
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.8)
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _file_of(tree: folders.Tree, source: Source, given: str | None) -> str:
-    """Which file of its source an adapter is."""
-    if given is not None or source.kind == "path":
-        return given or folders.ADAPTER_FILE
-    if source.kind == "url":
-        return unquote(urlsplit(source.location).path.rpartition("/")[2])
-    return adapter_files.adapter_file(tree, None)
+            match heard.get():
+                case None:
+                    raise HostError("this loader was closed")
+                case protocol.Progress(step=step, steps=steps):
+                    self._on_step(step, steps)
+                case Motion() as motion:
+                    self._on_motion(motion)
+                case protocol.Failed() as failure:
+                    raise FailedRunError(failure)
+                case Finished() as finished:
+                    return _result(finished)
 
 
 def _result(finished: Finished) -> Result:

@@ -16,6 +16,7 @@ import msgspec
 
 from loaders.errors import DiskFailedError, DiskFullError
 from loaders.interest import Interest
+from loaders.motion import Motion
 
 ARRIVED = b"\1"
 DIGEST_BYTES = 1 << 20  # read at a time
@@ -123,6 +124,11 @@ class Partial:
         os.close(self._file)
         os.close(self._map)
 
+    def motion(self) -> Motion:
+        """What has arrived, in whole blocks."""
+        done_bytes = min(self._arrived.count(ARRIVED) * self._block_bytes, self.size_bytes)
+        return Motion(kind="fetch", name=self._label, done_bytes=done_bytes, size_bytes=self.size_bytes)
+
     def _has(self, position: int) -> bool:
         return self._arrived[position // self._block_bytes] == ARRIVED[0]
 
@@ -146,11 +152,13 @@ class Partial:
 
 def digest_of_file(path: Path, interest: Interest) -> str:
     """sha256 of what is there already. Raises `AbandonedError` when nobody waits for it any more."""
-    digest, buffer = hashlib.sha256(), bytearray(DIGEST_BYTES)
+    digest, buffer, done_bytes = hashlib.sha256(), bytearray(DIGEST_BYTES), 0
     with path.open("rb", buffering=0) as file:
+        size_bytes, name = os.fstat(file.fileno()).st_size, "/".join(path.parts[-2:])
         while count := file.readinto(buffer):
             digest.update(memoryview(buffer)[:count])
-            interest.moved()
+            done_bytes += count
+            interest.moved(Motion(kind="check", name=name, done_bytes=done_bytes, size_bytes=size_bytes))
             interest.check()
     return digest.hexdigest()
 

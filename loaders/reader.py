@@ -36,7 +36,7 @@ SCRATCH_BLOCK_BYTES = SCRATCH_BYTES - 2 * PAGE_BYTES  # a block's ends are round
 LOOKS, LOOK_BYTES = 32, 256 << 10  # samples of the page cache, spread over a file
 WARM_SHARE = 0.9  # of a file's pages in the page cache, from which on it is read through it
 
-OnBytes = Callable[[int], None]
+OnBlock = Callable[[Block], None]
 
 
 class _Shard(msgspec.Struct, frozen=True):
@@ -52,8 +52,8 @@ def read_headers(paths: Sequence[Path]) -> tuple[Header, ...]:
     return tuple(read_header(path) for path in paths)
 
 
-def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnBytes | None = None) -> Arena:
-    """The arena in host memory, filled. `on_bytes` is told of each block, from several threads.
+def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_block: OnBlock | None = None) -> Arena:
+    """The arena in host memory, filled. `on_block` is told of each block, from several threads.
 
     Raises `WeightsDamagedError` when the files are not those that the layout was made for.
     """
@@ -70,8 +70,8 @@ def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_bytes: OnB
 
         def bring(block: Block) -> None:
             reader.bring(block)
-            if on_bytes is not None:
-                on_bytes(block.stop - block.start)
+            if on_block is not None:
+                on_block(block)
 
         into_scratch = is_cold or any(place.is_cast for place in layout.places)
         for _ in pool.map(bring, cut(layout, SCRATCH_BLOCK_BYTES if into_scratch else BLOCK_BYTES)):

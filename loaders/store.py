@@ -17,16 +17,18 @@ from typing import TypeVar
 import msgspec
 
 from loaders import download, fetch, whole
+from loaders.digests import Digests, Stamp, stamp
 from loaders.errors import DiskFailedError, DiskFullError, NotHereError, WeightsDamagedError
 from loaders.interest import Interest
-from loaders.leases import Leases
+from loaders.leases import Leases, Patience
 from loaders.pace import Pace
-from loaders.partial import Partial, digest_of_file, discard, named
+from loaders.partial import MAP_SUFFIX, Partial, discard, named
 from registry.catalog import FileRef, Source
 
 T = TypeVar("T")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NOT_THE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM})
+SLOWEST_CHECK = 20e6  # bytes per second that somebody may take to check a file
 ROOM = "0" * 64  # the turn for making room; no blob has this digest
 
 
@@ -34,7 +36,7 @@ class _Note(msgspec.Struct, frozen=True, kw_only=True):
     """A verified file, and how it looked when it was verified. Its own mtime is when it was last wanted."""
 
     path: str
-    stamp: tuple[int, int, int, int]
+    stamp: Stamp
 
 
 class Store:
@@ -54,16 +56,18 @@ class Store:
         self._budget_bytes = budget_bytes
         self._pace = pace or Pace()
         self._terms = terms or download.Terms()
-        for folder in ("blobs/sha256", "verified", "partial", "locks"):
-            (home / folder).mkdir(parents=True, exist_ok=True)
-        self._leases = Leases(home / "locks")
+        with named(str(home)):
+            for folder in ("blobs/sha256", "verified", "partial", "locks", "digests"):
+                (home / folder).mkdir(parents=True, exist_ok=True)
+            self._leases = Leases(home / "locks")
+        self.digests = Digests(home / "digests")
 
     def locate(self, sha256: str) -> Path | None:
         """Where the verified bytes are on this disk, if they are."""
         try:
             note = msgspec.json.decode(self._note(sha256).read_bytes(), type=_Note)
             path = Path(note.path)
-            return path if _stamp(path) == note.stamp else None
+            return path if stamp(path) == note.stamp else None
         except (OSError, msgspec.MsgspecError):
             return None
 
@@ -76,7 +80,7 @@ class Store:
         interest = interest or Interest()
         with contextlib.suppress(NotHereError):
             return self.here(file)
-        with self._leases.tried(file.sha256), self._leases.turn(file.sha256, interest):
+        with self._leases.tried(file.sha256), self._leases.turn(file.sha256, interest, self._patience(file)):
             return (
                 self.locate(file.sha256)
                 or self._recovered(file, interest)
@@ -117,14 +121,16 @@ class Store:
             if all(self.locate(file.sha256) for file in files):
                 for file in files:
                     self._leases.hold(file.sha256)
-                found.append((max(map(self._wanted_at, files), default=0.0), thing, files))
+                wanted_at = max((self._wanted_at(file.sha256) for file in files), default=0.0)
+                found.append((wanted_at, thing, files))
         return [(thing, files) for _, thing, files in sorted(found, key=lambda one: one[0])]
 
-    def _wanted_at(self, file: FileRef) -> float:
-        try:
-            return self._note(file.sha256).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+    def _wanted_at(self, sha256: str) -> float:
+        """When it was asked for last; of what never came whole, when it grew."""
+        for path in (self._note(sha256), self._part(sha256)):
+            with contextlib.suppress(FileNotFoundError):
+                return path.stat().st_mtime
+        return 0.0
 
     def kept_bytes(self, files: Iterable[FileRef]) -> int:
         """Of those that are blobs of this home."""
@@ -159,6 +165,12 @@ class Store:
     def _part(self, sha256: str) -> Path:
         return self._home / "partial" / sha256
 
+    def _patience(self, file: FileRef) -> Patience:
+        """With whoever has its turn: it shows that it fetches; of one that checks, nothing is to be seen meanwhile."""
+        part = self._part(file.sha256)
+        blocks = part.with_name(part.name + MAP_SUFFIX)
+        return Patience(file.path, lambda: _changed_at(blocks), file.size_bytes / SLOWEST_CHECK)
+
     def _recovered(self, file: FileRef, interest: Interest) -> Path | None:
         """A blob that changed since, or that a kill left without its note: believed again only for its digest."""
         blob = self._blob(file.sha256)
@@ -185,14 +197,14 @@ class Store:
             return None
 
     def _verified(self, path: Path, file: FileRef, interest: Interest) -> Path:
-        before = _stamp(path)
+        before = stamp(path)
         fetch.check_size(str(path.parent), file, path.stat().st_size)
-        actual = digest_of_file(path, interest)
+        actual = self.digests.of(path, interest)
         if actual != file.sha256:
             raise WeightsDamagedError(
                 f"{file.path} at {path.parent} has the digest {actual[:12]}…, not {file.sha256[:12]}…"
             )
-        if _stamp(path) != before:
+        if stamp(path) != before:
             raise WeightsDamagedError(f"{file.path} changed while it was verified")
         with named(file.path):
             whole.write(self._note(file.sha256), msgspec.json.encode(_Note(path=str(path), stamp=before)))
@@ -200,7 +212,7 @@ class Store:
 
     def _downloaded(self, file: FileRef, source: Source, interest: Interest) -> Path:
         with fetch.origins(self._remote, source, file) as origins:
-            partial = self._reserved(file)
+            partial = self._reserved(file, interest)
             try:
                 download.fill(partial, origins, file, self._terms, self._pace, interest)
                 blob = self._blob(file.sha256)
@@ -211,15 +223,15 @@ class Store:
             finally:
                 partial.close()
         with named(file.path):
-            note = _Note(path=str(blob.absolute()), stamp=_stamp(blob))
+            note = _Note(path=str(blob.absolute()), stamp=stamp(blob))
             whole.write(self._note(file.sha256), msgspec.json.encode(note))
         return blob
 
     # room
 
-    def _reserved(self, file: FileRef) -> Partial:
+    def _reserved(self, file: FileRef, interest: Interest) -> Partial:
         """The partial file with its room on disk, after evicting what nobody holds, longest unwanted first."""
-        with self._leases.turn(ROOM):
+        with self._leases.turn(ROOM, interest, Patience("room on this disk")):
             idle = self._idle(file.sha256)
             self._fit(file, idle)
             while True:
@@ -243,16 +255,6 @@ class Store:
                 )
             others -= freed
 
-    def _occupants(self) -> Iterator[tuple[str, int, float]]:
-        """Digest, bytes on disk, when last wanted; blobs and parts."""
-        for entry in self._entries():
-            try:
-                note = self._note(entry.name)
-                wanted_at = (note.stat() if note.exists() else entry.stat()).st_mtime
-                yield entry.name, entry.stat().st_size, wanted_at
-            except FileNotFoundError:
-                continue  # another process was faster
-
     def _entries(self) -> Iterator["os.DirEntry[str]"]:
         """Of blobs and parts; not what file systems and people leave in folders."""
         blobs = self._home / "blobs" / "sha256"
@@ -262,9 +264,8 @@ class Store:
 
     def _idle(self, wanted: str) -> Iterator[str]:
         """Looked for when the first one is asked for: most files find room."""
-        for sha256, _, _ in sorted(self._occupants(), key=lambda occupant: occupant[2]):
-            if sha256 != wanted:
-                yield sha256
+        digests = {entry.name for entry in self._entries()} - {wanted}
+        yield from sorted(digests, key=self._wanted_at)
 
     def _evict(self, sha256: str) -> int:
         """Bytes freed; 0 when somebody holds or fetches it."""
@@ -278,15 +279,16 @@ class Store:
                     discard(path)
                 except FileNotFoundError:
                     continue
-            return (
-                freed  # the note stays: it may speak of an adopted file, and without its file it says nothing
-            )
+            # The note stays: it may speak of an adopted file, and without its file it says nothing.
+            return freed
+
+
+def _changed_at(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _is_at_hand(file: FileRef, source: Source) -> bool:
     return source.kind == "path" and fetch.local_path(source, file).is_file()
-
-
-def _stamp(path: Path) -> tuple[int, int, int, int]:
-    status = path.stat()
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -149,6 +149,10 @@ class HubError(CatalogError):
         self.repository = repository
 
 
+class HubSilentError(HubError):
+    """The Hub does not answer, or is overloaded. What it said before still holds; otherwise try again."""
+
+
 class GatedError(HubError):
     """The Hub gives the repository only to accounts that accepted its licence. Accept it, and set a token of that account."""
 

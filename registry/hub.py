@@ -13,9 +13,10 @@ import httpx
 
 from registry import adapter_files, folders, weights
 from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Record, Slug, Source
-from registry.errors import FolderError, GatedError, HubError, TruncatedError, WeightsError
+from registry.errors import FolderError, GatedError, HubError, HubSilentError, TruncatedError, WeightsError
 
 TIMEOUT_SECONDS = 30.0
+OVERLOADED = frozenset({408, 425, 429})
 
 
 class Endpoint(Record, frozen=True, kw_only=True):
@@ -93,13 +94,14 @@ class Repository:
                 self._check(answer, path)
                 yield answer.iter_bytes()
         except httpx.HTTPError as error:
-            raise HubError(self.name, f"the Hub does not deliver {path}: {error}") from error
+            raise HubSilentError(self.name, f"the Hub does not deliver {path}: {error}") from error
 
     def _check(self, answer: httpx.Response, path: str) -> None:
         if answer.status_code in {401, 403}:
             raise GatedError(self.name)
         if not answer.is_success:
-            raise HubError(self.name, f"the Hub answered {answer.status_code} for {path}")
+            kind = HubSilentError if answer.status_code in OVERLOADED or answer.is_server_error else HubError
+            raise kind(self.name, f"the Hub answered {answer.status_code} for {path}")
 
     def _get(self, path: str, begin: int = 0, end: int | None = None) -> bytes:
         with self.opened(path, begin, end) as chunks:
@@ -132,7 +134,7 @@ def _info(endpoint: Endpoint, source: Source) -> Any:
         raise HubError(source.location, "the Hub knows no such repository, or it wants a token") from error
     except Exception as error:  # whichever HTTP library the client is built on has errors of its own
         reason = str(error).strip().splitlines()
-        raise HubError(
+        raise HubSilentError(
             source.location,
             f"the Hub does not answer ({reason[0] if reason else repr(error)}); check the name, that this machine reaches"
             " the Hub, and MARQUEE_HUB_ENDPOINT",

@@ -143,7 +143,7 @@ def uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploaded:
         origin = Path(source.location) / file.path
         if not origin.exists():
             raise HostError(f"no {file.path}")
-        partial = store._reserved(file)
+        partial = store._reserved(file, Interest())
         partial.write(0, origin.read_bytes())
         blob = store._blob(file.sha256)
         partial.publish(blob)

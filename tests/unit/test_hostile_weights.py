@@ -90,7 +90,7 @@ def test_a_file_that_changes_under_the_reader_is_refused(
     os.utime(honest, (1, 1))  # so that a change within the clock's step shows
     plan = layout.lay_out(reader.read_headers([honest]))
     with pytest.raises(WeightsDamagedError):
-        reader.read([honest], plan, Device("cpu"), on_bytes=lambda _: change(honest))
+        reader.read([honest], plan, Device("cpu"), on_block=lambda _: change(honest))
 
 
 @pytest.mark.parametrize("stored", ["F8_E8M0", "F4", "F6_E2M3"])
@@ -123,9 +123,9 @@ def test_a_blob_that_changes_while_it_is_read_is_fetched_and_read_again(
     store.ensure(file, source)
     plan = layout.lay_out(reader.read_headers([store.here(file)]))
     with pytest.raises(NotHereError):
-        items._read(store, [file], plan, Device("cpu"), Interest())
+        items._read(store, [file], plan, Device("cpu"), Interest(), name="it")
     store.ensure(file, source)
-    arena = items._read(store, [file], plan, Device("cpu"), Interest())
+    arena = items._read(store, [file], plan, Device("cpu"), Interest(), name="it")
     assert bytes(arena.storage.numpy().data) == content[-(1 << 18) :]
     assert hub.gets(file.path) == 2
     store.close()

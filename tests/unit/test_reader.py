@@ -68,10 +68,11 @@ def test_every_way_gives_the_same_bytes(
     monkeypatch.setattr(reader, "cut", lambda plan, most: blocks.cut(plan, min(most, block_bytes)))
     monkeypatch.setattr(reader, "cached_share", lambda path: cached)
     plan = layout.lay_out(reader.read_headers(shards))
-    told: list[int] = []
-    arena = reader.read(shards, plan, Device("cpu"), on_bytes=told.append)
+    told: list[blocks.Block] = []
+    arena = reader.read(shards, plan, Device("cpu"), on_block=told.append)
     assert same(dict(arena.views), wanted)
-    assert sum(told) == sum(tensor.nbytes for tensor in wanted.values())
+    assert sum(block.size_bytes for block in told) == sum(tensor.nbytes for tensor in wanted.values())
+    assert sum(block.tensors for block in told) == sum(bool(tensor.nbytes) for tensor in wanted.values())
     assert all(view.data_ptr() % 64 == 0 for view in arena.views.values())
 
 
@@ -94,11 +95,12 @@ def test_dtypes_are_cast_on_the_way(
 
 def test_what_nobody_wants_is_not_read(shards: list[Path]) -> None:
     plan = layout.lay_out(reader.read_headers(shards), wanted=lambda name: "large" not in name)
-    told: list[int] = []
-    arena = reader.read(shards, plan, Device("cpu"), on_bytes=told.append)
+    told: list[blocks.Block] = []
+    arena = reader.read(shards, plan, Device("cpu"), on_block=told.append)
     wanted = {name: tensor for name, tensor in expected(shards).items() if "large" not in name}
     assert same(dict(arena.views), wanted)
-    assert sum(told) == sum(tensor.nbytes for tensor in wanted.values())
+    assert sum(block.size_bytes for block in told) == sum(tensor.nbytes for tensor in wanted.values())
+    assert sum(block.tensors for block in told) == sum(bool(tensor.nbytes) for tensor in wanted.values())
 
 
 def test_the_page_cache_is_asked_without_filling_it(tmp_path: Path) -> None:
@@ -151,12 +153,12 @@ def test_a_file_that_changes_under_the_reader_is_refused(
 ) -> None:
     plan = layout.lay_out(reader.read_headers(shards))
     monkeypatch.setattr(reader, "cached_share", lambda path: cached)
-    harmed: list[int] = []
+    harmed: list[blocks.Block] = []
 
-    def at_the_first_block(count_bytes: int) -> None:
+    def at_the_first_block(block: blocks.Block) -> None:
         if not harmed:
-            harmed.append(count_bytes)
+            harmed.append(block)
             harm(shards[1], plan)
 
     with pytest.raises(WeightsDamagedError):
-        reader.read(shards, plan, Device("cpu"), on_bytes=at_the_first_block)
+        reader.read(shards, plan, Device("cpu"), on_block=at_the_first_block)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from loaders import protocol, reader
+from loaders.blocks import Block, Piece
 from loaders.download import Terms
 from loaders.fetch import Remote
 from loaders.preparing import ASIDES
@@ -220,13 +221,13 @@ def test_a_prewarm_that_is_read_lets_requests_go_first_but_not_for_ever(
     bench.picture(near)
     begun, may_go_on = [], threading.Event()
 
-    def slowly(*call: Any, on_bytes: Callable[[int], None], **named: Any) -> Any:
+    def slowly(*call: Any, on_block: Callable[[Block], None], **named: Any) -> Any:
         begun.append(1)
         for _ in range(1000):
             if may_go_on.wait(0.01):
                 break
-            on_bytes(0)
-        return read(*call, on_bytes=on_bytes, **named)
+            on_block(Block(0, (Piece(0, 0, 0),)))
+        return read(*call, on_block=on_block, **named)
 
     monkeypatch.setattr(reader, "read", slowly)
     bench.engine.describe(protocol.DescribeVersion(digest=other.digest, manifest=other))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from loaders import errors, host
+from loaders import digests, errors, host
 from loaders import store as store_module
 from loaders.interest import Interest
 from registry.catalog import Source
@@ -188,7 +188,7 @@ def test_too_many_open_files_cost_no_blob(open_store: Stores, monkeypatch: pytes
     store = open_store()
     blob = store.ensure(ref(WEIGHTS), OPEN)
     os.utime(blob)  # so that it has to be verified again
-    monkeypatch.setattr(store_module, "digest_of_file", exhausted)
+    monkeypatch.setattr(digests, "digest_of_file", exhausted)
     with pytest.raises(errors.DiskFailedError, match="Too many open files"):
         store.ensure(ref(WEIGHTS), OPEN)
     assert blob.read_bytes() == WEIGHTS
@@ -215,7 +215,7 @@ def test_a_store_with_room_is_not_looked_through_for_each_file(
         raise AssertionError("looked through")
         yield
 
-    monkeypatch.setattr(store_module.Store, "_occupants", looked)
+    monkeypatch.setattr(store_module.Store, "_entries", looked)
     assert open_store().ensure(ref(WEIGHTS), OPEN).read_bytes() == WEIGHTS
 
 
