@@ -19,6 +19,7 @@ FAST_SECONDS = 300.0  # a burst is seen within minutes
 SLOW_SECONDS = 6 * 3600.0  # and yesterday's favourite is not dropped for one quiet quarter of an hour
 SCALES = (FAST_SECONDS, SLOW_SECONDS)
 FAST, SLOW = range(2)
+MOST_UNITS = 1e6
 TARGET_LOAD = 0.7  # share of a copy's seconds that demand may fill before there should be one more
 
 
@@ -47,13 +48,13 @@ class Demand:
             self._sums.append([busy_seconds, busy_seconds, 1.0, 1.0, now])
             return
         row = self._sums[index]
-        elapsed = now - row[4]
+        elapsed = max(0.0, now - row[4])  # a clock that was put back by days would else pass every number
         fast, slow = math.exp(-elapsed / FAST_SECONDS), math.exp(-elapsed / SLOW_SECONDS)
         row[0] = row[0] * fast + busy_seconds
         row[1] = row[1] * slow + busy_seconds
         row[2] = row[2] * fast + 1
         row[3] = row[3] * slow + 1
-        row[4] = now
+        row[4] = max(row[4], now)
 
     def busy_rates(self, now: float, scale: int = FAST) -> Floats:
         """GPU seconds wanted per second, by index in `names`."""
@@ -72,7 +73,7 @@ class Demand:
         seconds = SCALES[scale]
         # A young sum covers less than its time scale: without this the first minutes would look idle.
         covered = seconds * -math.expm1(-max(now - self.began_at, 1.0) / seconds)
-        rates: Floats = rows[:, column] * np.exp((rows[:, 4] - now) / seconds) / covered
+        rates: Floats = rows[:, column] * np.exp(_since(rows, now) / -seconds) / covered
         return rates
 
     def _rows(self) -> Floats:
@@ -81,7 +82,7 @@ class Demand:
     def save(self, now: float) -> DemandState:
         rows = self._rows()
         for column in range(4):
-            rows[:, column] *= np.exp((rows[:, 4] - now) / SCALES[column % 2])
+            rows[:, column] *= np.exp(_since(rows, now) / -SCALES[column % 2])
         kept = {name: tuple(float(x) for x in row[:4]) for name, row in zip(self.names, rows, strict=True)}
         sums = {str(name): (a, b, c, d) for name, (a, b, c, d) in kept.items() if d > 1e-3}
         return DemandState(at=now, began_at=self.began_at, sums=sums)
@@ -95,8 +96,16 @@ class Demand:
         return demand
 
 
+def _since(rows: Floats, now: float) -> Floats:
+    elapsed: Floats = np.maximum(now - rows[:, 4], 0.0)
+    return elapsed
+
+
 def units_of(values: Mapping[str, Any]) -> float:
-    """An input's size relative to one image of one megapixel in 28 steps; what is not said counts as that."""
+    """An input's size relative to one image of one megapixel in 28 steps; what is not said counts as that.
+
+    Not every schema has bounds, and a number that no host could ever work off must not upset the books.
+    """
     steps = _number(values, "num_inference_steps", 28.0) / 28.0
     images = _number(values, "num_images", 1.0)
     frames = _number(values, "num_frames", 1.0)
@@ -104,7 +113,7 @@ def units_of(values: Mapping[str, Any]) -> float:
     pixels = 1.0
     if isinstance(size, Mapping):
         pixels = _number(size, "width", 1024.0) * _number(size, "height", 1024.0) / 1024.0**2
-    return max(1e-3, steps * images * frames * pixels)
+    return min(MOST_UNITS, max(1e-3, steps * images * frames * pixels))
 
 
 def _number(values: Mapping[str, Any], name: str, default: float) -> float:
@@ -121,7 +130,7 @@ class RunModel(msgspec.Struct):
     p: tuple[float, float, float] = (1.0, 0.0, 0.05)  # variances of base and slope, and between them
 
     def seconds(self, units: float) -> float:
-        return math.exp(self.base + self.slope * math.log(units))
+        return math.exp(min(self.base + self.slope * math.log(units), LOG_LONGEST))
 
     def learn(self, units: float, seconds: float) -> None:
         x = math.log(units)
@@ -138,6 +147,7 @@ class RunModel(msgspec.Struct):
 
 NOISE = 0.06  # variance of log seconds between runs of one size: about 25 %
 FORGET = 1.005
+LOG_LONGEST = math.log(30 * 86400.0)  # no run is expected to take more than a month
 DEFAULT_SECONDS = 5.0  # for one unit of a version that nobody described
 
 

@@ -8,6 +8,7 @@ import pytest
 from registry.catalog import Digest
 from router.demand import FAST, FAST_SECONDS, SLOW, Demand, RunTimes, units_of
 
+DAY = 86400.0
 FLUX, SDXL = Digest("flux"), Digest("sdxl")
 
 
@@ -36,6 +37,22 @@ def test_a_restart_is_not_an_amnesia():
         assert np.allclose(demand.busy_rates(400.0, scale), again.busy_rates(400.0, scale))
 
 
+def test_a_clock_that_is_put_back_adds_nothing_and_stops_nothing():
+    demand = Demand(0.0)
+    demand.note(FLUX, 4.0, 10 * DAY)
+    demand.note(FLUX, 4.0, 3 * DAY)
+    again = Demand.load(demand.save(3 * DAY))
+    for known in (demand, again):
+        assert known.busy_rate(FLUX, 3 * DAY) == pytest.approx(8.0 / FAST_SECONDS)
+
+
+def test_no_run_is_expected_to_take_longer_than_a_month():
+    times = RunTimes()
+    for units, seconds in ((1.0, 1.0), (10.0, 1e4)) * 40:
+        times.learn(FLUX, units, seconds)
+    assert times.estimate(FLUX, 1e6) == pytest.approx(30 * DAY), "four more digits for each"
+
+
 def test_run_times_start_at_the_prior_and_follow_what_happens():
     times = RunTimes({FLUX: 10.0})
     assert times.estimate(FLUX, 2.0) == pytest.approx(20.0)
@@ -52,6 +69,9 @@ def test_run_times_start_at_the_prior_and_follow_what_happens():
         ({"num_images": 4, "image_size": {"width": 512, "height": 512}}, 1.0),
         ({"width": 2048, "height": 1024}, 2.0),
         ({"num_frames": 81}, 81.0),
+        ({"num_inference_steps": 1e308}, 1e6),
+        ({"num_inference_steps": 1e308, "num_images": 1e308}, 1e6),
+        ({"num_inference_steps": 1e-308, "num_images": 1e-308, "width": 1e308, "height": 1e308}, 1e-3),
         ({"num_images": "many", "num_inference_steps": -3, "image_size": "square_hd"}, 1.0),
     ],
 )
