@@ -74,7 +74,7 @@ def one_round(seed: int) -> dict[str, np.ndarray]:
             host, key, ended = running.popleft()
             done = Done(attempt=key, outputs=(), result={}, timings=Timings(run=5.0))
             placement.fold(state, Reported(host_id=host, message=done), now)
-            placement.finished(state, ended.run_seconds, ended.work, host, 5.0)
+            placement.finished(state, ended.work, host, ended.booked_seconds, 5.0)
         work = Work(
             id=RequestId(str(number)),
             organization=OrganizationName(f"c{number % 50}"),

@@ -40,9 +40,8 @@ class Ends:
         What a host's fault took is no organization's doing; of others `used_seconds` of the device count.
         """
         booked, attempt.booked_seconds = attempt.booked_seconds, 0.0
-        if booked:
-            organization = attempt.entry.request.organization
-            self._term.placement.fairness.correct(organization, booked, used_seconds)
+        if booked or used_seconds:
+            placement.settle(self._term.placement, attempt.work, attempt.host_id, booked, used_seconds)
         if self._term.attempts.get(attempt.entry.id) is attempt:
             del self._term.attempts[attempt.entry.id]
         attempt.discard()

@@ -187,9 +187,8 @@ class Hub:
             except OSError as error:  # another host could not store them either
                 log.warning("outputs cannot be stored", request=entry.id, error=str(error))
                 outcome = attempt.fail(not_stored(error), report.timings)
-            placement.finished(
-                term.placement, attempt.run_seconds, attempt.work, attempt.host_id, report.timings.run
-            )
+            booked, ran = attempt.booked_seconds, report.timings.run
+            placement.finished(term.placement, attempt.work, attempt.host_id, booked, ran)
             attempt.booked_seconds = 0.0  # put right by what it took
             term.traces.tell("store", attempt.span.traceparent, began, time.time(), files=len(outcome.files))
             term.ends.free(attempt)

@@ -31,6 +31,7 @@ __all__ = [
     "commit",
     "finished",
     "fold",
+    "settle",
     "submit",
 ]
 
@@ -42,6 +43,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     host_id: str
     work: Work
     run_seconds: float
+    booked_seconds: float  # of its account, as on a host of speed 1
     tag: float
     reason: str
     chosen: Candidate
@@ -64,7 +66,7 @@ def cancel(state: State, request_id: RequestId) -> None:
     is_booked = request_id in state.waiting.row_of
     entry = state.waiting.remove(request_id)
     if entry is not None and is_booked:
-        state.fairness.correct(entry.work.organization, entry.run_seconds, 0.0)
+        state.fairness.correct(entry.work.account, entry.run_seconds, 0.0)
 
 
 def fold(state: State, event: FleetEvent, now: float) -> None:
@@ -74,12 +76,20 @@ def fold(state: State, event: FleetEvent, now: float) -> None:
         state.waiting.replan_host(index)
 
 
-def finished(state: State, decision_run_seconds: float, work: Work, host_id: str, run_seconds: float) -> None:
+def finished(state: State, work: Work, host_id: str, booked_seconds: float, run_seconds: float) -> None:
     """An attempt ended well after `run_seconds` on the device: learn from it, put the books right."""
+    state.run_times.learn(work.version, work.units, run_seconds, _speed(state, host_id))
+    settle(state, work, host_id, booked_seconds, run_seconds)
+
+
+def settle(state: State, work: Work, host_id: str, booked_seconds: float, used_seconds: float) -> None:
+    """`used_seconds` of this host's device came of what was booked: a second of a slow one is worth less."""
+    state.fairness.correct(work.account, booked_seconds, used_seconds * _speed(state, host_id))
+
+
+def _speed(state: State, host_id: str) -> float:
     index = state.fleet.names.get(host_id)
-    speed = 1.0 if index is None else float(state.fleet.speed[index])
-    state.run_times.learn(work.version, work.units, run_seconds, speed)
-    state.fairness.correct(work.organization, decision_run_seconds, run_seconds)
+    return 1.0 if index is None else state.fleet.speed[index]
 
 
 def commit(state: State, decision: Decision, assigned: Assigned, now: float) -> None:
@@ -274,6 +284,7 @@ def _decide(state: State, prices: Prices, tag: float, chosen: Priced, reason: st
         host_id=chosen.candidate.host_id,
         work=work,
         run_seconds=chosen.candidate.run,
+        booked_seconds=prices.entry.run_seconds,
         tag=tag,
         reason=reason,
         chosen=chosen.candidate,

@@ -75,7 +75,7 @@ class Starts:
         )
         placement.commit(self._term.placement, decision, assigned, now)
         attempt = Attempt(entry, key, decision.host_id, work, decision.run_seconds, now)
-        attempt.booked_seconds = decision.run_seconds * self._speed(decision.host_id)
+        attempt.booked_seconds = decision.booked_seconds
         attempt.span = trails.begin(self._term.traces, attempt, decision, began)
         self._term.attempts[entry.id] = attempt
         explanation = Explanation(
@@ -85,10 +85,6 @@ class Starts:
         written = functools.partial(self._assigned, attempt, decision, time.time())
         # Else it would hold its host's room for ever; `Hub.reconcile` finds the request in the tables.
         self._term.then(self._term.queue.assign(row), written, lambda: self._term.ends.free(attempt))
-
-    def _speed(self, host_id: str) -> float:
-        fleet = self._term.placement.fleet
-        return float(fleet.speed[fleet.names[host_id]])
 
     def _assigned(
         self,

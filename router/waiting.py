@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from registry.catalog import Digest, OrganizationName
-from router.fairness import Fairness
+from router.fairness import Fairness, account
 from router.grid import Floats, Grid, Ints, cells
 from router.requests import Priority, RequestId
 
@@ -35,6 +35,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     arrived_at: float
     priority: Priority = "normal"
     excluded_hosts: frozenset[str] = frozenset()  # where it failed through the host's fault
+
+    @property
+    def account(self) -> str:
+        return account(self.organization, is_low=self.priority == "low")
 
 
 class Entry(NamedTuple):
@@ -205,7 +209,7 @@ class Waiting:
         self.rows[row] = entry
         self.row_of[entry.work.id] = row
         self._pooled[line] = self._pooled.get(line, 0) + 1
-        tag = self.fairness.book(entry.work.organization, entry.run_seconds)
+        tag = self.fairness.book(entry.work.account, entry.run_seconds)
         self.plan(row, NOWHERE, 0.0, np.inf)
         self.tag[row] = tag + LOW_TAG * (entry.work.priority == "low")
         self.run_seconds[row] = entry.run_seconds
@@ -236,7 +240,8 @@ class Waiting:
         return False
 
     def _peek(self, line: Line) -> float:
-        return self.fairness.peek(line[0]) + LOW_TAG * (line[1] == "low")
+        is_low = line[1] == "low"
+        return self.fairness.peek(account(line[0], is_low=is_low)) + LOW_TAG * is_low
 
     def check_integrity(self) -> None:
         for request_id, row in self.row_of.items():

@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Iterator
 
 from registry.catalog import OrganizationName
-from router.fairness import Fairness
+from router.fairness import Fairness, account
 from router.requests import RequestId
 from router.waiting import LOW_TAG
 
@@ -21,7 +21,7 @@ class Line:
     def __init__(self) -> None:
         self._fairness = Fairness()
         self._turns: list[tuple[float, RequestId]] = []
-        self._tags: dict[RequestId, tuple[float, OrganizationName]] = {}
+        self._tags: dict[RequestId, tuple[float, str]] = {}  # and the account
 
     def __len__(self) -> int:
         return len(self._tags)
@@ -30,8 +30,9 @@ class Line:
         return request_id in self._tags
 
     def enter(self, request_id: RequestId, organization: OrganizationName, *, is_low: bool) -> None:
-        tag = self._fairness.book(organization, ONE) + (LOW_TAG if is_low else 0.0)
-        self._tags[request_id] = (tag, organization)
+        whose = account(organization, is_low=is_low)
+        tag = self._fairness.book(whose, ONE) + (LOW_TAG if is_low else 0.0)
+        self._tags[request_id] = (tag, whose)
         heapq.heappush(self._turns, (tag, request_id))
 
     def leave(self, request_id: RequestId) -> bool:

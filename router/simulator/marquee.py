@@ -71,7 +71,8 @@ class Marquee:
         placement.fold(self.state, Reported(host_id=host, message=message), now)
         if isinstance(message, Done):
             decision = self._placed.pop(message.attempt.request_id)
-            placement.finished(self.state, decision.run_seconds, decision.work, host, message.timings.run)
+            booked, ran = decision.booked_seconds, message.timings.run
+            placement.finished(self.state, decision.work, host, booked, ran)
 
     def act(self, now: float) -> Sequence[Send | StageOrder]:
         orders: list[Send | StageOrder] = list(self._look(now)) if now >= self._look_at else []

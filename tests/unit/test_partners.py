@@ -61,6 +61,15 @@ def test_organizations_take_turns_and_low_priority_waits_for_all() -> None:
     assert (line.pop(), len(line)) == (None, 0)
 
 
+def test_a_low_batch_takes_no_turn_from_its_own_organization() -> None:
+    line, acme, blue = Line(), OrganizationName("acme"), OrganizationName("blue")
+    for n in range(50):
+        line.enter(RequestId(f"low{n}"), acme, is_low=True)
+        line.enter(RequestId(f"blue{n}"), blue, is_low=False)
+    line.enter(RequestId("mine"), acme, is_low=False)
+    assert "mine" in list(line.drain())[:2]
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [

@@ -245,6 +245,29 @@ def test_low_priority_uses_only_what_is_left(site: Site) -> None:
     assert low not in site.state.waiting or normal not in site.state.waiting
 
 
+def test_what_one_leaves_for_idle_devices_holds_up_nothing_else_of_ones_own(site: Site) -> None:
+    site.join(hello("only", MODELS["flux"]))
+    for _ in range(300):
+        site.submit("flux", organization="acme", priority="low")
+    for _ in range(300):
+        site.submit("flux", organization="batch")
+    site.drain()
+    normal = site.submit("flux", organization="acme")
+    site.now += RUN_SECONDS
+    site.done("only", next(iter(site.state.fleet.hosts["only"].attempts)).request_id)
+    assert site.drain() == {normal: "only"}
+
+
+def test_a_second_of_a_slow_host_counts_for_what_it_is_worth(site: Site) -> None:
+    site.join(hello("slow", MODELS["flux"], speed=0.5))
+    site.submit("flux")
+    decision = site.step()
+    assert decision is not None
+    assert (decision.run_seconds, decision.booked_seconds) == (2 * RUN_SECONDS, RUN_SECONDS)
+    placement.finished(site.state, decision.work, "slow", decision.booked_seconds, 3 * RUN_SECONDS)
+    assert site.state.fairness.peek("acme") == 1.5 * RUN_SECONDS
+
+
 def test_a_lost_host_is_forgotten_and_its_plans_made_again(site: Site) -> None:
     site.join(hello("cold"), hello("warm", MODELS["flux"], slots=1))
     site.submit("flux")
