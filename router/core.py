@@ -136,8 +136,7 @@ class Core:
         if term is None or not taken:
             return
         if term.closed:  # the dispatcher changed while the row was written: let the next one find it
-            await self._queue.untake([request.id])
-            await self._queue.announce(queue.SUBMITTED_CHANNEL, [request.pool])
+            await self._queue.give_up(request)
         else:
             request = msgspec.structs.replace(request, created_at=created_at)
             term.offer(Entry(request=request, origin=self._queue.origin))
@@ -169,11 +168,14 @@ class Core:
         return await self.status(caller, request_id)
 
     async def wait(self, caller: Caller, request_id: str, timeout_seconds: float) -> Status:
-        """The final status, or the present one when the time is over. Raises `UnknownRequestError`."""
+        """The final status, or the present one when the time is over or this process ends.
+
+        Raises `UnknownRequestError`.
+        """
         status = await self.status(caller, request_id)
         if status.state.is_final:
             return status
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, StoppingError):
             return await asyncio.wait_for(self._end(status.request.id), timeout_seconds)
         return await self.status(caller, request_id)
 
@@ -242,8 +244,8 @@ class Core:
         """Until cancelled: hear what other processes finished, and settle who waits for it here."""
         async for said in feed.hear(dsn, (queue.FINISHED_CHANNEL,)):
             ended = self._board.awaited if said is None else filter(self._board.awaits, map(RequestId, said))
-            for status in await asyncio.gather(*map(self._queue.status, ended)):
-                if status is not None and status.state.is_final:
+            for status in await asyncio.gather(*map(self._queue.ended, ended)):
+                if status is not None:
                     self._board.settle(status)
 
     async def _look(self, request_id: RequestId) -> Status | None:
@@ -270,8 +272,7 @@ class Core:
                 term = self._dispatcher.term
                 if term is not None and term.status(request_id) is not None:
                     continue
-                status = await self._queue.status(request_id)
-                if status is not None and status.state.is_final:
+                if (status := await self._queue.ended(request_id)) is not None:
                     return status
         finally:
             end.cancel()

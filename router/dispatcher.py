@@ -167,7 +167,7 @@ class Dispatcher:
             await _answers(connection)
             if (len(residency.bundles) - known) * residency.hosts > OVERGROWN_CELLS:
                 raise _OvergrownError
-            hub.give_up_orphans(time.time())
+            hub.give_up_orphans(term.now())
             if time.monotonic() > reconcile_at:
                 await hub.reconcile()
                 term.backlog.set()  # should ever a notice be lost

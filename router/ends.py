@@ -4,6 +4,7 @@ The row is written first, then memory follows what was really written: a move th
 looked up, never guessed.
 """
 
+import asyncio
 import functools
 import time
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Ends:
 
     def __init__(self, term: "Term") -> None:
         self._term = term
+        self.returning: dict[RequestId, tuple[Entry, asyncio.Future[bool]]] = {}  # not yet written
 
     def free(self, attempt: Attempt, used_seconds: float = 0.0) -> None:
         """The attempt is over as far as memory goes: its host has room again, its organization its share.
@@ -47,7 +49,8 @@ class Ends:
         attempt.discard()
         self._term.pass_turn(attempt.entry.id)
         gone = protocol.Failed(attempt=attempt.key, kind="cancelled", error="", message="")
-        placement.fold(self._term.placement, Reported(host_id=attempt.host_id, message=gone), time.time())
+        gone_there = Reported(host_id=attempt.host_id, message=gone)
+        placement.fold(self._term.placement, gone_there, self._term.now())
         self._term.wake.set()
 
     def give_back(self, attempt: Attempt, reason: str, *, is_fault: bool) -> None:
@@ -64,7 +67,13 @@ class Ends:
         if is_fault:
             self._term.faulty[entry.id] = self._term.faulty.get(entry.id, frozenset()) | {attempt.host_id}
         row = Return(id=entry.id, number=attempt.key.number, reason=reason, faults=faults)
-        self._term.then(self._term.queue.requeue(row), functools.partial(self._returned, entry))
+        written = self._term.queue.requeue(row)
+        self.returning[entry.id] = entry, written
+        self._term.then(
+            written,
+            functools.partial(self._returned, entry),
+            lambda: self.returning.pop(entry.id, None),
+        )
 
     def refuse(self, entry: Entry, failure: Failure, key: AttemptKey | None = None) -> None:
         """It ends as failed, and no host had a part in that."""
@@ -76,6 +85,8 @@ class Ends:
         self.refuse(entry, Failure(kind="deadline", error="request_timeout", message=message))
 
     def _returned(self, entry: Entry, moved: bool) -> None:  # noqa: FBT001  a future's result
+        if self.returning.pop(entry.id, None) is None:
+            return  # its host came back with it meanwhile
         if moved:
             self._term.offer(entry)
         else:

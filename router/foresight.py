@@ -100,7 +100,7 @@ class Foresight:
         """Gives up soon: the term may end because the database is away."""
         state = self._term.placement
         known = Remembered(
-            demand=state.demand.save(time.time()),
+            demand=state.demand.save(self._term.now()),
             runs={str(name): model for name, model in state.run_times.models.items()},
         )
         parameters = {"pool": self._term.pool, "content": msgspec.json.encode(known).decode()}
@@ -122,7 +122,7 @@ class Foresight:
                 expect_at = time.monotonic() + EXPECT_SECONDS
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                self.look(time.time())
+                self.look(self._term.now())
             except Exception:  # a strange row must not stop the requests
                 log.exception("looking ahead failed")
             if time.monotonic() - remembered_at >= REMEMBER_SECONDS:
@@ -158,7 +158,7 @@ class Foresight:
                     term.links[order.host_id].send(protocol.Drop(digests=order.digests))
 
     def _launches(self, snapshot: Snapshot, now: float) -> tuple[Launch, ...]:
-        """By the database's clock, as windows open."""
+        """By the term's clock, which is the database's: windows open by it."""
         planned = [
             one for found in snapshot.releases.values() for one in found if one.window.prewarm_replicas
         ]
@@ -169,9 +169,7 @@ class Foresight:
         for version in versions.values():
             self.fleet.describe(Bundle.of_version(version.manifest))
         seconds = {v.digest: prewarm.staging_seconds(self.fleet, v.digest) for v in versions.values()}
-        ahead = self._term.catalogue.clock().timestamp() - time.time()
-        at = datetime.fromtimestamp(now + ahead, UTC)
-        return prewarm.launches(planned, versions, seconds, at)
+        return prewarm.launches(planned, versions, seconds, datetime.fromtimestamp(now, UTC))
 
     def _stage(self, order: prewarm.Stage, now: float) -> None:
         staging = order.staging

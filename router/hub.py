@@ -42,7 +42,7 @@ class Hub:
         await term.queue.release(term.pool)
         running = await term.queue.running(term.pool)
         self._orphans = {entry.id: entry for entry in running if not term.desk.resume(entry)}
-        self._orphaned_at = time.time()
+        self._orphaned_at = term.now()
         await term.intake.take_up()  # a host may come back with what was handed back a moment ago
 
     def give_up_orphans(self, now: float) -> None:
@@ -55,7 +55,8 @@ class Hub:
         """Hold memory against the tables; what is found astray twice in a row is taken up again. Returns that."""
         term = self._term
         held = await term.queue.held(term.pool, settled_seconds)
-        astray = frozenset(held) - term.waiting.keys() - term.attempts.keys() - self._orphans.keys()
+        known = self._orphans.keys() | term.ends.returning.keys()
+        astray = frozenset(held) - term.waiting.keys() - term.attempts.keys() - known
         lost, self._suspects = astray & self._suspects, astray
         if lost:
             log.warning("memory and tables differ", requests=sorted(lost)[:10], count=len(lost))
@@ -160,7 +161,7 @@ class Hub:
                 attempt.receive(message, self._term.files)
                 return
             case protocol.Started(phase=phase):
-                attempt.phase, attempt.began_at = phase, attempt.began_at or time.time()
+                attempt.phase, attempt.began_at = phase, attempt.began_at or self._term.now()
             case protocol.Progress():
                 attempt.advance(message)
             case Done() | Failed():
@@ -172,7 +173,7 @@ class Hub:
     def end(self, attempt: Attempt, report: Done | Failed) -> None:
         term, entry = self._term, attempt.entry
         if attempt.cancelled:
-            term.ends.free(attempt, attempt.device_seconds(time.time()))
+            term.ends.free(attempt, attempt.device_seconds(term.now()))
             term.ends.settle(attempt.host_id, attempt.key)
         elif not attempt.sent:
             attempt.early = report
@@ -198,7 +199,7 @@ class Hub:
         elif report.kind == "cancelled":  # though nobody here asked for it
             term.ends.give_back(attempt, "host_cancelled", is_fault=False)
         else:
-            term.ends.free(attempt, attempt.device_seconds(time.time()))
+            term.ends.free(attempt, attempt.device_seconds(term.now()))
             outcome = attempt.fail(failure_of(report), report.timings)
             term.ends.finish(entry, attempt.key, outcome, attempt.span)
 
@@ -217,23 +218,43 @@ class Hub:
             del self._orphans[request_id]
             self._book(link, orphan, key).sent = True
             return True
-        entry = term.waiting.get(request_id)
+        entry, returned = term.ends.returning.get(request_id, (term.waiting.get(request_id), None))
         if entry is None or not entry.attempt or entry.attempt != key.number:
             return False
-        term.unlist(request_id)
-        placement.cancel(term.placement, request_id)
-        faults = max(0, entry.host_faults - 1)
-        attempt = self._book(link, msgspec.structs.replace(entry, host_faults=faults), key)
-        row = Adoption(id=entry.id, number=key.number, host_id=link.host_id, faults=faults)
-        adopted = functools.partial(self._adopted, attempt)
-        term.then(term.queue.adopt(row), adopted, lambda: adopted(moved=False))
+        if returned is None:
+            term.unlist(request_id)
+            placement.cancel(term.placement, request_id)
+        else:
+            del term.ends.returning[request_id]
+        adopt = functools.partial(self._adopt, self._book(link, self._absolved(entry, link.host_id), key))
+        if returned is None:
+            adopt(moved=True)
+        else:  # its row can be adopted once it waits again
+            term.then(returned, adopt, lambda: adopt(moved=False))
         return True
 
+    def _absolved(self, entry: Entry, host_id: str) -> Entry:
+        """The host has it still, so it was no fault of the host's."""
+        blamed = self._term.faulty.get(entry.id, frozenset())
+        if host_id not in blamed:
+            return entry
+        self._term.faulty[entry.id] = blamed - {host_id}
+        return msgspec.structs.replace(entry, host_faults=entry.host_faults - 1)
+
+    def _adopt(self, attempt: Attempt, moved: bool) -> None:  # noqa: FBT001  a future's result
+        adopted = functools.partial(self._adopted, attempt)
+        if not moved:
+            adopted(moved=False)
+            return
+        entry, number = attempt.entry, attempt.key.number
+        row = Adoption(id=entry.id, number=number, host_id=attempt.host_id, faults=entry.host_faults)
+        self._term.then(self._term.queue.adopt(row), adopted, lambda: adopted(moved=False))
+
     def _book(self, link: Link, entry: Entry, key: AttemptKey) -> Attempt:
-        term, now = self._term, time.time()
+        term = self._term
         work = term.work_of(entry)
         seconds = term.placement.run_times.estimate(work.version, work.units)
-        attempt = Attempt(entry, key, link.host_id, work, seconds, now)
+        attempt = Attempt(entry, key, link.host_id, work, seconds, term.now())
         term.attempts[entry.id] = attempt
         term.turns.claim(entry.id, entry.request.key_id)
         term.reuse.claim(entry)
@@ -244,18 +265,12 @@ class Hub:
         """The host has it, as far as placement goes."""
         if self._term.describe_to_fleet(attempt.entry) is None:
             bundles = (attempt.work.version, *attempt.work.adapters)
-            self._fold(
-                Assigned(
-                    host_id=link.host_id,
-                    attempt=attempt.key,
-                    bundles=bundles,
-                    run_seconds=attempt.run_seconds,
-                )
-            )
+            key, seconds = attempt.key, attempt.run_seconds
+            self._fold(Assigned(host_id=link.host_id, attempt=key, bundles=bundles, run_seconds=seconds))
 
     def _adopted(self, attempt: Attempt, moved: bool) -> None:  # noqa: FBT001  a future's result
         term = self._term
-        if not moved:
+        if not moved or attempt.cancelled:
             attempt.cancelled = True
             if attempt.lost or (link := term.links.get(attempt.host_id)) is None:
                 term.ends.free(attempt)  # nobody is left who would report its end
@@ -272,13 +287,13 @@ class Hub:
         """The tables believed it on a host that does not know of it."""
         del self._orphans[entry.id]
         key = AttemptKey(entry.id, entry.attempt)
-        work = self._term.work_of(entry)
-        attempt = Attempt(entry, key, entry.host_id or "", work, 0.0, time.time(), sent=True)
-        self._term.ends.give_back(attempt, reason, is_fault=True)
+        term, work = self._term, self._term.work_of(entry)
+        attempt = Attempt(entry, key, entry.host_id or "", work, 0.0, term.now(), sent=True)
+        term.ends.give_back(attempt, reason, is_fault=True)
 
     def _attempt(self, link: Link, key: AttemptKey) -> Attempt | None:
         attempt = self._term.attempts.get(RequestId(key.request_id))
         return attempt if attempt and attempt.key == key and attempt.host_id == link.host_id else None
 
     def _fold(self, event: Joined | Left | Assigned | Reported) -> None:
-        placement.fold(self._term.placement, event, time.time())
+        placement.fold(self._term.placement, event, self._term.now())

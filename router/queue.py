@@ -6,23 +6,24 @@ its first try already did, and answers as that did. Moves are compare-and-set on
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from psycopg_pool import PoolClosed
 
 from registry import database
 from registry.catalog import Digest
 from registry.database import Connection, Database
 from router import ledger, results, rows, webhooks
-from router.batching import Batcher
+from router.batching import Batcher, patiently
 from router.errors import QueueUnavailableError
-from router.requests import Outcome, Request, RequestId, State, Status
+from router.requests import FINAL, Outcome, Request, RequestId, State, Status
 from router.rows import Acceptance, Adoption, Assignment, AttemptRow, Ended, Ending, Entry, Return
-from router.waiting import Line
+from router.waiting import Line, Room
 
 QUERIES = database.load_queries(Path(__file__).with_suffix(".sql"))
 MOVES = ("assign", "requeue", "adopt", "finish")
@@ -35,12 +36,8 @@ FORMER_SUBMITTED_CHANNEL = (
 FINISHED_CHANNEL = "marquee_finished"  # payload: a request id
 CANCELLED_CHANNEL = "marquee_cancelled"  # payload: a request id
 SUBMIT_PATIENCE_SECONDS = 10.0
-RETRY_PAUSE_SECONDS = 0.2
 AHEAD_LIMIT = 10_000  # who asks for a place in a longer line hears this
 LOST = database.LOST
-
-Items = TypeVar("Items")
-Result = TypeVar("Result")
 
 
 class Queue:
@@ -50,14 +47,17 @@ class Queue:
         self._db = db
         self.origin = origin
         away = (QueueUnavailableError,)
-        self._submits = Batcher(_patiently(self._submit, SUBMIT_PATIENCE_SECONDS), away)
-        self._reads = Batcher(_patiently(self._statuses, SUBMIT_PATIENCE_SECONDS), away)
-        self._takes = Batcher(_patiently(self._take), away)
-        self._assigns = Batcher(_patiently(self._assign), away, _its_id)
-        self._returns = Batcher(_patiently(self._requeue), away, _its_id)
-        self._adoptions = Batcher(_patiently(self._adopt), away, _its_id)
-        self._endings = Batcher(_patiently(self._finish), away, lambda ending: ending.entry.id)
-        self._acceptances = Batcher(_patiently(self._accept), away)
+        submit = patiently(self._submit, SUBMIT_PATIENCE_SECONDS)
+        self._submits = Batcher(submit, away, weight=lambda item: rows.bytes_of(item[0].input))
+        look, look_for_ends = (functools.partial(self._statuses, states) for states in (State, FINAL))
+        self._reads = Batcher(patiently(look, SUBMIT_PATIENCE_SECONDS), away)
+        self._ends = Batcher(patiently(look_for_ends, SUBMIT_PATIENCE_SECONDS), away)
+        self._takes = Batcher(patiently(self._take), away)
+        self._assigns = Batcher(patiently(self._assign), away, _its_id)
+        self._returns = Batcher(patiently(self._requeue), away, _its_id)
+        self._adoptions = Batcher(patiently(self._adopt), away, _its_id)
+        self._endings = Batcher(patiently(self._finish), away, lambda ending: ending.entry.id)
+        self._acceptances = Batcher(patiently(self._accept), away)
 
     async def submit(self, request: Request, *, taken: bool, fleeting: bool = False) -> datetime:
         """The database's time of acceptance, after the commit. `taken`: this process's dispatcher has it already.
@@ -89,6 +89,10 @@ class Queue:
     async def status(self, request_id: RequestId) -> Status | None:
         return await self._reads.add(request_id)
 
+    async def ended(self, request_id: RequestId) -> Status | None:
+        """None as long as it is not final: inputs may be large, and who waits asks again and again."""
+        return await self._ends.add(request_id)
+
     def take(self, request_id: RequestId) -> asyncio.Future[Entry | None]:
         """A request that another process stored; None if it does not wait any more, or somebody has it."""
         return self._takes.add(request_id)
@@ -103,10 +107,13 @@ class Queue:
         except LOST:
             return []
 
-    async def take_up(self, pool: str, share: int, held: Mapping[Line, int]) -> list[Entry]:
-        """The oldest of every line, up to `share` of each with those that it has in memory already."""
-        counts = msgspec.json.encode({f"{priority} {who}": count for (who, priority), count in held.items()})
-        found = await self._fetch("take_up", pool=pool, share=share, held=counts.decode())
+    async def take_up(self, pool: str, room: Room, rooms: Mapping[Line, Room]) -> list[Entry]:
+        """The oldest of every line, as many as there is `room` for, or for lines that have some in memory, `rooms`."""
+        named = msgspec.json.encode({f"{priority} {who}": room for (who, priority), room in rooms.items()})
+        count, size_bytes = room
+        found = await self._fetch(
+            "take_up", pool=pool, count=count, size_bytes=size_bytes, rooms=named.decode()
+        )
         return sorted((rows.to_entry(row) for row in found), key=lambda entry: entry.id)
 
     async def release(self, pool: str) -> None:
@@ -116,6 +123,13 @@ class Queue:
     async def untake(self, ids: Sequence[RequestId]) -> None:
         """No dispatcher has these in memory after all."""
         await self._fetch("untake", ids=list(ids))
+
+    async def give_up(self, request: Request) -> None:
+        """It was accepted for a dispatcher that is no more: the next one hears of it, or finds it."""
+        with contextlib.suppress(*LOST):
+            await self.untake([request.id])
+            for channel in (SUBMITTED_CHANNEL, FORMER_SUBMITTED_CHANNEL):
+                await self.announce(channel, [request.pool])
 
     async def running(self, pool: str) -> list[Entry]:
         return [rows.to_entry(row) for row in await self._fetch("running", pool=pool)]
@@ -181,7 +195,7 @@ class Queue:
 
     async def close(self) -> None:
         """Ends at once; writes under way may or may not have happened."""
-        for batcher in (*self._writers, self._reads):
+        for batcher in (*self._writers, self._reads, self._ends):
             await batcher.close()
 
     @property
@@ -253,8 +267,11 @@ class Queue:
                 await _announce(connection, FINISHED_CHANNEL, elsewhere)
         return [rows.to_ended(moved.get(ending.entry.id)) for ending in endings]
 
-    async def _statuses(self, ids: Sequence[RequestId], repeated: bool) -> Sequence[Status | None]:
-        found = {row["id"]: rows.to_status(row) for row in await self._fetch("statuses", ids=list(ids))}
+    async def _statuses(
+        self, states: Iterable[State], ids: Sequence[RequestId], repeated: bool
+    ) -> Sequence[Status | None]:
+        read = await self._fetch("statuses", ids=list(ids), states=list(states))
+        found = {row["id"]: rows.to_status(row) for row in read}
         return [found.get(request_id) for request_id in ids]
 
     async def _fetch(self, name: str, **parameters: Any) -> Sequence[Mapping[str, Any]]:
@@ -265,29 +282,6 @@ class Queue:
 
 def _its_id(item: Assignment | Return | Adoption) -> RequestId:
     return item.id
-
-
-def _patiently(
-    flush: Callable[[Items, bool], Awaitable[Result]], patience_seconds: float | None = None
-) -> Callable[[Items], Awaitable[Result]]:
-    """Repeat `flush` while the database is away, telling it so; after `patience_seconds`, `QueueUnavailableError`."""
-
-    async def patient(items: Items) -> Result:
-        loop = asyncio.get_running_loop()
-        give_up_at = None if patience_seconds is None else loop.time() + patience_seconds
-        repeated = False
-        while True:
-            try:
-                return await flush(items, repeated)
-            except PoolClosed as error:
-                raise QueueUnavailableError("this process is stopping") from error
-            except LOST as error:
-                if give_up_at is not None and loop.time() > give_up_at:
-                    raise QueueUnavailableError("the database does not answer") from error
-                repeated = True
-                await asyncio.sleep(RETRY_PAUSE_SECONDS)
-
-    return patient
 
 
 async def _write(

@@ -22,8 +22,9 @@ INSERT INTO fleeting (request_id) SELECT unnest(%(ids)s::uuid[]) ON CONFLICT DO 
 SELECT pg_notify(%(channel)s, message) FROM unnest(%(messages)s::text[]) AS message;
 
 -- name: take_up
--- The oldest waiting requests of every line that no dispatcher has in memory, up to a share of each line; several
--- takers never get the same row. Lines are found by hops in the index, so that long ones cost no more than short ones.
+-- The oldest waiting requests of every line that no dispatcher has in memory, as many of each as there is room for, the
+-- bytes of stored inputs counted; several takers never get the same row. Lines are found by hops in the index, so that
+-- long ones cost no more than short ones.
 WITH RECURSIVE line AS (
     (SELECT organization, priority FROM requests
      WHERE pool = %(pool)s AND state = 'queued' AND NOT taken
@@ -34,15 +35,23 @@ WITH RECURSIVE line AS (
         WHERE r.pool = %(pool)s AND r.state = 'queued' AND NOT r.taken
           AND (r.organization, r.priority) > (line.organization, line.priority)
         ORDER BY r.organization, r.priority LIMIT 1) AS following
-), free AS (
-    SELECT oldest.id FROM line CROSS JOIN LATERAL (
-        SELECT r.id FROM requests r
+), room AS (
+    SELECT line.*, coalesce((named ->> 0)::int, %(count)s) AS count,
+        coalesce((named ->> 1)::bigint, %(size_bytes)s) AS size_bytes
+    FROM line CROSS JOIN LATERAL (
+        SELECT %(rooms)s::jsonb -> (line.priority || ' ' || line.organization) AS named) AS known
+), oldest AS (
+    SELECT room.organization, room.priority, room.size_bytes AS room_bytes, r.*
+    FROM room CROSS JOIN LATERAL (
+        SELECT r.id, pg_column_size(r.input) AS size_bytes FROM requests r
         WHERE r.pool = %(pool)s AND r.state = 'queued' AND NOT r.taken
-          AND r.organization = line.organization AND r.priority = line.priority
-        ORDER BY r.id
-        LIMIT greatest(0, %(share)s - coalesce(
-            (%(held)s::jsonb ->> (line.priority || ' ' || line.organization))::int, 0))
-        FOR UPDATE SKIP LOCKED) AS oldest
+          AND r.organization = room.organization AND r.priority = room.priority
+        ORDER BY r.id LIMIT room.count FOR UPDATE SKIP LOCKED) AS r
+), free AS (
+    SELECT id FROM (
+        SELECT id, room_bytes, sum(size_bytes) OVER line - size_bytes AS bytes_before
+        FROM oldest WINDOW line AS (PARTITION BY organization, priority ORDER BY id)) AS counted
+    WHERE bytes_before < room_bytes
 )
 UPDATE requests r SET taken = true FROM free WHERE r.id = free.id
 RETURNING r.id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
@@ -170,10 +179,10 @@ WHERE %(repeated)s AND r.state = w.state AND r.outcome::jsonb = w.outcome::jsonb
     AND (w.number IS NULL OR r.attempt = w.number);
 
 -- name: statuses
--- Requests as their callers may see them.
+-- Requests as their callers may see them, in some of the states.
 SELECT id::text, organization, key_id, slug, version, adapters::text, input::text, pool, priority, created_at,
        start_deadline, webhook_url, door, result_key, traceparent, state, attempt, host_faults, started_at, finished_at, outcome::text
-FROM requests WHERE id = ANY(%(ids)s::uuid[]);
+FROM requests WHERE id = ANY(%(ids)s::uuid[]) AND state = ANY(%(states)s::text[]);
 
 -- name: ahead
 -- How many of its own line wait before this one, counted no further than `limit`.

@@ -98,6 +98,15 @@ class AttemptRow(Record, frozen=True, kw_only=True):
     partner_request_id: str | None = None
 
 
+def bytes_of(value: Any) -> int:
+    """About what an input takes in memory: what can be long in it are texts, and lists of them."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(bytes_of, value.values()))
+    return sum(map(bytes_of, value)) if isinstance(value, list | tuple) else 8
+
+
 def from_submission(request: Request, *, taken: bool) -> dict[str, Any]:
     row = {name: getattr(request, name) for name in request.__struct_fields__}
     row["taken"] = taken

@@ -68,8 +68,9 @@ class Term:
         self.files = files
         self.board = board
         self.catalogue = catalogue
+        self._zero = catalogue.clock().timestamp() - time.monotonic()
         self.placement = placement.State(
-            fleet=Fleet(), waiting=Waiting(Fairness()), demand=Demand(time.time()), run_times=RunTimes()
+            fleet=Fleet(), waiting=Waiting(Fairness()), demand=Demand(self.now()), run_times=RunTimes()
         )
         self.waiting: dict[RequestId, Entry] = {}
         self.attempts: dict[RequestId, Attempt] = {}  # the one that counts, per request
@@ -87,6 +88,10 @@ class Term:
         self._deadlines: list[tuple[float, RequestId]] = []
         self.faulty: dict[RequestId, frozenset[str]] = {}  # hosts that failed under a waiting request
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def now(self) -> float:
+        """Unix seconds by the database's clock, as of this term's begin: who puts ours forward or back moves nothing."""
+        return self._zero + time.monotonic()
 
     # what callers ask
 
@@ -132,8 +137,7 @@ class Term:
             self.ends.refuse(entry, missing)
             return
         self.waiting[entry.id] = entry
-        if not self.desk.serves(entry):
-            self.intake.enter(entry)
+        self.intake.enter(entry, is_partners=self.desk.serves(entry))
         bisect.insort(self._order, entry.id)
         if entry.request.start_deadline is not None:
             self._watch_deadline(entry.request.start_deadline.timestamp(), entry.id)
@@ -162,7 +166,7 @@ class Term:
         if missing is not None:  # a partner's that the catalogue lost meanwhile
             asyncio.get_running_loop().call_soon(self.desk.refuse, entry.id, missing)
             return
-        placement.submit(self.placement, self.work_of(entry), time.time())
+        placement.submit(self.placement, self.work_of(entry), self.now())
         self.wake.set()
 
     def drop(self, request_id: RequestId) -> Entry:
@@ -235,9 +239,9 @@ class Term:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self.wake.wait()
-            self._expire(time.time())
+            self._expire(self.now())
             self.wake.clear()
-            if self.starts.place(time.time()):
+            if self.starts.place(self.now()):
                 self.wake.set()
                 await asyncio.sleep(0)
 
@@ -255,7 +259,7 @@ class Term:
         self,
         future: "asyncio.Future[Any]",
         act: Callable[[Any], None],
-        unwritten: Callable[[], None] | None = None,
+        unwritten: Callable[[], object] | None = None,
     ) -> None:
         """`act` on the result, unless this term is over by then; `unwritten` where the tables refused it."""
 

@@ -61,6 +61,7 @@ class PoolArrays(NamedTuple):
 
 
 Line = tuple[OrganizationName, Priority]
+Room = tuple[int, int]  # for so many requests, and bytes of their inputs
 
 
 class Waiting:

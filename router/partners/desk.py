@@ -146,14 +146,15 @@ class Desk:
     # what is served
 
     def _start(self, name: str, request_id: RequestId) -> None:
-        now, entry = time.time(), self._term.unlist(request_id)
-        errand = self._errand(entry, AttemptKey(entry.id, entry.attempt + 1), now)
+        began, entry = time.time(), self._term.unlist(request_id)
+        errand = self._errand(entry, AttemptKey(entry.id, entry.attempt + 1), self._term.now())
         reason = f"served by partner {name} ({self._partner(entry).endpoint})"
         decision = Explanation(reason=reason, candidates=())
-        errand.attempt.span = trails.begin(self._term.traces, errand.attempt, decision, now)
+        errand.attempt.span = trails.begin(self._term.traces, errand.attempt, decision, began)
         number = errand.attempt.key.number
         row = Assignment(id=entry.id, number=number, host_id=HOST + name, decision=decision)
-        self._term.then(self._term.queue.assign(row), functools.partial(self._assigned, errand))
+        written = functools.partial(self._assigned, errand)
+        self._term.then(self._term.queue.assign(row), written, lambda: self._free(errand))
 
     def _errand(self, entry: Entry, key: AttemptKey, assigned_at: float) -> Errand:
         partner = self._partner(entry)
@@ -166,6 +167,7 @@ class Desk:
             self._term.queue,
             told=functools.partial(self._term.board.touch, entry.id),
             answered=functools.partial(self._pump, partner.provider),
+            clock=self._term.now,
         )
         self._term.attempts[entry.id] = attempt
         self._errands[entry.id] = errand
@@ -236,7 +238,7 @@ class Desk:
             failure = _withdrawn(entry) if name in self._connections else _not_configured(name)
             self._term.ends.refuse(entry, failure, key)
             return True
-        started_at = time.time() if entry.started_at is None else entry.started_at.timestamp()
+        started_at = self._term.now() if entry.started_at is None else entry.started_at.timestamp()
         errand = self._errand(entry, key, started_at)
         errand.attempt.sent = True
         self._term.turns.claim(entry.id, entry.request.key_id)

@@ -54,6 +54,7 @@ class Errand:
         *,
         told: Callable[[], None],
         answered: Callable[[], None],
+        clock: Callable[[], float] = time.time,  # by which the attempt was assigned
     ) -> None:
         self.attempt = attempt
         self._partner = partner
@@ -61,6 +62,7 @@ class Errand:
         self._queue = queue
         self._told = told  # the attempt's status changed
         self._answered = answered  # the breaker may have changed
+        self._clock = clock
         self._stopped = asyncio.Event()
         self._ticket: str | None = None
         self._queued_seconds = 0.0  # in the partner's own queue
@@ -122,7 +124,7 @@ class Errand:
         request = self.attempt.entry.request
         left = None
         if request.start_deadline is not None:
-            left = request.start_deadline.timestamp() - time.time()
+            left = request.start_deadline.timestamp() - self._clock()
         call = Call(
             endpoint=self._partner.endpoint,
             input=request.input,
@@ -199,7 +201,7 @@ class Errand:
 
     async def _refuse_too_slow(self) -> None:
         longest = self._connection.account.longest_seconds
-        if time.time() - self.attempt.assigned_at > longest:
+        if self._clock() - self.attempt.assigned_at > longest:
             await self.call_off()
             raise RefusedError(refusals.too_slow(self._partner.provider, longest))
 
@@ -232,7 +234,7 @@ class Errand:
 
     def _timings(self, run_seconds: float | None) -> Timings:
         elapsed = time.monotonic() - self._began_at
-        possible = max(elapsed, time.time() - self.attempt.assigned_at) + CLOCKS_SECONDS
+        possible = max(elapsed, self._clock() - self.attempt.assigned_at) + CLOCKS_SECONDS
         run = elapsed - self._queued_seconds if run_seconds is None else min(run_seconds, possible)
         run = max(0.0, run)
         return Timings(wait=max(0.0, elapsed - run), run=run)

@@ -1,10 +1,14 @@
 """Long lines wait in the table, a share of each in memory; nobody waits behind another customer's."""
 
+import asyncio
+import secrets
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from router import intake
+from router import intake, term
 from tests.live import furnish, serving
 
 PROMPT = {"prompt": "a red circle on white"}
@@ -25,12 +29,12 @@ async def test_a_batch_that_does_not_fit_into_memory_runs_whole_and_lets_others_
         ]
         async with live.visit(live.stranger) as stranger:
             single = (await stranger.post("/fal/queue/acme/toys", json=PROMPT)).json()
-        term = live.gateway.dispatcher.term
-        held = len(term.waiting)
+        known = live.gateway.dispatcher.term
+        held = len(known.waiting)
         async with live.host(slots=1).linked() as host:
             for job in batch:
                 await live.until(job["status_url"], "COMPLETED")
-        term.intake.check_integrity()
+        known.intake.check_integrity()
         order = [assign.attempt.request_id for assign in host.assigned]
 
     assert held < BATCH
@@ -51,16 +55,59 @@ async def test_what_a_standby_accepts_is_taken_by_name_or_with_its_long_line(
             (await other.client.post("/fal/queue/acme/toys", json=PROMPT | {"seed": seed})).json()
             for seed in range(BATCH)
         ]
-        term = active.gateway.dispatcher.term
+        known = active.gateway.dispatcher.term
         await active.until(batch[0]["status_url"], "IN_QUEUE")
-        held = len(term.waiting)
+        held = len(known.waiting)
         async with active.host(slots=1).linked() as host:
             for job in batch:
                 await other.until(job["status_url"], "COMPLETED")
-        term.intake.check_integrity()
+        known.intake.check_integrity()
 
     assert held <= 5
     assert sorted(a.attempt.request_id for a in host.assigned) == [job["request_id"] for job in batch]
+
+
+async def test_large_inputs_wait_in_the_table_and_keep_nobody_elses_there(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "LINE_BYTES", 100_000)
+    async with serving(dsn, tmp_path, await furnish(dsn)) as live:
+        batch = [
+            (
+                await live.client.post("/fal/queue/acme/toys", json={"prompt": secrets.token_urlsafe(30_000)})
+            ).json()
+            for _ in range(9)
+        ]
+        known = live.gateway.dispatcher.term
+        held = len(known.waiting)
+        async with live.visit(live.stranger) as stranger:
+            single = (await stranger.post("/fal/queue/acme/toys", json=PROMPT)).json()
+        async with live.host(slots=1).linked() as host:
+            for job in batch:
+                await live.until(job["status_url"], "COMPLETED")
+            async with asyncio.timeout(10):
+                while len(host.settled) <= len(batch):
+                    await asyncio.sleep(0.01)
+        known.intake.check_integrity()
+        order = [assign.attempt.request_id for assign in host.assigned]
+
+    assert held == 3
+    assert [request_id for request_id in order if request_id != single["request_id"]] == [
+        job["request_id"] for job in batch
+    ]
+    assert order.index(single["request_id"]) <= 2
+
+
+async def test_a_gateway_whose_clock_is_ahead_of_the_databases_ends_nothing_early(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + 60, monotonic=time.monotonic)
+    monkeypatch.setattr(term, "time", ahead)
+    async with serving(dsn, tmp_path, await furnish(dsn)) as live, live.host().linked():
+        answer = await live.client.post(
+            "/fal/run/acme/toys", json=PROMPT, headers={"X-Fal-Request-Timeout": "20"}
+        )
+    assert answer.status_code == 200
 
 
 async def test_a_deadline_passes_in_the_table_as_well(

@@ -70,6 +70,80 @@ async def test_what_a_host_that_dials_anew_knows_nothing_of_runs_again(live: Liv
             assert [assign.attempt.number for assign in after.assigned] == [2]
 
 
+async def test_a_host_that_comes_back_while_its_loss_is_written_down_goes_on(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after, returns = live.host(), live.host(), live.gateway.dispatcher.term.queue._returns
+    write, written = returns._flush, asyncio.Event()
+
+    async def late(items: Any) -> Any:
+        await written.wait()
+        return await write(items)
+
+    monkeypatch.setattr(returns, "_flush", late)
+    async with before.linked():
+        before.release.clear()
+        submitted = await _run(live)
+        await before.hears(assigned=1)
+    after.running = dict(before.running)
+    after.release.clear()
+    async with asyncio.timeout(10):
+        while not live.gateway.dispatcher.term.ends.returning:
+            await asyncio.sleep(0.01)
+    async with after.linked():
+        after.release.set()
+        written.set()
+        attempts = await _ends(live, submitted)
+    assert (before.assigned[1:], after.assigned, after.abandoned) == ([], [], [])
+    assert [(attempt["number"], attempt.get("ended")) for attempt in attempts] == [(1, None)]
+
+
+async def test_only_its_own_fault_is_forgiven_to_a_host_that_comes_back(live: Live) -> None:
+    """Else a request that kills hosts would go on and on."""
+    term = live.gateway.dispatcher.term
+    async with live.host("one").linked() as one:
+        one.fail_with = {"kind": "host", "error": "device_broken", "message": "no more"}
+        submitted = (await live.client.post("/fal/queue/acme/toys", json=PROMPT)).json()
+        await one.hears(assigned=1)
+    before, after = live.host("two", slots=1), live.host("two", slots=1)
+    async with before.linked():
+        before.release.clear()
+        await live.until(submitted["status_url"], "IN_PROGRESS")
+        term.attempts[submitted["request_id"]].phase = None  # as if it was only staged
+        after.running = dict(before.running)
+    async with after.linked():
+        async with asyncio.timeout(10):
+            while submitted["request_id"] not in term.attempts:
+                await asyncio.sleep(0.01)
+        assert term.attempts[submitted["request_id"]].entry.host_faults == 1
+        await _ends(live, submitted)
+
+
+async def test_what_is_cancelled_while_it_is_adopted_stops_there(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after, adoptions = live.host(), live.host(), live.gateway.dispatcher.term.queue._adoptions
+    write, written = adoptions._flush, asyncio.Event()
+
+    async def late(items: Any) -> Any:
+        result = await write(items)
+        await written.wait()
+        return result
+
+    monkeypatch.setattr(adoptions, "_flush", late)
+    async with before.linked():
+        before.release.clear()
+        submitted = await _run(live)
+        await before.hears(assigned=1)
+    after.running = dict(before.running)
+    await live.until(submitted["status_url"], "IN_QUEUE")
+    after.release.clear()
+    async with after.linked():
+        assert (await live.client.put(submitted["cancel_url"])).status_code in {200, 202}
+        written.set()
+        await after.hears(cancelled=1)
+
+
 class Odd(FakeHost):
     """Says something that no host should."""
 

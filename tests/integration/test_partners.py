@@ -13,6 +13,7 @@ from rich.console import Console
 
 from registry import keys
 from registry.database import Database
+from router import intake
 from router.explanation import Fate, render
 from tests.fake_partner import CUT, Answer, FakeFal, png
 from tests.live import Live
@@ -106,6 +107,25 @@ async def test_no_more_at_once_than_the_setting_says(shop: tuple[Live, FakeFal],
     for job in jobs[:3]:
         await live.until(job["status_url"], "COMPLETED")
     assert (len(fal.jobs), fal.cancelled) == (3, [])
+
+
+async def test_what_waits_for_a_partner_has_a_share_of_memory_too(
+    shop: tuple[Live, FakeFal], fal: FakeFal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "PARTNERS_SHARE", 3)
+    live = shop[0]
+    term = live.gateway.dispatcher.term
+    fal.released = False
+    jobs = [(await live.client.post("/fal/queue/far/dev", json=PROMPT)).json() for _ in range(12)]
+    await asyncio.sleep(0.2)
+    held = len(term.waiting)
+    async with live.visit(live.stranger) as stranger, live.host().linked():
+        assert (await stranger.post("/fal/run/acme/toys", json=PROMPT)).status_code == 200
+    fal.released = True
+    for job in jobs:
+        await live.until(job["status_url"], "COMPLETED")
+    assert (held <= 3, len(fal.jobs), term.waiting) == (True, 12, {})
+    term.intake.check_integrity()
 
 
 async def test_a_partners_422_is_the_callers_own(shop: tuple[Live, FakeFal], fal: FakeFal) -> None:

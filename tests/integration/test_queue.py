@@ -1,6 +1,7 @@
 """The queue's promises on a real Postgres: group commit, fencing, one usage record whatever is reported twice."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from router.queue import Queue
 from router.requests import Failure, Outcome, Request, RequestId, State, StoredFile
 from router.rows import Adoption, Assignment, Ending, Entry, Return
 
+MANY = 1 << 40  # bytes
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PICTURE = StoredFile(id="f", content_type="image/png", size_bytes=3, sha256="0" * 64, width=1000, height=500)
 
@@ -91,12 +93,12 @@ async def test_untaken_requests_are_taken_up_once_and_in_order(queue: Queue, mak
     for request in reversed(requests[:3]):
         await queue.submit(request, taken=False)
     await queue.submit(requests[3], taken=True)
-    first = await queue.take_up("local", 2, {})
+    first = await queue.take_up("local", (2, MANY), {})
     assert [entry.id for entry in first] == [requests[0].id, requests[1].id]
-    assert [entry.id for entry in await queue.take_up("local", 9, {})] == [requests[2].id]
-    assert await queue.take_up("local", 9, {}) == []
+    assert [entry.id for entry in await queue.take_up("local", (9, MANY), {})] == [requests[2].id]
+    assert await queue.take_up("local", (9, MANY), {}) == []
     await queue.release("local")
-    assert [e.id for e in await queue.take_up("local", 9, {})] == [r.id for r in requests]
+    assert [e.id for e in await queue.take_up("local", (9, MANY), {})] == [r.id for r in requests]
 
 
 async def test_a_named_request_is_taken_once_while_it_waits(queue: Queue, make_request: Any) -> None:
@@ -115,11 +117,26 @@ async def test_every_line_is_taken_up_to_its_share(queue: Queue, make_request: A
     for request in (*long, *low, *other):
         await queue.submit(request, taken=False)
 
-    first = await queue.take_up("local", 3, {})
-    second = await queue.take_up("local", 3, {("acme", "normal"): 2, ("acme", "low"): 3})
+    first = await queue.take_up("local", (3, MANY), {})
+    second = await queue.take_up("local", (3, MANY), {("acme", "normal"): (1, MANY), ("acme", "low"): (0, 0)})
 
     assert [entry.id for entry in first] == sorted(r.id for r in (*long[:3], *low, *other))
     assert [entry.id for entry in second] == [long[3].id]
+
+
+async def test_large_inputs_are_taken_up_as_far_as_there_is_room_for_them(
+    queue: Queue, make_request: Any
+) -> None:
+    pictures = [make_request(input={"image_url": secrets.token_urlsafe(30_000)}) for _ in range(4)]
+    other = make_request(organization="other")
+    for request in (*pictures, other):
+        await queue.submit(request, taken=False)
+
+    first = await queue.take_up("local", (9, 50_000), {})
+    second = await queue.take_up("local", (9, 50_000), {("acme", "normal"): (9, 1)})
+
+    assert [entry.id for entry in first] == sorted(r.id for r in (*pictures[:2], other))
+    assert [entry.id for entry in second] == [pictures[2].id]
 
 
 async def test_an_attempt_number_is_given_once(queue: Queue, make_request: Any, db: Database) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from router import batching
 from router.batching import Batcher
 
 
@@ -33,6 +34,19 @@ async def test_a_poisoned_item_fails_alone() -> None:
     batcher = Batcher(flush)
     answers = await asyncio.gather(*(batcher.add(n) for n in (1, 2, 3)), return_exceptions=True)
     assert [answers[0], str(answers[1]), answers[2]] == [1, "two", 3]
+
+
+async def test_heavy_items_share_a_flush_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "FLUSH_BYTES", 10)
+    flushes: list[Sequence[int]] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        flushes.append(items)
+        return items
+
+    batcher = Batcher(flush, weight=lambda item: item)
+    await asyncio.gather(*(batcher.add(n) for n in (4, 6, 1, 30, 2)))
+    assert flushes == [[4, 6], [1], [30], [2]]
 
 
 async def test_items_of_one_key_go_one_after_the_other() -> None:
