@@ -71,7 +71,10 @@ def verdict(results: Sequence[Result]) -> list[str]:
         ours, text = named["marquee"][figure].mean, []
         if (peer := best_peer(results, figure)) is not None:
             theirs = named[peer.contender.name][figure].mean
-            text.append(f"{100 * (1 - ours / theirs):.0f} % under the best peer ({peer.contender.name})")
+            share = round(100 * (1 - ours / theirs))
+            text.append(
+                f"{abs(share)} % {'over' if share < 0 else 'under'} the best peer ({peer.contender.name})"
+            )
         if "free loads" in named:
             text.append(f"{ours / named['free loads'][figure].mean:.2f} x free loads")
         if text:

@@ -151,6 +151,21 @@ def test_every_contender_finishes_and_the_table_names_it(tmp_path):
     assert free.figures[0].base_loads == 0
 
 
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [(9.0, "10 % under"), (10.04, "0 % under"), (11.0, "10 % over")],
+    ids=["ahead", "level", "behind"],
+)
+def test_the_verdict_says_how_far_we_are_from_the_best_peer(ours, said):
+    figures = dict.fromkeys(measure.Figures.__struct_fields__, 10.0) | {"unfinished": 0}
+    known = experiment.contenders()
+    results = [
+        experiment.Result(known[name], (measure.Figures(**figures | {"mean": mean}),), last_run=None)
+        for name, mean in (("random", 10.0), ("marquee", ours))
+    ]
+    assert report.verdict(results)[0] == f"- mean: {ours:.1f} s, {said} the best peer (random)"
+
+
 def test_marquee_never_books_what_does_not_happen(tmp_path):
     plan = scenario.parse(SMALL)
     made = scenario.workload(plan, 1, tmp_path)
