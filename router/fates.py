@@ -17,7 +17,7 @@ from litestar.params import FromPath
 from registry import edge
 from registry.catalog import Adapter, Caller, Digest, Version
 from router.catalogue import Catalogue
-from router.clients.door import AnyRequest, Home
+from router.clients.door import AnyRequest, Home, House
 from router.errors import (
     ForbiddenError,
     NotFinishedError,
@@ -42,13 +42,18 @@ ERASING = ["/v1/requests/{request_id:str}/payloads", "/v1/models/requests/{reque
 log = structlog.get_logger("marquee.gateway")
 
 
+def _asker(house: House, request: AnyRequest) -> Caller:
+    """Raises `UnauthorizedError`, `ForbiddenError`."""
+    caller = house.core.catalogue.now.caller(token_of(request.headers.get("authorization")), None)
+    if not caller.scopes & {"run", "operate"}:
+        raise ForbiddenError("run")
+    return caller
+
+
 def router(home: Home) -> Router:
     @get("/v1/requests/{request_id:str}", include_in_schema=False)
     async def fate(request: AnyRequest, request_id: FromPath[str]) -> Fate:
-        core = home().core
-        caller = core.catalogue.now.caller(token_of(request.headers.get("authorization")), None)
-        if not caller.scopes & {"run", "operate"}:
-            raise ForbiddenError("run")
+        core, caller = home().core, _asker(home(), request)
         if "explain" not in request.query_params:
             return Fate(status=await core.inspect(caller, request_id))
         status, attempts = await core.explain(caller, request_id)
@@ -60,9 +65,7 @@ def router(home: Home) -> Router:
     @delete(ERASING, status_code=200, include_in_schema=False)
     async def erase(request: AnyRequest, request_id: FromPath[str]) -> dict[str, Any]:
         house = home()
-        caller = house.core.catalogue.now.caller(token_of(request.headers.get("authorization")), None)
-        if not caller.scopes & {"run", "operate"}:
-            raise ForbiddenError("run")
+        caller = _asker(house, request)
         gone = await house.core.erase(caller, request_id)
         await asyncio.to_thread(house.files.drop_all, gone)
         log.info("a request was erased", request=request_id, key=caller.key_id, files=len(gone))

@@ -82,19 +82,17 @@ class Logbook(msgspec.Struct, frozen=True, kw_only=True):
 
     async def page(self, wishes: Wishes) -> Page:
         """Raises `QueueUnavailableError`."""
-        parameters = msgspec.structs.asdict(wishes) | {"looks": _looks(wishes)}
-        parameters["states"] = None if wishes.states is None else list(wishes.states)
+        looks = _looks(wishes)
         try:
             async with self.db.pool.connection() as connection:
-                # Never prepared: the planner must see the ids to leave partitions out.
-                (found,) = await _rows(connection, "page", parameters)
+                found = await _found(connection, wishes, looks)
                 lines = await _rows(connection, "lines", {"ids": found["ids"]})
                 charges = await _rows(connection, "charges", {"ids": found["ids"]})
         except LOST as error:
             raise QueueUnavailableError("the database does not answer") from error
         known = {row["id"]: row for row in charges}
         requests = tuple(msgspec.convert({**row, **known.get(row["id"], {})}, Line) for row in lines)
-        return Page(requests=requests, next_cursor=_next(found, wishes.limit, parameters["looks"]))
+        return Page(requests=requests, next_cursor=_next(found, wishes.limit, looks))
 
     async def recent(
         self, organization: OrganizationName, cursor: str | None
@@ -104,10 +102,9 @@ class Logbook(msgspec.Struct, frozen=True, kw_only=True):
         wishes = Wishes(
             organization=organization, first=_id_of("since", "1970-01-01"), before=before, limit=PAGE
         )
-        parameters = msgspec.structs.asdict(wishes) | {"looks": PAGE}
         try:
             async with self.db.pool.connection() as connection:
-                (found,) = await _rows(connection, "page", parameters)
+                found = await _found(connection, wishes, PAGE)
         except LOST as error:
             raise QueueUnavailableError("the database does not answer") from error
         return found["ids"], _next(found, PAGE, PAGE)
@@ -121,9 +118,18 @@ class Logbook(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+async def _found(connection: database.Connection, wishes: Wishes, looks: int) -> dict[str, Any]:
+    """The ids, and how far it looked."""
+    parameters = msgspec.structs.asdict(wishes) | {"looks": looks}
+    parameters["states"] = None if wishes.states is None else list(wishes.states)
+    (found,) = await _rows(connection, "page", parameters)
+    return found
+
+
 async def _rows(
     connection: database.Connection, name: str, parameters: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
+    # Never prepared: the planner must see the ids to leave partitions out.
     return await (await connection.execute(QUERIES[name], parameters, prepare=False)).fetchall()
 
 

@@ -1,7 +1,7 @@
 """The catalogue and the keys in memory, immutable. Pure: `now` comes in. `catalogue` holds the current one."""
 
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     variants: Mapping[Slug, Variant] = {}
     names: spelling.Names[Slug] = spelling.Names(())  # of the variants
+    flat: Mapping[str, tuple[Slug, ...]] = {}  # deep slugs, by their names in two pieces
+    slug_of: Mapping[Digest, Slug] = {}  # of versions and partners
     releases: Mapping[Slug, tuple[Release, ...]] = {}
     versions: Mapping[tuple[Slug, int], Version] = {}
     digests: Mapping[tuple[Slug, int], Digest] = {}  # of the versions
@@ -176,6 +178,20 @@ def _nothing_to_run(variant: Variant) -> str:
     return f"its weights{where} are not pinned yet; the operator has to run `marquee catalog pin` and `apply`"
 
 
+def flat_of(slug: Slug) -> str:
+    """`fal-ai/flux/dev` → `fal-ai/flux-dev`: where names hold no further slash."""
+    owner, _, rest = slug.partition("/")
+    return f"{owner}/{rest.replace('/', '-')}"
+
+
+def _flat(slugs: Iterable[Slug]) -> dict[str, tuple[Slug, ...]]:
+    found: dict[str, tuple[Slug, ...]] = {}
+    for slug in slugs:
+        if (flat := flat_of(slug)) != slug:
+            found[flat] = (*found.get(flat, ()), slug)
+    return found
+
+
 def build(
     rows: store.CatalogRows,
     callers: Mapping[bytes, Caller],
@@ -197,6 +213,9 @@ def build(
     return Snapshot(
         names=names,
         variants=variants,
+        flat=_flat(variants),
+        slug_of={v.partner.digest: v.slug for v in rows.variants if v.partner is not None}
+        | {digest: slug for (slug, _), digest in reversed(digests.items())},
         releases=store.by_slug(rows.releases),
         versions={(version.variant, version.number): version for version in rows.versions},
         digests=digests,

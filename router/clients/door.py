@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar
 
 import msgspec
@@ -25,6 +25,8 @@ AnyRequest = Request[Any, Any, Any]
 Headers = dict[str, str]
 DEEPEST = 64  # levels of a body, far from where Python's own limit ends in an unexpected error
 TOO_DEEP = "the body is nested too deeply"
+HEARTBEAT_SECONDS = 15.0
+HEARTBEAT = b": still here\n\n"
 ONCE = "idempotency-key"
 STORE = "x-fal-store-io"  # in: 0, keep nothing of its contents
 LONGEST_KEY = 200  # characters, as the admin API's
@@ -56,9 +58,11 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
             return self.public_url
         return f"{request.scope['scheme']}://{request.headers.get('host', 'localhost')}"
 
+    def base64_of(self, file: StoredFile) -> str:
+        return base64.b64encode(self.files.find(file.id).path.read_bytes()).decode()
+
     def data_uri(self, file: StoredFile) -> str:
-        content = self.files.find(file.id).path.read_bytes()
-        return f"data:{file.content_type};base64,{base64.b64encode(content).decode()}"
+        return f"data:{file.content_type};base64,{self.base64_of(file)}"
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -128,7 +132,9 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-async def with_heartbeat(source: AsyncIterator[Item], seconds: float) -> AsyncIterator[Item | None]:
+async def with_heartbeat(
+    source: AsyncIterator[Item], seconds: float = HEARTBEAT_SECONDS
+) -> AsyncGenerator[Item | None]:
     """What `source` gives, and None whenever it gave nothing for so long: proxies close what is silent."""
     upcoming = asyncio.ensure_future(anext(source, None))
     try:

@@ -18,6 +18,7 @@ from router import webhooks
 from router.clients import fal_shapes, fal_storage
 from router.clients.door import (
     BODY_LIMIT_BYTES,
+    HEARTBEAT,
     Answer,
     AnyRequest,
     Home,
@@ -30,7 +31,6 @@ from router.clients.fal_storage import PREFIX
 from router.errors import AlreadyFinishedError, UnknownRequestError
 from router.requests import State, Status
 
-HEARTBEAT_SECONDS = 15.0
 PREVIEWS = "x-marquee-previews"  # in: 1, small pictures of the run with its events
 REQUEST_ID = "x-fal-request-id"
 ERASED = "Its input and outputs were erased at its owner's wish"
@@ -151,9 +151,9 @@ async def _stream(house: House, request: AnyRequest, caller: Caller, job: str) -
 
     async def events() -> AsyncIterator[bytes]:
         told: list[Any] = []
-        async for change in with_heartbeat(house.core.watch(caller, job), HEARTBEAT_SECONDS):
+        async for change in with_heartbeat(house.core.watch(caller, job)):
             if change is None:
-                yield b": still here\n\n"
+                yield HEARTBEAT
                 continue
             shape = fal_shapes.status(change, with_logs=with_logs, with_preview=True)
             if lines := shape.get("logs"):  # a stream's logs are what is new

@@ -1,6 +1,5 @@
 """The door for OpenAI's clients: the image routes and the list of models, in OpenAI's shapes. Process edge."""
 
-import base64
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -175,7 +174,7 @@ def arguments(body: Mapping[str, Any], known: Collection[str] = ()) -> dict[str,
 def _image(house: House, request: AnyRequest, file: StoredFile, *, as_url: bool) -> dict[str, str]:
     if as_url:
         return {"url": f"{house.origin(request)}/files/{file.id}"}
-    return {"b64_json": base64.b64encode(house.files.find(file.id).path.read_bytes()).decode()}
+    return {"b64_json": house.base64_of(file)}
 
 
 def _model(variant: Variant) -> dict[str, Any]:

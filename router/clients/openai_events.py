@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 
 from registry.catalog import Caller
-from router.clients.door import House, with_heartbeat
+from router.clients.door import HEARTBEAT, House, with_heartbeat
 from router.errors import InvalidInputError, Issue
 from router.requests import Failure, Status, StoredFile
 
-HEARTBEAT_SECONDS = 15.0
 MOST_PARTIAL = 3  # pictures of a run, as at OpenAI
 NO_TOKENS = {
     "input_tokens": 0,
@@ -38,9 +37,9 @@ async def follow(
 ) -> AsyncIterator[bytes]:
     """Until its end; a comment when nothing happens for long. `event`: how its route's events begin."""
     told = 0
-    async for status in with_heartbeat(house.core.watch(caller, request_id), HEARTBEAT_SECONDS):
+    async for status in with_heartbeat(house.core.watch(caller, request_id)):
         if status is None:
-            yield b": still here\n\n"
+            yield HEARTBEAT
         elif not status.state.is_final:
             if told < wished and _is_due(status, told, wished):
                 yield _event(f"{event}.partial_image", _partial(status, told))
@@ -67,9 +66,8 @@ def _partial(status: Status, told: int) -> dict[str, Any]:
 
 
 def _whole(house: House, status: Status, file: StoredFile) -> dict[str, Any]:
-    content = base64.b64encode(house.files.find(file.id).path.read_bytes()).decode()
     size = f"{file.width}x{file.height}" if file.width and file.height else "auto"
-    return {"b64_json": content, "usage": NO_TOKENS} | _common(status, file.content_type, size)
+    return {"b64_json": house.base64_of(file), "usage": NO_TOKENS} | _common(status, file.content_type, size)
 
 
 def _common(status: Status, content_type: str, size: str) -> dict[str, Any]:

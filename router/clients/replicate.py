@@ -211,10 +211,9 @@ def _variant(house: House, caller: Caller, owner: str, name: str) -> Variant:
     exact = snapshot.variants.get(Slug(f"{owner}/{name}"))
     if exact is not None:
         return exact
-    for variant in snapshot.variants.values():
-        is_meant = variant.owner == owner and shapes.flat_name(variant.slug) == name
-        if is_meant and snapshot.visible(variant.slug, caller, now):
-            return variant
+    for slug in snapshot.flat.get(f"{owner}/{name}", ()):
+        if snapshot.visible(slug, caller, now):
+            return snapshot.variants[slug]
     raise snapshot.unknown(f"{owner}/{name}", caller, now)
 
 
@@ -227,13 +226,9 @@ def _by_version(house: House, caller: Caller, text: str) -> tuple[Slug, Digest |
         owner, _, rest = name.partition("/")
         return _variant(house, caller, owner, rest).slug, shapes.digest_of(identifier) if identifier else None
     digest, snapshot = shapes.digest_of(identifier), house.core.catalogue.now
-    for (slug, _), known in snapshot.digests.items():  # not the versions' own: those are computed
-        if known == digest:
-            return slug, digest
-    for variant in snapshot.variants.values() if digest in snapshot.partners else ():
-        if variant.partner is not None and variant.partner.digest == digest:
-            return variant.slug, digest
-    raise UnknownSlugError(text)
+    if (slug := snapshot.slug_of.get(digest)) is None:
+        raise UnknownSlugError(text)
+    return slug, digest
 
 
 def _refuse_another_version(house: House, caller: Caller, slug: Slug, version: Digest | None) -> None:

@@ -8,8 +8,8 @@ import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException
 
-from registry.catalog import Digest, Slug, Variant, Version
-from router import errors, limits
+from registry.catalog import Digest, Variant, Version
+from router import errors, limits, snapshot
 from router.clients.door import AnyRequest, Headers
 from router.clients.uploads import Uploaded
 from router.requests import Outcome, State, Status
@@ -24,11 +24,6 @@ STATUS: Mapping[State, str] = {
 DIGEST = "sha256:"
 
 log = structlog.get_logger("marquee.replicate")
-
-
-def flat_name(slug: Slug) -> str:
-    """`fal-ai/flux/dev` → `flux-dev`: names hold no further slash there."""
-    return "-".join(slug.split("/")[1:])
 
 
 def version_id(digest: Digest) -> str:
@@ -50,7 +45,7 @@ def prediction(status: Status, origin: str, *, starting: bool = False) -> dict[s
     address = f"{origin}/replicate/v1/predictions/{request.id}"
     return {
         "id": request.id,
-        "model": f"{request.slug.split('/', 1)[0]}/{flat_name(request.slug)}",
+        "model": snapshot.flat_of(request.slug),
         "version": version_id(request.version),
         "status": said,
         "input": request.input,
@@ -88,7 +83,7 @@ def model(variant: Variant, latest: Version | None, origin: str) -> dict[str, An
     return {
         "url": f"{origin}/m/{variant.slug}",
         "owner": variant.owner,
-        "name": flat_name(variant.slug),
+        "name": snapshot.flat_of(variant.slug).partition("/")[2],
         "description": variant.description or variant.name,
         "visibility": "public",
         "run_count": 0,

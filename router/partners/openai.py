@@ -34,7 +34,7 @@ class OpenAI:
         if answer.status == 200:
             answered = made(answer.object)
             if not answered.result:  # an error's text or a page, sent as a success
-                message = self._wire.scrubbed(self._said(answer) or "its answer has no pictures")
+                message = self._said(answer) or "its answer has no pictures"
                 raise RefusedError(refusals.failed(self.name, message, is_its_fault=True))
             return answered
         raise RefusedError(self._refusal(answer, call.endpoint))
@@ -46,13 +46,13 @@ class OpenAI:
         """It cannot be."""
 
     def _said(self, answer: Answer) -> str:
-        return refusals.text_of(_error(answer).get("message"))
+        return self._wire.scrubbed(refusals.text_of(_error(answer).get("message")))
 
     def _refusal(self, answer: Answer, endpoint: str) -> Any:
         said = _error(answer)
         if answer.status == 404 or said.get("code") == "model_not_found":
             return refusals.of_endpoint(self.name, endpoint)
-        message = self._wire.scrubbed(self._said(answer))
+        message = self._said(answer)
         if answer.status not in refusals.INPUT_CODES:
             return refusals.failed(self.name, message or f"it answers {answer.status}", "partner_refused")
         param = refusals.text_of(said.get("param"))

@@ -4,7 +4,7 @@ The page has no rights of its own: whoever runs a model here does so as the call
 same core calls as every other door.
 """
 
-import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from registry.web import trouble
 from registry.web.rendering import Pages, static_files
 from registry.web.signin import Door
 from router.clients import fal_shapes
+from router.clients.door import with_heartbeat
 from router.errors import ForbiddenError, RouterError
 from router.requests import RequestId, Status
 from router.storefront import art, forms, snippets
@@ -27,7 +28,6 @@ from router.storefront.gallery import Gallery
 from router.storefront.progress import progress
 
 HERE = Path(__file__).parent
-HEARTBEAT_SECONDS = 15.0
 AnyRequest = Request[Any, Any, Any]
 
 
@@ -188,22 +188,13 @@ async def _playground(front: Front, request: AnyRequest, slug: Slug) -> Response
 
 async def _events(statuses: AsyncIterator[Status], cost: Costs) -> AsyncIterator[ServerSentEventMessage]:
     """One event per status, a comment when nothing happens for a while; ends with the request."""
-    source = statuses.__aiter__()
-    upcoming = asyncio.ensure_future(anext(source, None))
-    try:
-        while True:
-            done, _ = await asyncio.wait([upcoming], timeout=HEARTBEAT_SECONDS)
-            if not done:
+    async with contextlib.aclosing(with_heartbeat(statuses)) as told:
+        async for status in told:
+            if status is None:
                 yield ServerSentEventMessage(comment="still here")
                 continue
-            status = upcoming.result()
-            if status is None:
-                break
-            told = progress(status, await cost(status.request.id) if status.state.is_final else None)
-            yield ServerSentEventMessage(data=msgspec.json.encode(told).decode())
-            upcoming = asyncio.ensure_future(anext(source, None))
-    finally:
-        upcoming.cancel()
+            shape = progress(status, await cost(status.request.id) if status.state.is_final else None)
+            yield ServerSentEventMessage(data=msgspec.json.encode(shape).decode())
 
 
 def title(variant: Variant) -> str:
