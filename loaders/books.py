@@ -21,7 +21,7 @@ from registry.catalog import Digest
 
 T = TypeVar("T")
 Booked = list[tuple[Tier, Digest]]
-WAIT_SECONDS = 600.0  # for room that other runs have pinned
+DISK_SECONDS = 600.0  # for room that others' downloads have pinned: one that hangs never lets go of it
 
 
 class Books:
@@ -176,9 +176,10 @@ class Books:
         """Under the lock: decides again whenever something was released, until there is room.
 
         Raises `NoRoomError` when only `own` pins are in the way: nobody will release them. `AbandonedError` when
-        nobody waits for it any more.
+        nobody waits for it any more. For a run it waits as long as that takes: clips take an hour, and the watchdog sees
+        to it that each ends.
         """
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + DISK_SECONDS
         while True:
             for cache in self.tiers.values():
                 cache.lapse(time.monotonic())
@@ -188,7 +189,7 @@ class Books:
                 cache = next(cache for cache in self.tiers.values() if cache.tier == error.tier)
                 if cache.pinned <= own and cache.reserved_bytes:
                     cache.give_up_reserves()  # nobody else can make room: the weights come first
-                elif cache.pinned <= own or time.monotonic() > deadline:
+                elif cache.pinned <= own or (error.tier == "disk" and time.monotonic() > deadline):
                     raise
                 else:
                     flights.wait(self._changed, interest)

@@ -16,6 +16,8 @@ from loaders.fetch import Opened, check_size
 from registry.catalog import FileRef
 
 CHUNK_BYTES = 1 << 20
+SILENT_SECONDS = 30.0
+LONGEST_SECONDS = 3600.0  # of one request; a slow line or a cap has segments take minutes
 
 
 class Bucket:
@@ -52,6 +54,10 @@ def _store(root: str) -> Any:
         raise HostError(f"reading {root} needs another package: pip install 'marquee[s3]'") from error
     return from_url(
         root,
-        client_options={"allow_http": True, "timeout": "30s"},  # an endpoint of one's own may be plain http
+        client_options={
+            "allow_http": True,  # an endpoint of one's own may be
+            "read_timeout": timedelta(seconds=SILENT_SECONDS),
+            "timeout": timedelta(seconds=LONGEST_SECONDS),
+        },
         retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=30)},  # `download` tries again
     )

@@ -10,9 +10,11 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from loaders.errors import AbandonedError, HostError, LoaderError, SourceDownError, WeightsDamagedError
 from loaders.fetch import Opened, Origin
@@ -23,6 +25,9 @@ from registry import outside
 from registry.catalog import FileRef
 
 MAX_WAIT_SECONDS = 60.0  # longest obedience to Retry-After
+LOGGED_FROM_BYTES = 64 << 20  # what is smaller is here before anybody looks
+
+log = structlog.get_logger("marquee.store")
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +66,32 @@ def fill(
 ) -> None:
     """Returns when every byte is there and verified. Raises the last origin's error, or `AbandonedError`."""
     effort = _Effort(terms, pace, interest or Interest())
-    short_cut = effort._replace(terms=msgspec.structs.replace(terms, attempts=1))
+    with _logged(partial, origins[-1], file):
+        _fill(partial, origins, file, effort)
+
+
+@contextmanager
+def _logged(partial: Partial, origin: Origin, file: FileRef) -> Iterator[None]:
+    """For whoever looks at a host that does nothing for minutes."""
+    if file.size_bytes < LOGGED_FROM_BYTES:
+        yield
+        return
+    began, had_bytes = time.monotonic(), partial.motion().done_bytes
+    known = log.bind(file=file.path, source=origin.name)
+    known.info("fetching", size_bytes=file.size_bytes, here_bytes=had_bytes)
+    try:
+        yield
+    except LoaderError as error:
+        known.warning("not fetched", error=str(error), here_bytes=partial.motion().done_bytes)
+        raise
+    seconds = time.monotonic() - began
+    known.info(
+        "fetched", seconds=round(seconds, 1), bytes_per_second=round((file.size_bytes - had_bytes) / seconds)
+    )
+
+
+def _fill(partial: Partial, origins: Sequence[Origin], file: FileRef, effort: _Effort) -> None:
+    short_cut = effort._replace(terms=msgspec.structs.replace(effort.terms, attempts=1))
     for origin in origins[:-1]:
         try:
             _fill_from(partial, origin, file, short_cut)

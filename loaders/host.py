@@ -42,7 +42,6 @@ DEVICE_SHARE = 0.85
 DISK_SHARE = 0.9  # for weights; configs, tokenizers and what is on its way need the rest
 LEFT_OVER_SHARE = 1.08  # of the weights' share, with parts of downloads that were given up
 PRIOR_SPEEDS = protocol.Speeds(disk_to_memory=1e9, memory_to_device=10e9, network_to_disk=100e6)
-DRAIN_SECONDS = 30.0
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,12 +76,16 @@ def limit(store: Store, settings: Settings, budgets: Mapping[Tier, int]) -> None
 async def run(
     address: Address, settings: Settings, *, name: str | None = None, zone: str | None = None
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. Raises `HostError`."""
+    """Serves until SIGTERM or SIGINT, then drains; a second one ends that as well. Raises `HostError`."""
     home = settings.home
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def signalled() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for signal_number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signal_number, stop.set)
+        loop.add_signal_handler(signal_number, signalled)
     with own(home):
         device = await asyncio.to_thread(Device, settings.device)
         store = _store(home, settings, address)
@@ -105,7 +108,7 @@ async def run(
                 watchdog.watch(engine, report=link.heard, leave=os._exit)  # cleaning up could hang as well
             )
             try:
-                await _until_stopped(link, stop)
+                await _until_stopped(link, stop, hurry, settings.drain_seconds)
             finally:
                 watching.cancel()
 
@@ -146,15 +149,15 @@ def _given_out(store: Store, artefacts: Artefacts, settings: Settings, address: 
         server.close()
 
 
-async def _until_stopped(link: Link, stop: asyncio.Event) -> None:
+async def _until_stopped(link: Link, stop: asyncio.Event, hurry: asyncio.Event, drain_seconds: float) -> None:
     serving = asyncio.create_task(link.run())
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()
-        log.info("draining")
-        await link.drain(DRAIN_SECONDS)
+        log.info("draining", seconds=drain_seconds)
+        await link.drain(drain_seconds, hurry)
     finally:
         for task in (serving, stopping):
             task.cancel()

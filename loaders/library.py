@@ -29,6 +29,7 @@ from loaders.protocol import AdapterUse, AttemptKey
 from loaders.retrieval import Retrieval
 from loaders.running import Finished
 from loaders.store import Store
+from registry import logs
 from registry.catalog import AdapterManifest, Digest, Manifest
 from registry.settings import Settings
 
@@ -92,6 +93,7 @@ class Loader:
         on_motion: OnMotion | None = None,
     ) -> None:
         """Raises `HostError`: no such device, or a home that cannot be used."""
+        logs.adopt()
         self._settings = settings or Settings()
         self._on_step = on_step or (lambda step, steps: None)
         self._on_motion = on_motion or (lambda motion: None)

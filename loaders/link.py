@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -32,6 +32,9 @@ PATH = "/hosts/link"
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 5.0
 OPEN_SECONDS = 10.0
+SETTLE_SECONDS = 30.0  # that a host which ends waits for a router to have its results
+FAREWELL_SECONDS = 2.0  # for the last words to leave
+LOOK_SECONDS = 0.02
 UNAUTHORIZED = 4401
 MAX_MESSAGE_BYTES = 64 << 20  # a manifest of a hundred thousand files
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -99,8 +102,6 @@ class Link:
         self._outbox: asyncio.Queue[bytes] | None = None  # None: there is no link
         self._welcomed = False
         self._draining = False
-        self._quiet = asyncio.Event()
-        self._quiet.set()
 
     def heard(self, event: Event) -> None:
         """The engine's listener; any thread."""
@@ -132,15 +133,27 @@ class Link:
             # Hosts that lost one router all at once should not come back all at once.
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.5))  # noqa: S311
 
-    async def drain(self, timeout_seconds: float) -> None:
-        """No more work: hands back what has not begun, waits until the rest is settled or time is up."""
+    async def drain(self, timeout_seconds: float, hurry: asyncio.Event) -> None:
+        """No more work: hands back what has not begun, and waits until the rest is settled.
+
+        What still runs when the time is up, or at `hurry`, goes back as well: that is no fault of this host's.
+        """
         self._draining = True
-        returned = self._worker.drain()
+        self._hand_back(self._worker.drain())
+        await _until(lambda: not self._accepted or hurry.is_set(), timeout_seconds)
+        if self._accepted:
+            self._abandoned.update(self._accepted)
+            self._hand_back(tuple(self._accepted))
+        await _until(lambda: self._is_settled or hurry.is_set(), SETTLE_SECONDS)
+        await _until(lambda: not self._outbox or self._outbox.empty(), FAREWELL_SECONDS)
+
+    def _hand_back(self, returned: Sequence[AttemptKey]) -> None:
         self._accepted.difference_update(returned)
-        self._send(protocol.Draining(returned=returned))
-        self._note_quiet()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), timeout_seconds)
+        self._send(protocol.Draining(returned=tuple(returned)))
+
+    @property
+    def _is_settled(self) -> bool:
+        return not self._accepted and not self._unsettled
 
     def _connection(self) -> connect:
         return connect(
@@ -206,7 +219,6 @@ class Link:
                 self._worker.cancel(attempt)
             case protocol.Settled(attempt=attempt):
                 self._unsettled.pop(attempt, None)
-                self._note_quiet()
             case protocol.Stage():
                 self._worker.stage(message)
             case protocol.Drop(digests=digests):
@@ -217,7 +229,6 @@ class Link:
             self._send(protocol.Draining(returned=(assign.attempt,)))
         elif assign.attempt not in self._accepted and assign.attempt not in self._unsettled:
             self._accepted.add(assign.attempt)
-            self._quiet.clear()
             if self._traces.on and assign.traceparent:
                 self._traced[assign.attempt] = (assign.traceparent, time.time())
             self._worker.submit(assign)
@@ -227,7 +238,6 @@ class Link:
             if self._unsettled.pop(attempt, None) is None and attempt in self._accepted:
                 self._abandoned.add(attempt)
                 self._worker.cancel(attempt)
-        self._note_quiet()
 
     def _fold(self, event: Event) -> None:
         if isinstance(event, Finished | protocol.Failed):
@@ -238,7 +248,6 @@ class Link:
             else:
                 self._unsettled[event.attempt] = event
                 self._report(event)
-            self._note_quiet()
         elif isinstance(event, protocol.Residency) or event.attempt not in self._abandoned:
             self._send(event)
 
@@ -263,8 +272,9 @@ class Link:
         if self._outbox is not None:
             self._outbox.put_nowait(protocol.encode(message))
 
-    def _note_quiet(self) -> None:
-        if self._accepted or self._unsettled:
-            self._quiet.clear()
-        else:
-            self._quiet.set()
+
+async def _until(holds: Callable[[], bool], seconds: float) -> None:
+    """Or the time is up."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:  # noqa: ASYNC110  several things, once in a process
+        await asyncio.sleep(LOOK_SECONDS)

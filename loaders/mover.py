@@ -224,21 +224,5 @@ def _thrown(error: BaseException) -> Answer:
     return lambda steps: steps.throw(error)
 
 
-def in_place(steps: Steps) -> None:
-    """Carries out an order on this thread, errands and all."""
-    answer: Answer = next
-    while True:
-        try:
-            errand = answer(steps)
-        except StopIteration:
-            return
-        try:
-            result = errand.work()
-        except BaseException as error:  # noqa: BLE001 (handed to the steps)
-            answer = _thrown(error)
-        else:
-            answer = _sent(result)
-
-
 def _sent(result: Any) -> Answer:
     return lambda steps: steps.send(result)

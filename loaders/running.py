@@ -17,11 +17,12 @@ from loaders import protocol
 from loaders.assembly import Ready
 from loaders.compiling import Compiler
 from loaders.device import Device
-from loaders.errors import InputError, LoaderError, OutOfMemoryError
+from loaders.errors import DiskFullError, InputError, LoaderError, OutOfMemoryError
 from loaders.headroom import Headroom
 from loaders.headroom import pixels as pixels_of
 from loaders.intake import Intake
 from loaders.jobs import Job
+from loaders.partial import NO_ROOM
 from loaders.pipelines import arguments, built, narrow, outputs, tuned
 from loaders.protocol import AttemptKey
 from loaders.residency import Shelf
@@ -100,6 +101,7 @@ def _finished(
 def failure(job: Job, error: BaseException, *, idle_since: float) -> protocol.Failed:
     """What the router is told. An error that nobody foresaw is the model's own: it would come again elsewhere."""
     timings = _timings(job, idle_since, run=0.0, encode=0.0)
+    error = _named(error)
     if isinstance(error, LoaderError):
         return protocol.Failed(
             attempt=job.attempt,
@@ -111,11 +113,20 @@ def failure(job: Job, error: BaseException, *, idle_since: float) -> protocol.Fa
         )
     return protocol.Failed(
         attempt=job.attempt,
-        kind="host" if isinstance(error, OSError | MemoryError) else "model",
+        kind="host" if isinstance(error, OSError) else "model",
         error="pipeline_failed",
         message=_sayable(f"{type(error).__name__}: {error}"),
         timings=timings,
     )
+
+
+def _named(error: BaseException) -> BaseException:
+    """What a disk or memory that is full makes any library raise: a clip's temporary file, a picture to decode."""
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(f"this host has no memory left: {error}")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return DiskFullError(f"no room on this host's disk: {error}")
+    return error
 
 
 def _sayable(text: str) -> str:

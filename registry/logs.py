@@ -7,6 +7,22 @@ from typing import Any
 import structlog
 
 
+def adopt() -> None:
+    """For programs that use us as a library: our events go where their own logging goes, unless they said otherwise."""
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
 def configure(level: str, *, json: bool | None = None) -> None:
     """Structlog for us and for libraries, to stderr; JSON unless a person is watching. Once per process."""
     as_json = not sys.stderr.isatty() if json is None else json

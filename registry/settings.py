@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     blobs_url: str | None = None  # where the pool's other hosts reach this one's files; None: gives out none
     download_bytes_per_second: int | None = None  # a host's cap for fetching weights
     host_key: str | None = None  # how a host signs in to its router
+    drain_seconds: float = 600.0  # after SIGTERM, for a host's running request to end; then it is handed back
     key_requests_per_minute: int | None = None  # calls of one key, over all gateways; None: no limit
     key_requests_at_once: int | None = None  # of one key's requests on hosts; the others wait their turn
     longest_wait_seconds: float | None = (
@@ -179,6 +180,7 @@ def _checked(settings: Settings) -> Settings:
         "disk_budget_bytes",
         "lora_bytes",
         "upload_bytes",
+        "drain_seconds",
     ):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")

@@ -27,6 +27,7 @@ from router.errors import StartUpError
 
 STARTED_WITHIN_SECONDS = 120.0  # the host imports torch and measures its disk before it says hello
 STOP_HOST_SECONDS = 5.0  # a running request that needs longer goes back to the queue
+HAND_BACK_SECONDS = 2.0  # of them, for that
 STOP_GATEWAY_SECONDS = 3.0
 PROBE_SECONDS = 0.1
 SUPERVISED = "SUPERVISED_BY_MARQUEE_UP"  # children carry their home in it, so that leftovers are known again
@@ -224,7 +225,11 @@ def children(
     host = supervisor.Child(
         name="host",
         command=[sys.executable, "-P", "-m", "router.cli", "host", *host_arguments],
-        environment={**_without_partners(environment), "MARQUEE_HOST_KEY": tokens.host_key},
+        environment={
+            **_without_partners(environment),
+            "MARQUEE_HOST_KEY": tokens.host_key,
+            "MARQUEE_DRAIN_SECONDS": str(STOP_HOST_SECONDS - HAND_BACK_SECONDS),
+        },
         log_path=logs / "host.log",
         on_change=changed,
     )

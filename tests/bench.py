@@ -8,6 +8,7 @@ from loaders import protocol
 from loaders.compiling import Compiler
 from loaders.device import Device
 from loaders.engine import Engine, Event
+from loaders.mover import Steps
 from loaders.protocol import AdapterUse, AttemptKey
 from loaders.running import Finished
 from loaders.store import Store
@@ -80,3 +81,19 @@ class Bench:
         outcome = self.outcome()
         assert isinstance(outcome, Finished), outcome
         return outcome
+
+
+def in_place(steps: Steps) -> None:
+    """Carries out an order on this thread, errands and all."""
+    result: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            errand = steps.send(result) if error is None else steps.throw(error)
+        except StopIteration:
+            return
+        result = error = None
+        try:
+            result = errand.work()
+        except BaseException as caught:  # noqa: BLE001 (handed to the steps)
+            error = caught

@@ -1,7 +1,9 @@
 """A local server that speaks as much of S3 as reading takes: signed GETs of objects, with ranges and named refusals."""
 
+import contextlib
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +18,8 @@ class Buckets:
     objects: dict[str, bytes]
     access_key: str = "AKLOCAL"
     failures: int = 0  # answers 503 so many times
+    drips: int = 1  # pieces that an object comes in
+    pause_seconds: float = 0.0  # before each
     ranges: list[str | None] = field(default_factory=list)
 
     def start(self) -> "Buckets":
@@ -81,7 +85,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Last-Modified", "Mon, 02 Nov 2026 00:00:00 GMT")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        step = max(1, -(-len(body) // self.buckets.drips))
+        for start in range(0, len(body), step):
+            time.sleep(self.buckets.pause_seconds)
+            with contextlib.suppress(ConnectionError):  # it was hung up on
+                self.wfile.write(body[start : start + step])
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Tests read `Buckets.ranges` instead."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from loaders import buckets as loaders_buckets
 from loaders import errors, fetch
 from loaders.download import Terms
 from loaders.peers import BlobServer
@@ -210,3 +211,21 @@ def test_a_blob_that_was_evicted_at_that_moment_is_not_there(tmp_path: Path) -> 
         store.ensure(FILE, Source(kind="upload", location="1"))
     store.close()
     server.close()
+
+
+def test_a_bucket_behind_a_slow_line_delivers_and_a_silent_one_is_named(
+    buckets: Buckets, place: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit was the whole request's: a cap or a slow line had each one cut, and five times later it was given up."""
+    monkeypatch.setattr(loaders_buckets, "SILENT_SECONDS", 0.4)
+    remote, source = place("bucket")
+    buckets.drips, buckets.pause_seconds = 6, 0.1
+    with fetch.origins(remote, source, FILE) as (origin,), origin.open(0, len(WEIGHTS)) as opened:
+        assert b"".join(opened.chunks) == WEIGHTS
+    buckets.drips, buckets.pause_seconds = 2, 1.0
+    with (
+        pytest.raises(errors.SourceDownError),
+        fetch.origins(remote, source, FILE) as (origin,),
+        origin.open(0, len(WEIGHTS)) as opened,
+    ):
+        b"".join(opened.chunks)

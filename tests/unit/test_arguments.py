@@ -1,5 +1,6 @@
 """Values that would only be found out at the end of a run, or fill a host: refused at once, by field."""
 
+import errno
 from typing import Any
 
 import pytest
@@ -71,3 +72,20 @@ def test_whatever_an_error_says_can_be_told() -> None:
         failed = running.failure(job, error, idle_since=0.0)
         assert protocol.decode_from_host(protocol.encode(failed)) == failed
         assert len(failed.message) < 5000
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), ("host", "disk_full")),  # a clip's temporary file
+        (MemoryError(), ("host", "out_of_memory")),  # a picture to decode
+        (OSError(errno.EIO, "Input/output error"), ("host", "pipeline_failed")),
+        (KeyError("sample"), ("model", "pipeline_failed")),
+    ],
+)
+def test_a_host_that_is_full_says_so_whatever_library_ran_into_it(
+    error: Exception, told: tuple[str, str]
+) -> None:
+    assign = protocol.Assign(attempt=AttemptKey("a", 1), version=Digest("v"), adapters=(), input={})
+    failed = running.failure(running.Job(assign=assign, submitted_at=0.0), error, idle_since=0.0)
+    assert (failed.kind, failed.error) == told

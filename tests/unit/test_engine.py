@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from loaders import adapters, items, mover, protocol
+from loaders import adapters, items, protocol
 from loaders.interest import Interest
 from loaders.running import Finished
 from registry import folders
 from tests import architectures
-from tests.bench import Bench
+from tests.bench import Bench, in_place
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_weights_of_a_launch_are_kept_until_its_time(
     one.engine.describe(protocol.DescribeVersion(digest=base.digest, manifest=base))
     one.engine.describe(protocol.DescribeAdapter(digest=lora.digest, manifest=lora))
     order = protocol.Stage(version=base.digest, adapters=(lora.digest,), pin_until=time.time() + 500)
-    mover.in_place(one.engine._prewarmed(order, Interest()))
+    in_place(one.engine._prewarmed(order, Interest()))
     cache = one.engine._shelf.tiers["device"]
     assert cache.pinned == frozenset()
     assert set(cache._kept) == {component.digest for component in base.components} | {lora.digest}

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from loaders import assembly, decoding, descriptions, host, intake, items, mover, protocol, reader
+from loaders import assembly, decoding, descriptions, host, intake, items, protocol, reader
 from loaders.descriptions import Descriptions
 from loaders.device import Device
 from loaders.engine import Engine
@@ -24,7 +24,7 @@ from registry.catalog import Digest, FileRef, Manifest
 from registry.settings import Settings
 from tests import architectures
 from tests.architectures.calls import picture_uri
-from tests.bench import Bench
+from tests.bench import Bench, in_place
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Uploaded:
 
 def staged(one: Engine, version: Digest) -> None:
     """When it is over."""
-    mover.in_place(one._prewarmed(protocol.Stage(version=version), Interest()))
+    in_place(one._prewarmed(protocol.Stage(version=version), Interest()))
 
 
 def engine(home: Path, store: Store, disk_bytes: int) -> Engine:

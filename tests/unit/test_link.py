@@ -199,13 +199,33 @@ async def test_draining_hands_back_the_staged_and_waits_for_the_running(
         await router.send(assign(FIRST), assign(SECOND))
         await until(lambda: len(worker.submitted) == 2)
         worker.staged = (SECOND,)
-        draining = asyncio.create_task(link.drain(20))
+        draining = asyncio.create_task(link.drain(20, asyncio.Event()))
         assert await router.hear(protocol.Draining) == protocol.Draining(returned=(SECOND,))
         await router.send(assign(AttemptKey("third", 1)))
         assert (await router.hear(protocol.Draining)).returned == (AttemptKey("third", 1),)
         assert not draining.done()
         link.heard(finished(FIRST, b"picture"))
         await draining
+
+
+@pytest.mark.parametrize("seconds", [0.1, 600.0])
+async def test_what_still_runs_when_the_time_is_up_or_somebody_hurries_goes_back(
+    router: FakeRouter, worker: FakeWorker, seconds: float
+) -> None:
+    """It was lost with the link, which counts as the host's fault: three such and a request fails."""
+    hurry = asyncio.Event()
+    async with linked(router, worker) as link:
+        await router.hello()
+        await router.send(assign(FIRST))
+        await until(lambda: worker.submitted)
+        draining = asyncio.create_task(link.drain(seconds, hurry))
+        assert await router.hear(protocol.Draining) == protocol.Draining()
+        if seconds > 1:
+            hurry.set()
+        assert await router.hear(protocol.Draining) == protocol.Draining(returned=(FIRST,))
+        link.heard(finished(FIRST, b"late"))
+        await draining
+        assert link._unsettled == {}
 
 
 async def test_the_worker_hears_where_else_files_are(router: FakeRouter, worker: FakeWorker) -> None:

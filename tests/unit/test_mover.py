@@ -9,7 +9,7 @@ import pytest
 
 from loaders.errors import AbandonedError, CancelledError, SourceDownError
 from loaders.interest import Interest
-from loaders.mover import PREWARMS_AT_ONCE, REQUESTS_AT_ONCE, Errand, Mover, Steps, in_place
+from loaders.mover import PREWARMS_AT_ONCE, REQUESTS_AT_ONCE, Errand, Mover, Steps
 
 
 class Diary:
@@ -242,8 +242,3 @@ def test_it_says_what_it_works_on_and_for_how_long(
     stalled = mover.stalled_seconds()
     assert stalled is not None
     assert (stalled[0], stalled[1] >= 1000) == (order, True)
-
-
-def test_in_place_everything_happens_on_one_thread(diary: Diary) -> None:
-    in_place(steps(diary, "order", Errand(threading.get_ident)))
-    assert diary.lines == ["order begins", f"order gets {threading.get_ident()}", "order ends"]

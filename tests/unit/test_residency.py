@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from loaders import books
 from loaders.errors import AbandonedError, DiskFullError, NoRoomError, NotHereError, SourceDownError
 from loaders.interest import Interest
 from loaders.protocol import Held, Residency
@@ -191,6 +192,30 @@ def test_who_waits_for_room_may_stop_waiting_and_who_waits_for_nobody_is_refused
     assert isinstance(third.outcome(), AbandonedError)
     with pytest.raises(NoRoomError):
         shelf.fetch([one, other, Weights("c")], Interest())
+    shelf.check_integrity()
+
+
+def test_a_run_is_waited_for_as_long_as_it_takes_and_a_hung_download_is_not(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip that took more than ten minutes had the next request of its host fail, three times and for good."""
+    monkeypatch.setattr(books, "DISK_SECONDS", 0.0)
+    running = [held(shelf, name) for name in "ab"]
+    shelf.acquire(running, Interest())
+    other = Weights("c")
+    other.may_come.set()
+    shelf.fetch([other], Interest())()
+    waiting = Started(lambda: shelf.acquire([other], Interest()))
+    time.sleep(0.05)
+    assert not waiting.is_over
+    shelf.release([running[0].digest])
+    assert waiting.outcome() == ["weights of c"]
+    hung = [Weights(name) for name in "de"]
+    for item in hung:
+        item.may_come.set()
+        shelf.fetch([item], Interest())  # held for ever
+    with pytest.raises(NoRoomError):
+        shelf.fetch([Weights("f")], Interest())
     shelf.check_integrity()
 
 
