@@ -111,11 +111,13 @@ async def test_only_its_own_fault_is_forgiven_to_a_host_that_comes_back(live: Li
         await live.until(submitted["status_url"], "IN_PROGRESS")
         term.attempts[submitted["request_id"]].phase = None  # as if it was only staged
         after.running = dict(before.running)
+    after.release.clear()
     async with after.linked():
         async with asyncio.timeout(10):
             while submitted["request_id"] not in term.attempts:
                 await asyncio.sleep(0.01)
         assert term.attempts[submitted["request_id"]].entry.host_faults == 1
+        after.release.set()
         await _ends(live, submitted)
 
 
