@@ -59,6 +59,7 @@ class Lora(msgspec.Struct, frozen=True):
     """An adapter, parsed: per role in the pipeline and weight name (`transformer`, `…to_q.weight`), the update."""
 
     pairs: Mapping[str, Mapping[str, Pair]]
+    arena: Any = None  # where all of them lie that were brought to a device together
 
     @property
     def size_bytes(self) -> int:
@@ -147,17 +148,17 @@ def touched(loras: Sequence[Lora]) -> Mapping[str, tuple[str, ...]]:
     return {role: tuple(sorted(found)) for role, found in sorted(names.items())}
 
 
-def moved(lora: Lora, device: "torch.device") -> Lora:
-    """A copy on another device."""
-    return Lora(
-        {
-            role: {
-                name: Pair(pair.down.to(device), pair.up.to(device), pair.factor)
-                for name, pair in part.items()
-            }
-            for role, part in lora.pairs.items()
-        }
-    )
+def moved(lora: Lora, gathered: Callable[[Mapping[str, "torch.Tensor"]], Any]) -> Lora:
+    """A copy in one arena elsewhere, which `gathered` makes of tensors by name."""
+    pairs = {f"{role}/{name}": pair for role, part in lora.pairs.items() for name, pair in part.items()}
+    downs = {f"{name}/down": pair.down for name, pair in pairs.items()}
+    arena = gathered({**downs, **{f"{name}/up": pair.up for name, pair in pairs.items()}})
+
+    def there(name: str, pair: Pair) -> Pair:
+        return Pair(arena.views[f"{name}/down"], arena.views[f"{name}/up"], pair.factor)
+
+    parts = lora.pairs.items()
+    return Lora({r: {n: there(f"{r}/{n}", pair) for n, pair in part.items()} for r, part in parts}, arena)
 
 
 def merge(

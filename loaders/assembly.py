@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from loaders import items
 from loaders.device import Device
 from loaders.errors import ArchitectureError
 from loaders.interest import Interest
+from loaders.pipelines.blocks import is_denoiser
 from loaders.pipelines.built import Built
 from loaders.store import Store
-from registry.catalog import AdapterManifest, Digest, Manifest, digest_of
+from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Source, digest_of
 
 LEFT_SECONDS = 3600.0  # after which a half-made folder is no other process's at work
 KEPT_VERSIONS = 256  # a version's layout, a few thousand tensors, takes a megabyte or two
@@ -34,6 +35,13 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     built: Built
     assets: Path  # a folder with scheduler, tokenizers and the rest
     components: tuple[items.ComponentItem, ...]  # in the manifest's order
+
+    @property
+    def computed(self) -> str | None:
+        """The dtype that its denoiser computes in."""
+        pairs = zip(self.manifest.components, self.components, strict=True)
+        slots = self.built.slots
+        return next((item.computed for part, item in pairs if is_denoiser(slots[part.name].module)), None)
 
 
 class Assembly:
@@ -88,7 +96,7 @@ class Assembly:
 
     def _architecture(self, manifest: Manifest) -> Built:
         if manifest.architecture not in self._built:
-            configs = items.read_configs(manifest, lambda file, source: self._store.here(file).read_bytes())
+            configs = _read_configs(manifest, lambda file, source: self._store.here(file).read_bytes())
             self._built[manifest.architecture] = Built(manifest, configs, self._device.torch_device)
         return self._built[manifest.architecture]
 
@@ -103,6 +111,14 @@ class Assembly:
         if not _leads_to(folder, targets):
             _link(folder, targets)
         return folder
+
+
+def _read_configs(manifest: Manifest, read: Callable[[FileRef, Source], bytes]) -> dict[str, dict[str, Any]]:
+    """Each component's config by role."""
+    return {
+        component.name: msgspec.json.decode(read(component.config, manifest.source), type=dict[str, Any])
+        for component in manifest.components
+    }
 
 
 def _leads_to(folder: Path, targets: Mapping[str, str]) -> bool:

@@ -44,12 +44,21 @@ class Block(msgspec.Struct, frozen=True):
         return sum(piece.tensors for piece in self.pieces)
 
     @property
+    def filled(self) -> int:
+        """Where in the arena it ends."""
+        last = self.pieces[-1]
+        if last.cast is None:
+            return last.offset + last.size_bytes
+        stored, kept = ITEM_BYTES[last.cast.source.dtype], ITEM_BYTES[last.cast.dtype]
+        return last.offset + last.size_bytes // stored * kept
+
+    @property
     def is_cast(self) -> bool:
         return any(piece.cast is not None for piece in self.pieces)
 
 
 def cut(layout: Layout, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-    """In file order; bytes that nobody wants are not read."""
+    """In file order, which is the arena's; bytes that nobody wants are not read."""
     pieces: list[Piece] = []
     shard = room = 0
     for place in layout.places:

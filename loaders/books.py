@@ -36,6 +36,7 @@ class Books:
         self._payloads: dict[Tier, dict[Digest, Any]] = {tier: {} for tier in self.tiers if tier != "disk"}
         self._announced = Announced(on_change, drop_files)
         self._changed = threading.Condition()
+        self._moves = 0
 
     def book(
         self,
@@ -90,14 +91,14 @@ class Books:
             if digest in self.tiers["device"] and not self.tiers["device"].is_pinned(digest):
                 self._leave(digest, "device")
 
-    def evict_idle(self) -> int:
-        """Empties the device of all that is not pinned, after an out-of-memory; bytes given back."""
+    def evict_idle(self, tier: Tier = "device") -> int:
+        """Empties a tier of all that is not pinned, after an out-of-memory; bytes given back."""
         with self._changed:
-            cache = self.tiers["device"]
+            cache = self.tiers[tier]
             idle = [digest for digest in cache if not cache.is_pinned(digest)]
             freed = sum(cache.size_of(digest) for digest in idle)
             for digest in idle:
-                self._leave(digest, "device")
+                self._leave(digest, tier)
             return freed
 
     def evict_one(self, tier: Tier) -> bool:
@@ -216,5 +217,6 @@ class Books:
         size_bytes = self.tiers[tier].size_of(digest)
         self.tiers[tier].evict(digest)
         if tier != "disk":
+            self._moves += 1
             del self._payloads[tier][digest]
         self._announced.remove(tier, digest, size_bytes)

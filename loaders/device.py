@@ -1,95 +1,115 @@
 """The torch seam: devices, arenas of memory, and what the allocator really takes.
 
-IO. Everything the other modules need of torch's memory goes through here, so that a second kind of accelerator is
-one more branch in this file. It refuses to know what the bytes mean.
+IO. Everything the other modules need of torch's memory goes through here. A kind of accelerator is one class beside
+`accelerator.Cuda`, and one more branch in `_accelerator`. It refuses to know what the bytes mean.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from loaders import allowance
+from loaders.accelerator import Accelerator, Cuda, Mark
 from loaders.buffers import Buffers
-from loaders.errors import NoDeviceError
-from loaders.layout import ALIGNMENT_BYTES, Layout
+from loaders.crossing import Crossing, Lane
+from loaders.layout import ALIGNMENT_BYTES, Layout, pack
+from loaders.protocol import Tier
 
 if TYPE_CHECKING:
     import torch
 
 PAGE_BYTES = 4096
-OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "CUDA error: out of memory",  # pinned host memory, the driver's own
+OUT_OF_HOST_MEMORY = "can't allocate memory"
+OUT_OF_DEVICE_MEMORY = (
+    "CUDA error: out of memory",  # the driver's own
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU's context
 SMALL_WORK_BYTES = 256 << 20
 
 
 class Arena:
-    """One allocation that holds a component's tensors, each at a 64-byte boundary, and the views into it."""
+    """One allocation that holds a component's tensors, each at an aligned boundary, and the views into it."""
 
-    def __init__(self, storage: "torch.Tensor", layout: Layout) -> None:
-        self.storage = storage  # uint8, one dimension, 64-byte aligned
+    def __init__(self, storage: "torch.Tensor", layout: Layout, arrival: Mark | None = None) -> None:
+        self.storage = storage  # uint8, one dimension, aligned
         self.layout = layout
         self.views = _views(storage, layout)
+        self.arrival = arrival  # when the last of it is there; None where it is there already
 
     @property
     def size_bytes(self) -> int:
         return int(self.storage.untyped_storage().nbytes())
 
 
-def _refuse_missing(device: Any) -> None:
-    """Raises `NoDeviceError`: torch itself says so late, and in its own words."""
+class Landing:
+    """An arena on the device, filled from one in host memory while that is still filled itself."""
+
+    def __init__(self, lane: Lane, layout: Layout) -> None:
+        self._crossing = Crossing(lane, layout.size_bytes)
+        self._layout = layout
+
+    def advance(self, arena: Arena, stop: int) -> None:
+        """Of the arena in host memory, all before `stop` is in place."""
+        self._crossing.advance(arena.storage, stop)
+
+    def finish(self, arena: Arena, moved: Callable[[], None] = lambda: None) -> Arena:
+        self._crossing.finish(arena.storage, moved)
+        return Arena(self._crossing.target, self._layout, self._crossing.mark)
+
+
+def _accelerator(name: str) -> Accelerator | None:
+    """None for the CPU, whose memory is the host's. Raises `NoDeviceError`."""
     import torch
 
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise NoDeviceError(str(device), "torch finds no GPU with a driver that it was built for")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise NoDeviceError(str(device), f"the last one is cuda:{torch.cuda.device_count() - 1}")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    return None if device.type == "cpu" else Cuda(device.index or 0)
 
 
 class Device:
     """One accelerator, or the CPU."""
 
-    def __init__(self, name: str = "auto") -> None:
+    def __init__(self, name: str = "auto", *, accelerator: Accelerator | None = None) -> None:
         import torch
 
-        if name == "auto":
-            name = "cuda:0" if torch.cuda.is_available() else "cpu"
-        self.torch_device = torch.device(name)
-        _refuse_missing(self.torch_device)
-        self.buffers = Buffers(None if self.is_cpu else _Driver())
+        self._accelerator = accelerator or _accelerator(name)
+        self.torch_device = (
+            torch.device("cpu") if self._accelerator is None else self._accelerator.torch_device
+        )
+        self.buffers = Buffers(self._accelerator)
+        self._lane = None if self._accelerator is None else Lane(self._accelerator)
 
     @property
     def is_cpu(self) -> bool:
-        return bool(self.torch_device.type == "cpu")
+        return self._accelerator is None
 
     @property
     def title(self) -> str:
         """What the host calls its device: `cpu`, `NVIDIA H200`…"""
-        import torch
-
-        return "cpu" if self.is_cpu else str(torch.cuda.get_device_name(self.torch_device))
+        return "cpu" if self._accelerator is None else self._accelerator.title
 
     @property
     def instructions(self) -> str:
         """What code for this device may use: AVX2, AVX512; a GPU's compute capability."""
         import torch
 
-        if self.is_cpu:
+        if self._accelerator is None:
             return str(torch.backends.cpu.get_cpu_capability())
-        return ".".join(map(str, torch.cuda.get_device_capability(self.torch_device)))
+        return self._accelerator.instructions
 
-    def enter_thread(self) -> None:
-        """What code means by "the GPU" in the calling thread: without it, every thread's is the machine's first."""
-        import torch
+    @property
+    def count(self) -> int:
+        """Of its kind on this machine; each may have a host of its own, and all share the machine's memory."""
+        return 1 if self._accelerator is None else self._accelerator.count
 
-        if self.torch_device.type == "cuda" and self.torch_device.index is not None:
-            torch.cuda.set_device(self.torch_device)
+    def enter_thread(self, *, moves: bool = False) -> None:
+        """Before the calling thread uses it: the one that runs, or the one that `moves` weights."""
+        if self._accelerator is not None:
+            self._accelerator.enter_thread(moves=moves)
 
     def use_all_cores(self) -> None:
         """All that this process may use, for the calling thread: OpenMP counts threads per caller."""
@@ -115,90 +135,96 @@ class Device:
             torch.set_num_threads(before)
 
     def free_bytes(self) -> int:
-        import torch
-
-        if self.is_cpu:
-            free_bytes, allowed = int(psutil.virtual_memory().available), allowance.left_bytes()
-            return free_bytes if allowed is None else min(free_bytes, allowed)
-        return int(torch.cuda.mem_get_info(self.torch_device)[0])
+        if self._accelerator is not None:
+            return self._accelerator.free_bytes()
+        free_bytes, allowed = int(psutil.virtual_memory().available), allowance.left_bytes()
+        return free_bytes if allowed is None else min(free_bytes, allowed)
 
     def host_buffer(self, size_bytes: int) -> "torch.Tensor":
-        """Host memory for an arena, page-aligned; pinned where a GPU copies out of it.
+        """Host memory for an arena, page-aligned; pinned where an accelerator copies out of it.
 
         Not by torch's own `pin_memory`: that takes the next power of two, and keeps what was freed for ever.
         """
+        if self._lane is not None:
+            self._lane.settle()
         return self.buffers.take(size_bytes)
 
-    def to_device(self, arena: Arena) -> Arena:
-        """The same layout in the device's memory. On the CPU that is the arena itself."""
-        if self.is_cpu:
-            return arena
-        return Arena(arena.storage.to(self.torch_device), arena.layout)
+    def landing(self, layout: Layout) -> Landing:
+        """A place on an accelerator for what is about to be read."""
+        assert self._lane is not None, "on a CPU weights are where they were read"
+        return Landing(self._lane, layout)
+
+    def to_device(self, arena: Arena, moved: Callable[[], None] = lambda: None) -> Arena:
+        """The same layout in the device's memory, on its way there. On the CPU that is the arena itself."""
+        return arena if self._lane is None else self.landing(arena.layout).finish(arena, moved)
+
+    def gathered(self, tensors: Mapping[str, "torch.Tensor"]) -> Arena:
+        """Tensors from anywhere in host memory, in one arena on an accelerator."""
+        assert self._lane is not None, "on a CPU weights are where they were read"
+        kinds = {
+            name: (str(one.dtype).removeprefix("torch."), tuple(one.shape)) for name, one in tensors.items()
+        }
+        layout = pack(kinds)
+        arena = Arena(self._lane.landing(layout.size_bytes), layout)
+        for name, view in arena.views.items():
+            arena.arrival = self._lane.send(tensors[name], view)
+        return arena
+
+    def expect(self, arena: Arena | None) -> None:
+        """What the calling thread tells the device from now on comes after the arena's arrival. Waits for nothing."""
+        if arena is not None and arena.arrival is not None:
+            arena.arrival.wait()
 
     def empty_arena(self, layout: Layout) -> Arena:
         """On the device, contents undefined."""
-        import torch
-
-        if self.is_cpu:
+        if self._accelerator is None:
             return Arena(self.host_buffer(layout.size_bytes), layout)
-        storage = torch.empty(layout.size_bytes, dtype=torch.uint8, device=self.torch_device)
-        return Arena(storage, layout)
+        return Arena(self._accelerator.room(layout.size_bytes), layout)
 
     def wait(self) -> None:
-        """Until the device has done what it was told."""
-        import torch
-
-        if not self.is_cpu:
-            torch.cuda.synchronize(self.torch_device)
+        """Until the device has done what the calling thread told it."""
+        if self._accelerator is not None:
+            self._accelerator.finish()
 
     def give_back(self) -> None:
         """Returns freed blocks to the driver, so that `free_bytes` is honest."""
-        import torch
-
         self.buffers.give_back()
-        if not self.is_cpu:
-            torch.cuda.empty_cache()
+        if self._accelerator is not None:
+            self._accelerator.give_back()
 
     def begin_peak(self) -> int:
-        """Bytes allocated now on a GPU; `peak_bytes` counts from here."""
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(self.torch_device)
-        return int(torch.cuda.memory_allocated(self.torch_device))
+        """Bytes allocated now on an accelerator; `peak_bytes` counts from here."""
+        assert self._accelerator is not None
+        return self._accelerator.begin_peak()
 
     def peak_bytes(self) -> int:
+        assert self._accelerator is not None
+        return self._accelerator.peak_bytes()
+
+    def full_tier(self, error: BaseException) -> Tier | None:
+        """Which memory the error says is full; None where it says something else."""
         import torch
 
-        return int(torch.cuda.max_memory_allocated(self.torch_device))
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        import torch
-
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return True
-        return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+        text = str(error) if isinstance(error, RuntimeError) else ""
+        if isinstance(error, torch.OutOfMemoryError) or any(words in text for words in OUT_OF_DEVICE_MEMORY):
+            return "device"
+        if isinstance(error, MemoryError) or OUT_OF_HOST_MEMORY in text:
+            return "device" if self.is_cpu else "memory"
+        return None
 
     def is_broken(self, error: BaseException) -> bool:
-        """Whether every later call would fail as well: a GPU's context does not outlive an illegal access."""
-        import torch
+        """Whether every later call would fail as well: an accelerator is asked, after what may have come of that.
 
-        return isinstance(error, torch.AcceleratorError) and not self.is_out_of_memory(error)
-
-
-class _Driver:
-    """CUDA's, which pins memory that somebody else has taken."""
-
-    def pin(self, address: int, size_bytes: int) -> None:
-        import torch
-
-        code = int(torch.cuda.cudart().cudaHostRegister(address, size_bytes, PORTABLE))
-        if code:
-            raise MemoryError(f"{size_bytes} bytes of memory cannot be pinned: CUDA error {code}")
-
-    def unpin(self, address: int) -> None:
-        import torch
-
-        torch.cuda.cudart().cudaHostUnregister(address)
+        A context does not outlive an illegal access, whichever library met it first; a kernel that was launched
+        wrongly harms nobody else.
+        """
+        if self._accelerator is None or not isinstance(error, RuntimeError) or self.full_tier(error):
+            return False
+        try:
+            self._accelerator.finish()
+        except RuntimeError as again:
+            return self.full_tier(again) is None
+        return False
 
 
 def _views(storage: "torch.Tensor", layout: Layout) -> Mapping[str, "torch.Tensor"]:

@@ -209,7 +209,7 @@ class Engine:
     # the mover thread
 
     def _move_all(self) -> None:
-        self.device.enter_thread()
+        self.device.enter_thread(moves=True)
         self._mover.run()
         self._to_run.put(None)
 
@@ -237,6 +237,7 @@ class Engine:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 (whatever it is, requests come after it)
+            self._device_broken |= self.device.is_broken(error)
             log.warning("not staged", version=order.version, error=f"{type(error).__name__}: {error}")
 
     # the device thread

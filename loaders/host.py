@@ -63,7 +63,8 @@ def budgets_for(device: Device, home: Path, settings: Settings, *, stored_bytes:
         return {"disk": disk_bytes, "device": chosen}
     return {
         "disk": disk_bytes,
-        "memory": settings.memory_budget_bytes or int(Device("cpu").free_bytes() * MEMORY_SHARE),
+        "memory": settings.memory_budget_bytes
+        or int(Device("cpu").free_bytes() * MEMORY_SHARE / device.count),  # each GPU may have a host here
         "device": settings.device_budget_bytes or int(device.free_bytes() * DEVICE_SHARE),
     }
 

@@ -31,6 +31,12 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     call: arguments.Call
     style: outputs.Style
     tuning: tuning.Tuning
+    is_attention_ours: bool = False  # chosen here, not asked for by name
+
+    def with_torchs_attention(self) -> "Intake":
+        """The same call where the kernel that was chosen refuses it."""
+        plain = msgspec.structs.replace(self.tuning, attention=None, refused=self.tuning.attention)
+        return msgspec.structs.replace(self, tuning=plain, is_attention_ours=False)
 
     @property
     def steps(self) -> int:
@@ -56,20 +62,31 @@ def has_media(values: Mapping[str, Any]) -> bool:
 
 
 def take_in(
-    built: Built, own: Any, media: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]
+    built: Built,
+    own: Any,
+    media: Mapping[str, Any],
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    *,
+    computed: str | None = None,
 ) -> Intake:
-    """`own` is what was `chosen`, `media` what was gathered for it. Raises `InputError` naming the field."""
+    """`own` is what was `chosen`, `media` what was gathered for it; `computed` is the denoiser's dtype.
+
+    Raises `InputError` naming the field.
+    """
     kind, rate = type(own), sample_rate(own)
     call = arguments.prepare(
         kind.__call__, values, defaults, _for_class(media, kind), frame_step=_frame_step(own)
     )
     given = {**defaults, **values}
-    if given.get("attention") == attention.AUTO:
-        given["attention"] = attention.choose(attention.kit(built.device), given.get("dtype"))
+    is_ours = given.get("attention") == attention.AUTO
+    if is_ours:
+        given["attention"] = attention.choose(attention.kit(built.device), computed)
     return Intake(
         pipeline=own,
         call=call,
         style=outputs.style(call.output_format, call.frame_rate, rate),
+        is_attention_ours=is_ours and given["attention"] is not None,
         tuning=tuning.plan(
             given,
             tuned.decoder(own.components, given.get("dtype")),

@@ -55,6 +55,11 @@ class Interest:
         if motion is not None:
             self._on_motion(motion)
 
+    def step(self) -> None:
+        """For whoever moves something in several: says that it moves, and asks."""
+        self.moved()
+        self.check()
+
     def follow(self, other: "Interest") -> None:
         """For whoever waits for what is brought for somebody else: it moves when that moves."""
         self._moved_at = max(self._moved_at, time.monotonic() - other.silent_seconds())

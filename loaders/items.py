@@ -5,7 +5,7 @@ IO through `store`, `reader` and `device`. An item knows its files and its layou
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from loaders.pipelines.built import Built
 from loaders.pipelines.modules import keep_float32, load_by_library
 from loaders.pipelines.narrow import names as narrow_names
 from loaders.store import Store
-from registry.catalog import AdapterManifest, Component, Digest, FileRef, Manifest, Source, digest_of
+from registry.catalog import AdapterManifest, Component, Digest, FileRef, Source, digest_of
 from registry.folders import GGUF_SUFFIX
 
 COPIES = 4  # of one weight, while GGUF's arithmetic makes float32 of it
@@ -133,13 +133,21 @@ class ComponentItem:
     def load(self, interest: Interest) -> Bound:
         if self._is_foreign:
             return self._bound(self._converted())
-        component = self._component
-        return self._bound(
-            _read(self._store, component.weights, self._plan(), self._device, interest, name=component.name)
-        )
+        return self._bound(self._read(interest))
 
-    def copy(self, payload: Bound) -> Bound:
-        return self._bound(self._device.to_device(payload.arena))
+    def load_onward(self, interest: Interest) -> tuple[Bound, Bound | None]:
+        if self._is_foreign:
+            return self.load(interest), None
+        landing = self._device.landing(self._plan())
+        arena = self._read(interest, landing.advance)
+        return self._bound(arena), self._bound(landing.finish(arena, interest.step))
+
+    def copy(self, payload: Bound, interest: Interest) -> Bound:
+        return self._bound(self._device.to_device(payload.arena, interest.step))
+
+    def _read(self, interest: Interest, on_filled: reader.OnFilled | None = None) -> Arena:
+        files, name = self._component.weights, self._component.name
+        return _read(self._store, files, self._plan(), self._device, interest, name=name, on_filled=on_filled)
 
     def _paths(self) -> list[Path]:
         return [self._store.here(file) for file in self._component.weights]
@@ -244,8 +252,11 @@ class AdapterItem:
         adapters.check(lora, {role: slots.shapes for role, slots in self._built.slots.items()})
         return lora
 
-    def copy(self, payload: adapters.Lora) -> adapters.Lora:
-        return adapters.moved(payload, self._device.torch_device)
+    def load_onward(self, interest: Interest) -> tuple[adapters.Lora, None]:
+        return self.load(interest), None
+
+    def copy(self, payload: adapters.Lora, interest: Interest) -> adapters.Lora:
+        return adapters.moved(payload, self._device.gathered)
 
     def _headers(self) -> tuple[Header, ...]:
         return reader.read_headers([self._path()])
@@ -262,6 +273,7 @@ def _read(
     interest: Interest,
     *,
     name: str,
+    on_filled: reader.OnFilled | None = None,
 ) -> Arena:
     """The verified bytes. Raises `NotHereError` for files that change meanwhile: they have to be had again."""
     sizes = [place.source.size_bytes for place in plan.places]
@@ -273,15 +285,8 @@ def _read(
 
     try:
         with named("the weights"):
-            return reader.read([store.here(file) for file in files], plan, device, on_block=moved)
+            paths = [store.here(file) for file in files]
+            return reader.read(paths, plan, device, on_block=moved, on_filled=on_filled)
     finally:
         for file in files:  # also where the reader took a file that changed for a damaged one
             store.here(file)
-
-
-def read_configs(manifest: Manifest, read: Callable[[FileRef, Source], bytes]) -> dict[str, dict[str, Any]]:
-    """Each component's config by role."""
-    return {
-        component.name: msgspec.json.decode(read(component.config, manifest.source), type=dict[str, Any])
-        for component in manifest.components
-    }

@@ -1,7 +1,7 @@
 """Where each tensor of a component lies in its arena.
 
-Pure. Every tensor starts at a 64-byte boundary: the same weights give the same bits only from equally aligned
-memory. Names, shapes and dtypes come from checked headers.
+Pure. Every tensor starts at a 256-byte boundary: the same weights give the same bits only from equally aligned
+memory, and a GPU's libraries choose their kernels by alignments of up to so much (on a CPU 64 would do). Names, shapes and dtypes come from checked headers.
 """
 
 import math
@@ -12,7 +12,7 @@ import msgspec
 from loaders.headers import Header, TensorAt
 from registry.weights import DTYPE_BITS, TORCH_NAMES
 
-ALIGNMENT_BYTES = 64
+ALIGNMENT_BYTES = 256
 ITEM_BYTES: Mapping[str, int] = {TORCH_NAMES[name]: DTYPE_BITS[name] // 8 for name in TORCH_NAMES}
 UPCAST: Mapping[str, str] = {"float8_e4m3fn": "bfloat16", "float8_e5m2": "bfloat16"}  # stored → computed with
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16", *UPCAST})

@@ -35,5 +35,12 @@ class Item(Protocol):
     def load(self, interest: Interest) -> Any:
         """Reads the files into host memory. Raises `NotHereError` when they are not on the disk any more."""
 
-    def copy(self, payload: Any) -> Any:
-        """From host memory to the device."""
+    def load_onward(self, interest: Interest) -> tuple[Any, Any]:
+        """Reads them, and sends what is read to the device while more is read: both payloads.
+
+        None for the second where that cannot be done; then it is copied like what was there before.
+        """
+        ...
+
+    def copy(self, payload: Any, interest: Interest) -> Any:
+        """From host memory to the device, where it arrives in its own time."""

@@ -131,7 +131,7 @@ class Preparing:
         if intake.has_media(values):
             rate = intake.sample_rate(pipeline)
             media = yield Errand(lambda: intake.gather(values, self._retrieval, rate=rate, interest=interest))
-        return intake.take_in(ready.built, pipeline, media, values, defaults)
+        return intake.take_in(ready.built, pipeline, media, values, defaults, computed=ready.computed)
 
     def _acquired(self, items: Sequence[Item], interest: Interest) -> Generator[Errand, Any, list[Any]]:
         """Device payloads, pinned; their files are held on the disk until then."""

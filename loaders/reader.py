@@ -37,6 +37,7 @@ LOOKS, LOOK_BYTES = 32, 256 << 10  # samples of the page cache, spread over a fi
 WARM_SHARE = 0.9  # of a file's pages in the page cache, from which on it is read through it
 
 OnBlock = Callable[[Block], None]
+OnFilled = Callable[[Arena, int], None]
 
 
 class _Shard(msgspec.Struct, frozen=True):
@@ -52,9 +53,17 @@ def read_headers(paths: Sequence[Path]) -> tuple[Header, ...]:
     return tuple(read_header(path) for path in paths)
 
 
-def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_block: OnBlock | None = None) -> Arena:
+def read(
+    paths: Sequence[Path],
+    layout: Layout,
+    device: Device,
+    *,
+    on_block: OnBlock | None = None,
+    on_filled: OnFilled | None = None,
+) -> Arena:
     """The arena in host memory, filled. `on_block` is told of each block, from several threads.
 
+    `on_filled` is told, in this thread, up to where all is in place while more is still read.
     Raises `WeightsDamagedError` when the files are not those that the layout was made for.
     """
     arena = Arena(device.host_buffer(layout.size_bytes), layout)
@@ -68,14 +77,16 @@ def read(paths: Sequence[Path], layout: Layout, device: Device, *, on_block: OnB
         copiers = allowance.cores() if is_cold else WARM_THREADS
         reader = _Reader(shards, arena, device, copiers=copiers)
 
-        def bring(block: Block) -> None:
+        def bring(block: Block) -> int:
             reader.bring(block)
             if on_block is not None:
                 on_block(block)
+            return block.filled
 
         into_scratch = is_cold or any(place.is_cast for place in layout.places)
-        for _ in pool.map(bring, cut(layout, SCRATCH_BLOCK_BYTES if into_scratch else BLOCK_BYTES)):
-            pass
+        for stop in pool.map(bring, cut(layout, SCRATCH_BLOCK_BYTES if into_scratch else BLOCK_BYTES)):
+            if on_filled is not None:
+                on_filled(arena, stop)
     return arena
 
 

@@ -23,6 +23,8 @@ from loaders.movable import Item
 from loaders.protocol import Tier
 from registry.catalog import Digest, digest_of
 
+COPY_BYTES_PER_SECOND = 10e9  # what a copy to a device would take that went along with its load
+
 
 class Shelf(Books):
     """The tiers of one device with their payloads."""
@@ -31,7 +33,7 @@ class Shelf(Books):
         self, budgets: Mapping[Tier, int], *, on_change: OnChange, drop_files: DropFiles, order: Order = "lru"
     ) -> None:
         super().__init__(budgets, on_change=on_change, drop_files=drop_files, order=order)
-        self._moves = self._moving = 0
+        self._moving = 0
         self._flights = Flights(self._changed)
         self._one_at_a_time = threading.Lock()  # two acquires never wait for each other's half of the room
 
@@ -62,10 +64,12 @@ class Shelf(Books):
         with self._one_at_a_time:
             try:
                 wanted = [_want(item, item.measure()) for item in by_digest.values()]
-                for move in self._book(wanted, "device", booked, interest):
+                moves = self._book(wanted, "device", booked, interest)
+                onward = {move.digest for move in moves if move.kind == "copy"}
+                for move in moves:
                     item = by_digest[move.digest]
                     with self._aside(item, move, by_digest.keys(), interest):
-                        self._carry_out(item, move, interest)
+                        self._carry_out(item, move, interest, onward=move.digest in onward)
                 with self._changed:
                     for item in items:
                         self.tiers["device"].pin(item.digest)
@@ -86,7 +90,7 @@ class Shelf(Books):
         return payloads[digest]
 
     def moves(self) -> int | None:
-        """How many there have been in memory and on the device; None while one is under way."""
+        """How many arrivals and departures there have been in memory and on the device; None while one is under way."""
         with self._changed:
             return None if self._moving else self._moves
 
@@ -125,14 +129,25 @@ class Shelf(Books):
         finally:
             self.release([name], move.tier)
 
-    def _carry_out(self, item: Item, move: tiers.Move, interest: Interest) -> None:
+    def _carry_out(self, item: Item, move: tiers.Move, interest: Interest, *, onward: bool) -> None:
+        """What has to go `onward` after its load may do so during the load; then its copy finds it there."""
+        if item.digest in self._payloads[move.tier]:
+            return
         began = time.monotonic()
         with self._counted():
-            if move.kind == "load":
-                self._payloads[move.tier][item.digest] = item.load(interest)
+            if move.kind == "copy":
+                self._payloads["device"][item.digest] = item.copy(
+                    self._payloads["memory"][item.digest], interest
+                )
+            elif onward:
+                self._payloads["memory"][item.digest], near = item.load_onward(interest)
+                if near is not None:
+                    self._payloads["device"][item.digest] = near
             else:
-                self._payloads[move.tier][item.digest] = item.copy(self._payloads["memory"][item.digest])
+                self._payloads[move.tier][item.digest] = item.load(interest)
         self._arrived(item, move.tier, time.monotonic() - began)
+        if onward and move.kind == "load" and item.digest in self._payloads["device"]:
+            self._arrived(item, "device", move.size_bytes / COPY_BYTES_PER_SECOND)
 
     def _arrived(self, item: Item, tier: Tier, seconds: float) -> None:
         """The seconds it took to bring something are what it would cost to bring it again."""

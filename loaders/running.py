@@ -47,7 +47,21 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
         return self.done.attempt
 
 
-def run(
+def run(job: Job, shelf: Shelf, device: Device, **circumstances: Any) -> Finished:
+    """Once more with torch's own attention where a kernel that `auto` chose refuses: it may take no masks, or no such heads.
+
+    Nobody remembers that: what a host has met must not change another request's bits. Raises as `_run` does.
+    """
+    try:
+        return _run(job, shelf, device, **circumstances)
+    except (ValueError, RuntimeError):
+        if not _taken(job).is_attention_ours:
+            raise
+        job.intake = _taken(job).with_torchs_attention()
+    return _run(job, shelf, device, **circumstances)
+
+
+def _run(
     job: Job,
     shelf: Shelf,
     device: Device,
@@ -136,11 +150,19 @@ def _sayable(text: str) -> str:
 
 @contextmanager
 def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
-    """The version's weights in its modules, with its LoRAs applied. Afterwards the modules hold nothing."""
+    """The version's weights in its modules, with its LoRAs applied. Afterwards the modules hold nothing.
+
+    However it ends, nothing on the device reads the weights any more: they may be let go of, and their room be used.
+    """
     ready = _ready(job)
     slots = ready.built.slots
     roles = [component.name for component in ready.manifest.components]
-    try:
+    with contextlib.ExitStack() as stack:
+        for role in roles:
+            stack.callback(slots[role].unbind)
+        stack.callback(device.wait)
+        for payload in job.payloads:
+            device.expect(payload.arena)
         for role, payload in zip(roles, job.payloads, strict=False):
             slots[role].point(payload.views)
         computed = {
@@ -151,9 +173,6 @@ def _bound(job: Job, shelf: Shelf, device: Device) -> Iterator[None]:
             narrow.widening(slots, computed),
         ):
             yield
-    finally:
-        for role in roles:
-            slots[role].unbind()
 
 
 def sketching(job: Job, known: Sketches) -> Sketching:
@@ -205,14 +224,15 @@ def twice_when_full(attempt: Callable[[], T], shelf: Shelf, device: Device) -> T
     try:
         return attempt()
     except Exception as error:
-        if not device.is_out_of_memory(error):
+        tier = device.full_tier(error)
+        if tier is None:
             raise
-    freed = shelf.evict_idle()
+    freed = shelf.evict_idle(tier)
     device.give_back()
     try:
         return attempt()
     except Exception as error:
-        if device.is_out_of_memory(error):
+        if device.full_tier(error):
             raise OutOfMemoryError(f"{error}; {freed} bytes had been freed before trying again") from error
         raise
 

@@ -27,16 +27,23 @@ class Bench:
         compiler: Compiler | None = None,
         *,
         disk_bytes: int = 1 << 40,
+        memory_bytes: int = 1 << 30,
         store: Store | None = None,
+        device: Device | None = None,
     ) -> None:
+        """`memory_bytes` are for a `device` with memory of its own; without one it is the CPU."""
+        device = device or Device("cpu")
+        budgets: dict[protocol.Tier, int] = {"device": device_bytes, "disk": disk_bytes}
+        if not device.is_cpu:
+            budgets["memory"] = memory_bytes
         self.home = home
         self.defaults: dict[str, Any] = {}  # of the variants, as the catalogue would say them
         self.events: queue.Queue[Event] = queue.Queue()
         self.engine = Engine(
             home,
-            device=Device("cpu"),
+            device=device,
             store=store or Store(home),
-            budgets={"device": device_bytes, "disk": disk_bytes},
+            budgets=budgets,
             listener=self.events.put,
             compiler=compiler,
         )

@@ -5,7 +5,6 @@ to download any.
 """
 
 import functools
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,21 +23,20 @@ class Kernel(msgspec.Struct, frozen=True):
     name: str
     first: int  # compute capability, major
     last: int
-    package: str | None = None
 
 
 KERNELS = (  # best first
-    Kernel("_flash_3", 9, 9, "flash_attn_interface"),
+    Kernel("_flash_3", 9, 9),
     Kernel("_native_cudnn", 9, 12),
-    Kernel("flash", 8, 12, "flash_attn"),
+    Kernel("flash", 8, 12),
 )
 
 
 class Kit(msgspec.Struct, frozen=True):
-    """What there is: a GPU's major compute capability, packages with kernels."""
+    """What there is: a GPU's major compute capability, and kernels whose packages are installed and new enough."""
 
     capability: int | None
-    packages: frozenset[str] = frozenset()
+    usable: frozenset[str] = frozenset()
 
 
 def choose(kit: Kit, dtype: str | None, kernels: Sequence[Kernel] = KERNELS) -> str | None:
@@ -46,8 +44,7 @@ def choose(kit: Kit, dtype: str | None, kernels: Sequence[Kernel] = KERNELS) -> 
     if kit.capability is None or dtype not in HALF:
         return None
     for kernel in kernels:
-        fits = kernel.first <= kit.capability <= kernel.last
-        if fits and (kernel.package is None or kernel.package in kit.packages):
+        if kernel.first <= kit.capability <= kernel.last and kernel.name in kit.usable:
             return kernel.name
     return None
 
@@ -56,6 +53,18 @@ def choose(kit: Kit, dtype: str | None, kernels: Sequence[Kernel] = KERNELS) -> 
 def kit(device: "torch.device") -> Kit:
     import torch
 
-    capability = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else None
-    packages = {kernel.package for kernel in KERNELS if kernel.package}
-    return Kit(capability, frozenset(name for name in packages if importlib.util.find_spec(name)))
+    if device.type != "cuda":
+        return Kit(None)
+    names = (kernel.name for kernel in KERNELS)
+    return Kit(torch.cuda.get_device_capability(device)[0], frozenset(filter(_is_usable, names)))
+
+
+def _is_usable(name: str) -> bool:
+    """As diffusers itself will find at the run: what is there may be too old for it, or not load."""
+    from diffusers.models import attention_dispatch as known
+
+    try:
+        known._check_attention_backend_requirements(known.AttentionBackendName(name))  # noqa: SLF001
+    except RuntimeError:
+        return False
+    return True

@@ -42,6 +42,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     decoding: Decoding = "whole"
     step_cache: float | None = None  # the threshold of the first block's change
     attention: str | None = None
+    refused: str | None = None  # the attention that `auto` chose first, and that could not do it
 
     @property
     def changes_layers(self) -> bool:
@@ -53,7 +54,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         known = {
             "decoding": None if self.decoding == "whole" else self.decoding,
             "step_cache": None if self.step_cache is None else f"{self.step_cache:g}, lossy",
-            "attention": self.attention,
+            "attention": f"torch's own, {self.refused} refused" if self.refused else self.attention,
         }
         return {name: value for name, value in known.items() if value is not None}
 

@@ -1,26 +1,34 @@
 """The torch seam where no GPU is at hand: what it tells torch."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from loaders import accelerator, crossing, host
 from loaders.device import Device
 from loaders.errors import NoDeviceError
 from loaders.pipelines import built
 from loaders.pipelines.arguments import Call
+from registry.settings import Settings
+from tests.pretend import Pretend
 
 
 def test_a_thread_works_on_its_own_gpu_and_not_on_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[torch.device] = []
+    told: list[Any] = []
     monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(torch.cuda, "set_stream", told.append)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     Device("cpu").enter_thread()
-    Device("cuda").enter_thread()  # whichever torch takes
+    Device("cuda").enter_thread()
     Device("cuda:1").enter_thread()
-    assert told == [torch.device("cuda:1")]
+    Device("cuda:1").enter_thread(moves=True)
+    first, second = torch.device("cuda:0"), torch.device("cuda:1")
+    assert told == [first, second, second, "a stream of cuda:1"]
 
 
 @pytest.mark.parametrize(
@@ -61,18 +69,26 @@ class Driver:
 
     def __init__(self) -> None:
         self.pinned: dict[int, int] = {}
-        self.answer = 0
+        self.answers: list[int] = []  # first to last; then all is well
+        self.latched = 0  # what the next kernel of the thread would be told
         self.calls = 0
 
     def cudaHostRegister(self, address: int, size_bytes: int, flags: int) -> int:
         self.calls += 1
-        if not self.answer:
+        if answer := self.answers.pop(0) if self.answers else 0:
+            self.latched = answer
+        else:
             self.pinned[address] = size_bytes
-        return self.answer
+        return answer
 
     def cudaHostUnregister(self, address: int) -> int:
         del self.pinned[address]
         return 0
+
+    def launch(self, *args: Any, **kwargs: Any) -> None:
+        if self.latched:
+            self.latched = 0
+            raise torch.AcceleratorError("CUDA error: out of memory")
 
 
 @pytest.fixture
@@ -81,6 +97,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     monkeypatch.setattr(torch.cuda, "cudart", lambda: made)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "ones", made.launch)
     return made
 
 
@@ -102,9 +119,78 @@ def test_memory_for_a_gpu_is_pinned_at_its_own_size_and_once(driver: Driver) -> 
     assert driver.pinned == {}
 
 
-def test_memory_that_cannot_be_pinned_is_memory_that_lacks(driver: Driver) -> None:
-    driver.answer = 2
+def test_much_memory_is_pinned_in_parts(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one call the driver would lock out every process of the machine for seconds, and refuse half a terabyte."""
+    monkeypatch.setattr(accelerator, "PIN_BYTES", 4 << 20)
+    device = Device("cuda:1")
+    address = device.host_buffer(9 << 20).data_ptr()
+    assert driver.pinned == {address: 4 << 20, address + (4 << 20): 4 << 20, address + (8 << 20): 2 << 20}
+    device.buffers.give_back()
+    assert driver.pinned == {}
+
+
+def test_no_copy_is_out_of_two_pinned_parts() -> None:
+    assert accelerator.PIN_BYTES % crossing.CHUNK_BYTES == 0
+
+
+def test_memory_that_cannot_be_pinned_is_memory_that_lacks(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next kernel of the thread does not fail of it."""
+    monkeypatch.setattr(accelerator, "PIN_BYTES", 4 << 20)
+    driver.answers = [0, 0, 2]
     device = Device("cuda:1")
     with pytest.raises(MemoryError, match="cannot be pinned") as raised:
         device.host_buffer(9 << 20)
-    assert device.is_out_of_memory(raised.value)
+    assert device.full_tier(raised.value) == "memory"
+    assert (driver.pinned, driver.latched) == ({}, 0)
+
+
+def test_where_nothing_can_be_pinned_copies_are_only_slower(driver: Driver) -> None:
+    driver.answers = [801]  # not supported
+    device = Device("cuda:1")
+    assert device.host_buffer(9 << 20).numel() == 9 << 20
+    device.buffers.give_back()
+    assert (driver.pinned, driver.latched) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "settings"), [(None, ["expandable_segments:True"]), ("max_split_size_mb:64", [])]
+)
+def test_memory_of_a_gpu_is_not_cut_to_pieces(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, said: str | None, settings: list[str]
+) -> None:
+    """Unless an operator told torch how to keep it."""
+    told: list[str] = []
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    if said:
+        monkeypatch.setenv("PYTORCH_ALLOC_CONF", said)
+    Device("cuda:1")
+    assert told == settings
+
+
+@pytest.mark.parametrize(
+    ("error", "tiers"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), ("device", "device")),
+        (torch.AcceleratorError("CUDA error: out of memory"), ("device", "device")),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), ("device", "device")),
+        (MemoryError(), ("device", "memory")),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ("device", "memory")),
+        (RuntimeError("shapes do not fit"), (None, None)),
+        (ValueError("can't allocate memory"), (None, None)),
+    ],
+)
+def test_which_memory_is_full(error: Exception, tiers: tuple[str | None, str | None]) -> None:
+    """On a CPU there is one; elsewhere what leaves the device makes no room on the host."""
+    found = (Device("cpu").full_tier(error), Device(accelerator=Pretend()).full_tier(error))
+    assert found == tiers
+
+
+def test_hosts_of_several_gpus_share_the_machines_memory(tmp_path: Path) -> None:
+    device = Device(accelerator=Pretend(capacity_bytes=1000))
+    memory_bytes = Device("cpu").free_bytes()
+    budgets = host.budgets_for(device, tmp_path, Settings(home=tmp_path), stored_bytes=0)
+    assert (device.count, budgets["device"]) == (2, 850)
+    assert 0.25 < budgets["memory"] / memory_bytes < 0.35

@@ -112,15 +112,3 @@ def test_a_run_is_measured_and_its_room_is_kept_free(
     monkeypatch.setattr(built, "run", watched)
     bench.picture(models[0])
     assert reserved == [learned] != [0]
-
-
-def test_a_device_that_is_broken_is_the_hosts_fault(
-    bench: Bench, models: list[Manifest], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another host may do it, and this one does nothing more."""
-    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-    monkeypatch.setattr(built, "run", failing(1, error, built.run))
-    bench.submit(models[0])
-    outcome = bench.outcome()
-    assert isinstance(outcome, protocol.Failed)
-    assert (outcome.kind, outcome.error, bench.engine.is_broken) == ("host", "device_broken", True)

@@ -50,7 +50,10 @@ class Weights:
         self.measure()
         return f"weights of {self.digest}"
 
-    def copy(self, payload: Any) -> Any:
+    def load_onward(self, interest: Interest) -> tuple[str, str | None]:
+        return self.load(interest), None
+
+    def copy(self, payload: Any, interest: Interest) -> Any:
         return payload
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from loaders import protocol
@@ -66,7 +67,8 @@ def test_what_cannot_be_is_refused_by_its_field(given: dict[str, Any]) -> None:
     assert caught.value.location == tuple(given)
 
 
-BOTH = frozenset({"flash_attn", "flash_attn_interface"})
+BARE = frozenset({"_native_cudnn"})  # comes with torch
+BOTH = BARE | {"flash", "_flash_3"}
 
 
 @pytest.mark.parametrize(
@@ -74,10 +76,10 @@ BOTH = frozenset({"flash_attn", "flash_attn_interface"})
     [
         ("a CPU", Kit(None, BOTH), "bfloat16", None),
         ("a Hopper with everything", Kit(9, BOTH), "bfloat16", "_flash_3"),
-        ("a Hopper as torch comes", Kit(9), "float16", "_native_cudnn"),
+        ("a Hopper as torch comes", Kit(9, BARE), "float16", "_native_cudnn"),
         ("a Blackwell, for which that kernel is not made", Kit(10, BOTH), "bfloat16", "_native_cudnn"),
         ("an Ampere with FlashAttention", Kit(8, BOTH), "bfloat16", "flash"),
-        ("an Ampere without", Kit(8), "bfloat16", None),
+        ("an Ampere without", Kit(8, BARE), "bfloat16", None),
         ("an old one", Kit(7, BOTH), "float16", None),
         ("float32", Kit(9, BOTH), "float32", None),
         ("no dtype said", Kit(9, BOTH), None, None),
@@ -150,3 +152,20 @@ def test_pieces_and_attention_are_put_back(
     assert engine.run(flux, num_images=2).done.how == {"decoding": "tiles"}
     monkeypatch.undo()
     assert engine.run(flux, num_images=2).outputs == two.outputs
+
+
+def test_a_kernel_that_refuses_what_auto_gave_it_costs_no_request(
+    engine: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chosen by what the files hold, as no dtype is asked for; cuDNN's is refused here because this is no GPU."""
+    flux = folders.read_pipeline(architectures.write(tmp_path / "flux", "flux", seed=1, dtype=torch.bfloat16))
+    plain = engine.run(flux)
+    monkeypatch.setattr(attention, "kit", lambda device: Kit(9, BARE))
+    for _ in range(2):
+        auto = engine.run(flux, attention="auto")
+        assert auto.outputs == plain.outputs
+        assert auto.done.how == {"attention": "torch's own, _native_cudnn refused"}
+    engine.submit(flux, attention="_native_cudnn")
+    outcome = engine.outcome()
+    assert isinstance(outcome, protocol.Failed), "who names one gets that one"
+    assert outcome.error == "pipeline_failed"
