@@ -39,7 +39,9 @@ def call(pipeline, seed):
 def loaded(folder):
     import diffusers
 
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    from benchmarks import _device
+
+    pipeline = _device.placed(diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -70,11 +72,12 @@ class Engine:
     """Ours, over the variants and LoRAs under `root`."""
 
     def __init__(self, root, home, budget_bytes):
+        from benchmarks import _device
         from loaders import adapters
         from registry import folders
         from tests.bench import Bench
 
-        self.bench = Bench(Path(home), budget_bytes)
+        self.bench = Bench(Path(home), budget_bytes, memory_bytes=budget_bytes, device=_device.device())
         self.tiny = folders.read_pipeline(root / "tiny")
         self.variants = [folders.read_pipeline(root / f"variant{number}") for number in range(VARIANTS)]
         base = self.variants[0].architecture
@@ -140,7 +143,7 @@ def ray(root, budget_bytes):
     from ray import serve
 
     core.init(
-        _node_ip_address="127.0.0.1", include_dashboard=False, num_cpus=2, object_store_memory=200 << 20,
+        _node_ip_address="127.0.0.1", include_dashboard=False, num_cpus=2, num_gpus=gpus(), object_store_memory=200 << 20,
         logging_level="error", log_to_driver=False,
     )  # fmt: skip
     handle = serve.run(multiplexed().bind(str(root)), name="alternation", route_prefix=None)
@@ -156,11 +159,18 @@ def ray(root, budget_bytes):
     serve.shutdown()
 
 
+def gpus():
+    """That a replica has to itself."""
+    from benchmarks import _device
+
+    return int(_device.name() != "cpu")
+
+
 def multiplexed():
     """The deployment; a class can only be one where Ray is there."""
     from ray import serve
 
-    @serve.deployment(max_ongoing_requests=AT_ONCE, ray_actor_options={"num_cpus": 2})
+    @serve.deployment(max_ongoing_requests=AT_ONCE, ray_actor_options={"num_cpus": 2, "num_gpus": gpus()})
     class Pipelines:
         def __init__(self, root):
             import torch

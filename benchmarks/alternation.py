@@ -2,7 +2,7 @@
 
 The peers load with diffusers: anew for each request, and through Ray Serve's multiplexing with three models to a
 replica. Each runs in a process of its own and gets the same requests, two at a time; its memory is sampled all the
-while and counted from where it stood after a tiny model of the same architecture had run. Each variant and LoRA once to
+while (on a GPU the device's, all that is taken of it) and counted from where it stood after a tiny model of the same architecture had run. Each variant and LoRA once to
 warm up (ours knows the digests then), then `ALTERNATION_REQUESTS`; weights are in the page cache. Contenders take turns, medians of `ALTERNATION_ROUNDS`.
 """
 
@@ -121,18 +121,30 @@ def said(process):
     raise RuntimeError(f"a contender ended: {process.wait()}")
 
 
+def taken(watched):
+    """Bytes, of the process, or of the GPU, which nobody else should be using."""
+    import torch
+
+    from benchmarks import _device
+
+    if _device.name() == "cpu":
+        return watched.memory_info().rss
+    free_bytes, all_bytes = torch.cuda.mem_get_info(_device.name())
+    return all_bytes - free_bytes
+
+
 def play(kind, root, budget_bytes, requests):
     """Requests a second, and the bytes it took at its highest. None where the peer is missing."""
     with contender(kind, root, budget_bytes) as process:
         if process is None:
             return None
         watched = psutil.Process(said(process)["pid"])
-        before = watched.memory_info().rss
+        before = taken(watched)
         highest, done = [before], threading.Event()
 
         def sample():
             while not done.wait(SAMPLE_SECONDS):
-                highest[0] = max(highest[0], watched.memory_info().rss)
+                highest[0] = max(highest[0], taken(watched))
 
         sampling = threading.Thread(target=sample)
         sampling.start()
@@ -158,6 +170,8 @@ def kept():
 
 
 def main():
+    from benchmarks import _device
+
     rates, peaks = defaultdict(list), defaultdict(list)
     with kept() as root:
         one = made(root)
@@ -172,7 +186,7 @@ def main():
                     peaks[kind].append(found[1])
     titles = {"ours": "ours", "diffusers": "diffusers, reloading per request", "ray": "Ray Serve multiplexed"}
     print(
-        f"   {REQUESTS} requests over {VARIANTS} variants of {one / 1e6:.0f} MB and {LORAS} LoRAs, "
+        f"   {_device.name()}: {REQUESTS} requests over {VARIANTS} variants of {one / 1e6:.0f} MB and {LORAS} LoRAs, "
         f"memory for {HELD} ({budget_bytes / 1e6:.0f} MB), medians of {ROUNDS}"
     )
     for kind, found in rates.items():

@@ -16,13 +16,14 @@ SEED = 11
 FRESH = """
 import base64, json, sys
 from pathlib import Path
+from benchmarks import _device
 from loaders.running import Finished
 from tests.bench import Bench
 from tests.sequences import Zoo
 root, requests = Path(sys.argv[1]), json.load(sys.stdin)
 zoo, found = Zoo(root), []
 for variant, loras, seed in requests:
-    bench = Bench(root / "reference", 1 << 30)
+    bench = Bench(root / "reference", 1 << 30, device=_device.device())
     zoo.submit(bench, (variant, tuple(map(tuple, loras)), seed))
     outcome = bench.outcome()
     assert isinstance(outcome, Finished), outcome
@@ -45,6 +46,7 @@ def fresh(root, requests):
 
 
 def main():
+    from benchmarks import _device
     from tests import sequences
     from tests.bench import Bench
 
@@ -54,14 +56,15 @@ def main():
         wanted = sequences.requests(zoo, steps=SEQUENCES, seed=SEED)
         expected = dict(zip(wanted, fresh(root / "models", wanted), strict=True))
         room = int(max(variant.size_bytes for variant in zoo.variants) * 2.5)
-        bench = Bench(root / "home", room)
+        device = _device.device()
+        bench = Bench(root / "home", room, memory_bytes=int(room * 1.5), device=device)
         began = time.perf_counter()
         counts = sequences.play(zoo, bench, expected, steps=SEQUENCES, seed=SEED)
         seconds = time.perf_counter() - began
         bench.engine.close()
         bench.engine.check_integrity()
     print(
-        f"   {SEQUENCES} sequences over {len(zoo.variants)} variants in {seconds:.0f} s, room for about two"
+        f"   {SEQUENCES} sequences over {len(zoo.variants)} variants on {device.title} in {seconds:.0f} s, room for about two"
     )
     print(
         f"   {counts['exact']} pictures, every one the bits of a fresh process ({len(expected)} different requests)"

@@ -16,6 +16,10 @@ ROLE = "transformer"
 
 
 FORMS = {"float32": {}, "float32 in 8 bits": {"storage": "float8_e4m3fn"}}  # 16 bits are slow on many CPUs
+BROAD = {  # on a GPU besides
+    "bfloat16": {"dtype": "bfloat16"},
+    "bfloat16 in 8 bits": {"dtype": "bfloat16", "storage": "float8_e4m3fn"},
+}
 
 
 def measured(bench, manifest):
@@ -24,7 +28,7 @@ def measured(bench, manifest):
     bytes_held, loads, runs = {}, defaultdict(list), defaultdict(list)
     digest = next(part.digest for part in manifest.components if part.name == ROLE)
     for turn in range(ROUNDS + 1):
-        for name, defaults in FORMS.items():
+        for name, defaults in (FORMS if bench.engine.device.is_cpu else {**FORMS, **BROAD}).items():
             bench.defaults = defaults
             first = bench.run(manifest, **call)
             again = bench.run(manifest, **call)
@@ -38,7 +42,7 @@ def measured(bench, manifest):
 
 
 def main():
-    from benchmarks import alternation
+    from benchmarks import _device, alternation
     from registry import folders
     from tests.bench import Bench
 
@@ -46,7 +50,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         alternation.made(root)
-        bench = Bench(root / "home", 8 << 30)
+        bench = Bench(root / "home", 8 << 30, memory_bytes=8 << 30, device=_device.device())
         bytes_held, loads, runs = measured(bench, folders.read_pipeline(root / "variant0"))
         bench.engine.close()
     for name in bytes_held:

@@ -1,5 +1,5 @@
 """Optimizations on tiny models, each beside the plain run: compiled blocks from nothing and from what an earlier
-process left (by the C++ backend, with another cache folder), what `auto` makes of them, and the step cache.
+process left (by the C++ backend, or a GPU's, with another cache folder), what `auto` makes of them, and the step cache.
 
 Compiling takes minutes on few cores. With `OPTIMIZED_FOLDER` models and compiled code stay, so that it is done once,
 on a busy machine or not, and later calls measure the rest in less than a minute for each of `OPTIMIZED_FAMILIES`.
@@ -26,15 +26,16 @@ CHILD = "import sys; from benchmarks.optimized import child; child(*sys.argv[1:]
 
 def child(home, folder, family, mode, step_cache):
     """One process: an engine with a compile mode. Prints seconds of the first and of later runs, and what was said."""
+    from benchmarks import _device
     from loaders.artefacts import Artefacts
     from loaders.compiling import Compiler
-    from loaders.device import Device
     from registry import folders
     from tests.architectures.calls import CALLS
     from tests.bench import Bench
 
-    compiler = Compiler(mode, Artefacts(Path(home) / "compiled", Device("cpu")))
-    bench = Bench(Path(home), 4 << 30, compiler)
+    device = _device.device()
+    compiler = Compiler(mode, Artefacts(Path(home) / "compiled", device))
+    bench = Bench(Path(home), 4 << 30, compiler, device=device)
     example = CALLS[family]
     values = {**example.defaults, **example.values, "num_inference_steps": STEPS}
     if step_cache != "off":

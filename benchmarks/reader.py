@@ -5,7 +5,8 @@ The file is a diffusers transformer of about 1.2 GB in bf16 with random bytes, i
 cache. Every way ends with all bytes in memory that is really there. Medians of `ROUNDS`, the ways taken in turns, so
 that a noisy neighbour disturbs all of them alike; shares are medians of the rounds' own, of the raw way with the best
 median (the best of each round would be whichever was lucky). The peers of `peers/readers.txt` are imported where they
-can be installed; `BENCH_ONLY=raw,ours` leaves all others out, for many rounds where the disk wavers.
+can be installed; `BENCH_ONLY=raw,ours` leaves all others out, for many rounds where the disk wavers. With a GPU
+(`BENCH_DEVICE`) the same ways go on to it, each until all has arrived; the limit beside them is one copy from pinned memory.
 """
 
 import gc
@@ -22,13 +23,15 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks import _device, _onto
 from loaders import tunables
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 ONLY = tuple(os.environ.get("BENCH_ONLY", "").split(","))  # how the names of the ways begin that are wanted
 BLOCK_BYTES = 8 << 20
+LAYERS = int(os.environ.get("BENCH_LAYERS", "8"))  # 1 for a quick look at whether it works
 CONFIG = {
-    "sample_size": 64, "patch_size": 2, "in_channels": 16, "num_layers": 8, "attention_head_dim": 64,
+    "sample_size": 64, "patch_size": 2, "in_channels": 16, "num_layers": LAYERS, "attention_head_dim": 64,
     "num_attention_heads": 22, "caption_projection_dim": 1408, "joint_attention_dim": 4096,
     "pooled_projection_dim": 2048, "out_channels": 16, "pos_embed_max_size": 96,
 }  # fmt: skip
@@ -185,8 +188,10 @@ def ways(path):
     yield "safetensors load_file", path, library
     yield "diffusers from_pretrained", path, from_pretrained
     if any(ONLY):
+        yield from _onto.ways(path)
         return
     peers()
+    yield from _onto.ways(path)
     for module, way in (("runai_model_streamer", streamer), ("fastsafetensors", fast)):
         if importlib.util.find_spec(module):
             yield module, path, way
@@ -219,6 +224,7 @@ def measured(path):
                     warm(file)
                 began = time.perf_counter()
                 made = way(file)
+                _device.wait()
                 if turn:
                     seconds[name, cold].append(time.perf_counter() - began)
                 del made
@@ -256,5 +262,5 @@ def main():
             row.append(
                 f"{median:6.2f} s {gigabytes / median:6.2f} GB/s ({part:4.2f}, {low:4.2f} to {high:4.2f})"
             )
-        print(f"   {name:32} cold {row[0]}   warm {row[1]}")
+        print(f"   {name:40} cold {row[0]}   warm {row[1]}")
     print("   bars: ours cold 0.95, warm 0.90")

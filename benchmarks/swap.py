@@ -1,18 +1,27 @@
 """Changing variants and LoRAs with the weights in memory: ours beside diffusers' own ways, and exactness back.
 
 A FLUX-shaped transformer that is deep and narrow, so that what is measured is the number of tensors as well as
-their bytes. Ours is timed from "the previous run ended" to "the modules point at the right weights".
+their bytes. Ours is timed from "the previous run ended" to "the modules point at the right weights", which on a GPU
+(`BENCH_DEVICE`) have arrived there by then; from host memory there too, where all have to cross.
 """
 
 import contextlib
+import os
 import statistics
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
-ROUNDS = 7
-LAYERS = {"num_layers": 8, "num_single_layers": 16, "attention_head_dim": 32, "num_attention_heads": 8}
+from benchmarks import _device
+
+ROUNDS = int(os.environ.get("SWAP_ROUNDS", "7"))
+LAYERS = {
+    "num_layers": int(os.environ.get("SWAP_LAYERS", "8")),
+    "num_single_layers": 2 * int(os.environ.get("SWAP_LAYERS", "8")),
+    "attention_head_dim": 32,
+    "num_attention_heads": 8,
+}
 
 
 def make(folder, seed):
@@ -35,8 +44,10 @@ def make(folder, seed):
 def median_of(action):
     seconds = []
     for _ in range(ROUNDS):
+        _device.wait()
         began = time.perf_counter()
         action()
+        _device.wait()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
 
@@ -46,15 +57,14 @@ class Ours:
 
     def __init__(self, home, manifests, adapters, device_bytes=8 << 30):
         from loaders.assembly import Assembly
-        from loaders.device import Device
         from loaders.interest import Interest
         from loaders.merging import Pace
         from loaders.residency import Shelf
         from loaders.store import Store
 
-        self.device = device = Device("cpu")
+        self.device = device = _device.device()
         self.shelf = Shelf(
-            {"disk": 1 << 40, "device": device_bytes},
+            _device.budgets(device, device_bytes),
             on_change=lambda change: None,
             drop_files=lambda digest, staying: None,
         )
@@ -80,6 +90,8 @@ class Ours:
             self.shelf.fetch(items, self.interest)()
             payloads = self.shelf.acquire(items, self.interest)
         plan = merging.plan(ready, items, payloads, [1.0] * len(adapters), self.device)
+        for payload in payloads:
+            self.device.expect(payload.arena)
         for component, payload in zip(ready.manifest.components, payloads, strict=False):
             ready.built.slots[component.name].point(payload.views)
         self.applied = contextlib.ExitStack()
@@ -96,6 +108,7 @@ class Ours:
 
     def unbind(self, which):
         self.applied.close()
+        self.device.wait()
         for slots in self.ready[which].built.slots.values():
             slots.unbind()
 
@@ -103,6 +116,11 @@ class Ours:
         self.turn ^= 1
         self.bind(self.turn)
         self.unbind(self.turn)
+
+    def cross(self):
+        """The other variant, which is in host memory alone."""
+        self.shelf.evict_idle()
+        self.switch()
 
     def lora(self, *, way="kept", cached=True):
         self.turn ^= 1
@@ -144,18 +162,22 @@ def exact(ours):
     return all((a == b).all() for a, b in same) and all((a != b).any() for a, b in different)
 
 
-def diffusers_lora(folder, files):
-    """Seconds of load + unload, of a hotswap, and of a run with one LoRA loaded."""
+def reloaded(folder):
     import diffusers
 
-    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    return _device.placed(diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True))
+
+
+def diffusers_lora(folder, files):
+    """Seconds of load + unload, of a hotswap, and of a run with one LoRA loaded."""
+    pipeline = reloaded(folder)
 
     def load_and_unload():
         pipeline.load_lora_weights(str(files[0]))
         pipeline.unload_lora_weights()
 
     slow = median_of(load_and_unload)
-    hot = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    hot = reloaded(folder)
     hot.enable_lora_hotswap(target_rank=16)
     hot.load_lora_weights(str(files[0]), adapter_name="one")
     turn = [0]
@@ -188,25 +210,26 @@ def prepared(root):
 
 def swaps(ours, paths):
     """Seconds of each swap of ours, by what it is, and of loading the variant anew."""
-    import diffusers
-
+    crossing = {} if ours.device.is_cpu else {"crossing": median_of(ours.cross)}
     return {
+        **crossing,
         "variant": median_of(ours.switch),
         "merged anew": median_of(lambda: ours.lora(cached=False)),
         "merged copy still held": median_of(ours.lora),
         "run-time buffers filled": median_of(lambda: ours.lora(way="streamed")),
-        "reload": median_of(
-            lambda: diffusers.DiffusionPipeline.from_pretrained(paths[1], local_files_only=True)
-        ),
+        "reload": median_of(lambda: reloaded(paths[1])),
     }
 
 
 def tell(ours, swapped, load_unload, hotswap):
     manifest = ours.ready[0].manifest
     slots = len(ours.ready[0].built.slots["transformer"].slots)
-    print(f"   {manifest.size_bytes / 1e6:.0f} MB, {slots} tensors, medians of {ROUNDS}")
+    print(f"   {manifest.size_bytes / 1e6:.0f} MB, {slots} tensors, {ours.device.title}, medians of {ROUNDS}")
     switch, reload = swapped.pop("variant"), swapped.pop("reload")
-    print(f"   variant switch, in memory            {switch * 1e3:8.1f} ms")
+    print(f"   variant switch, on the device        {switch * 1e3:8.1f} ms")
+    if crossing := swapped.pop("crossing", None):
+        rate = manifest.size_bytes / crossing / 1e9
+        print(f"   variant switch, from host memory     {crossing * 1e3:8.1f} ms  ({rate:.1f} GB/s)")
     print(f"   diffusers from_pretrained            {reload * 1e3:8.1f} ms  {reload / switch:6.0f} x ours")
     for name, seconds in swapped.items():
         print(
