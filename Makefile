@@ -19,10 +19,10 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[all]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	@echo "Installing the development tools into $(VENV)"
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing Marquee and the development tools into $(VENV) (the first time takes a few minutes)"
 	$(PIP) --editable '.[all,dev]'
-	@touch $@
+	@touch $(VENV)/.run $@
 
 up: $(VENV)/.run ## Bring everything up on this machine and print its address (options: ARGS='--port 9000')
 	@exec $(BIN)/marquee up $(ARGS)
