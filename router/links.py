@@ -122,6 +122,7 @@ async def _admit(socket: Socket, seat: Seat) -> tuple[Link, Hub] | None:
     except (UnauthorizedError, ForbiddenError) as error:
         await socket.close(code=UNAUTHORIZED, reason=str(error))
     except LinkRefusedError as error:
+        log.warning("host refused", reason=error.reason)
         await socket.close(code=POLICY_VIOLATION, reason=error.reason)
     except protocol.ProtocolError as error:
         await socket.close(code=POLICY_VIOLATION, reason=str(error)[:100])
@@ -147,7 +148,8 @@ async def _hello(socket: Socket) -> Hello:
     if not isinstance(message, Hello):
         raise LinkRefusedError("the first message must be a hello")
     if message.protocol != protocol.PROTOCOL_VERSION:
-        raise LinkRefusedError(f"this router speaks protocol {protocol.PROTOCOL_VERSION}")
+        spoken = f"this router speaks protocol {protocol.PROTOCOL_VERSION}, this host {message.protocol}"
+        raise LinkRefusedError(f"{spoken}: upgrade the older one")
     return message
 
 

@@ -60,6 +60,7 @@ class FakeHost:
         self.fail_with: dict[str, Any] | None = None
         self.connected = asyncio.Event()
         self.close_code: int | None = None
+        self.close_reason: str | None = None
         self._socket: Any = None
         self._held: set[str] = set()
 
@@ -115,7 +116,7 @@ class FakeHost:
             except websockets.ConnectionClosed:
                 pass
             finally:
-                self.close_code = self._socket.close_code
+                self.close_code, self.close_reason = self._socket.close_code, self._socket.close_reason
                 for task in runs:
                     task.cancel()
 

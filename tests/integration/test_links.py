@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 
-from loaders.protocol import Hello
+from loaders.protocol import PROTOCOL_VERSION, Hello
 from router.files import Draft, FileStore
 from router.hub import Hub
 from tests.fake_host import FakeHost
@@ -157,6 +157,17 @@ class Odd(FakeHost):
 
     def hello(self) -> Hello:
         return msgspec.structs.replace(super().hello(), **self.says)
+
+
+async def test_a_host_of_another_protocol_is_told_both_numbers(live: Live) -> None:
+    host = Odd(live.url, live.host_key, {"protocol": PROTOCOL_VERSION + 1})
+    async with asyncio.timeout(10), host.linked():
+        while host.close_code is None:
+            await asyncio.sleep(0.01)
+    assert (host.close_code, host.close_reason) == (
+        1008,
+        f"this router speaks protocol {PROTOCOL_VERSION}, this host {PROTOCOL_VERSION + 1}: upgrade the older one",
+    )
 
 
 @pytest.mark.parametrize(
