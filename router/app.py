@@ -21,7 +21,7 @@ from registry.database import Database
 from registry.reading import Place
 from registry.settings import Settings
 from registry.web import company, opening, signin
-from router import background, downloads, fates, health, links, logbook, telemetry
+from router import background, downloads, fates, foresight, health, links, logbook, telemetry
 from router.board import Board
 from router.browsing import Browser
 from router.catalogue import Catalogue
@@ -42,6 +42,7 @@ from router.repeats import Repeats
 from router.signatures import Signer
 from router.storefront import pages
 from router.storefront.gallery import Gallery
+from router.waits import Elsewhere
 from router.webhooks import Deliverer
 
 
@@ -234,6 +235,7 @@ def _core(ground: Ground, loras: Loras, traces: tracing.Traces) -> Core:
         limiter=Limiter(ground.db, ground.settings.key_requests_per_minute),
         loras=loras,
         repeats=Repeats(ground.db),
+        elsewhere=Elsewhere(functools.partial(foresight.crowd, ground.db, ground.settings.pool)),
         longest_wait_seconds=ground.settings.longest_wait_seconds,
         traces=traces,
     )

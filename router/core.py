@@ -29,6 +29,7 @@ from router.requests import Failure, Outcome, Priority, Request, RequestId, Stat
 from router.rows import AttemptRow, Ending, Entry
 from router.snapshot import Resolved
 from router.submission import Entropy, Wishes
+from router.waits import Elsewhere
 
 POLL_SECONDS = 1.0  # between looks at the table for requests that another process dispatches
 SEED_BITS = 31  # what every pipeline's generator takes
@@ -47,6 +48,7 @@ class Core:
         limiter: Limiter,
         loras: Loras,
         repeats: Repeats,
+        elsewhere: Elsewhere,
         longest_wait_seconds: float | None = None,
         traces: Traces = NO_TRACES,
         entropy: Entropy = secrets.randbits,
@@ -58,6 +60,7 @@ class Core:
         self._limiter = limiter
         self._loras = loras
         self._repeats = repeats
+        self._elsewhere = elsewhere
         self._longest_wait_seconds = longest_wait_seconds
         self._traces = traces
         self._entropy = entropy
@@ -98,7 +101,7 @@ class Core:
         values = resolved.checker.complete(arguments, self._entropy(SEED_BITS) if version else None)
         uses = await self._adapters(caller, values, version) if version else ()
         if version is not None:
-            self._refuse_long_wait(caller, resolved, wishes.get("priority", "normal"))
+            await self._refuse_long_wait(caller, resolved, wishes.get("priority", "normal"))
         return submission.compose(
             caller,
             resolved,
@@ -112,12 +115,15 @@ class Core:
             entropy=self._entropy,
         )
 
-    def _refuse_long_wait(self, caller: Caller, resolved: Resolved, priority: Priority) -> None:
+    async def _refuse_long_wait(self, caller: Caller, resolved: Resolved, priority: Priority) -> None:
+        longest = limits.longest_wait(resolved.variant, self._longest_wait_seconds)
+        if longest is None:
+            return
         if (term := self._dispatcher.term) is not None:
             expected = term.waits.expected_seconds(caller.organization, priority, len(term.links))
-            limits.refuse_long_wait(
-                expected, limits.longest_wait(resolved.variant, self._longest_wait_seconds)
-            )
+        else:
+            expected = await self._elsewhere.expected_seconds(caller.organization, priority)
+        limits.refuse_long_wait(expected, longest)
 
     async def _adapters(
         self, caller: Caller, values: Mapping[str, Any], version: Version

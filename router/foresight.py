@@ -27,6 +27,7 @@ from router.prewarm import Launch
 from router.queue import LOST
 from router.residency import Bundle
 from router.snapshot import Snapshot
+from router.waits import Crowd
 
 if TYPE_CHECKING:
     from router.term import Term
@@ -47,6 +48,17 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
     demand: DemandState
     runs: dict[str, RunModel] = {}
+    waiting: Crowd = Crowd()
+
+
+async def crowd(db: Database, pool: str) -> Crowd | None:
+    """Who waits at the pool's dispatcher, as far as it said so lately; None where it did not."""
+    try:
+        async with db.pool.connection() as connection:
+            found = await (await connection.execute(QUERIES["crowd"], {"pool": pool})).fetchone()
+        return None if found is None else msgspec.json.decode(found["waiting"], type=Crowd)
+    except (*LOST, msgspec.MsgspecError):
+        return None
 
 
 def busy_rates(rows: Iterable[Mapping[str, Any]], first_weekday: int) -> dict[Digest, float]:
@@ -102,6 +114,7 @@ class Foresight:
         known = Remembered(
             demand=state.demand.save(self._term.now()),
             runs={str(name): model for name, model in state.run_times.models.items()},
+            waiting=self._term.waits.crowd(len(self._term.links)),
         )
         parameters = {"pool": self._term.pool, "content": msgspec.json.encode(known).decode()}
         try:

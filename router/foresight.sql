@@ -7,6 +7,11 @@ ON CONFLICT (pool) DO UPDATE SET saved_at = excluded.saved_at, content = exclude
 -- What the last dispatcher of this pool knew.
 SELECT content::text FROM dispatcher_memory WHERE pool = %(pool)s;
 
+-- name: crowd
+-- Who waits there, as far as it is alive: it writes every ten seconds.
+SELECT (content -> 'waiting')::text AS waiting FROM dispatcher_memory
+WHERE pool = %(pool)s AND saved_at > now() - interval '30 seconds' AND content -> 'waiting' IS NOT NULL;
+
 -- name: days
 -- Each version's GPU seconds per day in this pool, of those that are not negligible, ending yesterday (UTC).
 SELECT version, array_agg((day - %(since)s::date)::int ORDER BY day) AS days, array_agg(seconds ORDER BY day) AS seconds

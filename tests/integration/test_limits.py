@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from registry.database import Database
+from router import foresight, waits
 from router.errors import OverloadedError, QueueUnavailableError
 from router.limits import Limiter
 from tests.live import furnish, serving
@@ -89,6 +90,27 @@ async def test_work_that_would_wait_too_long_is_refused(dsn: str, tmp_path: Path
             async with live.visit(live.stranger) as stranger:
                 other = await stranger.post("/fal/queue/acme/toys", json=PROMPT)
             assert other.status_code == 200, "another customer's batch is not this one's wait"
+
+
+async def test_a_gateway_that_stands_by_refuses_it_too(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foresight, "REMEMBER_SECONDS", 0.1)
+    monkeypatch.setattr(foresight, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(waits, "FRESH_SECONDS", 0.0)
+    tokens = await furnish(dsn)
+    async with (
+        serving(dsn, tmp_path / "a", tokens, longest_wait_seconds=5.0) as active,
+        serving(dsn, tmp_path / "b", tokens, standby=True, longest_wait_seconds=5.0) as other,
+        active.host(slots=1).linked() as host,
+    ):
+        host.release.clear()
+        async with asyncio.timeout(20):
+            while (answer := await other.client.post("/fal/queue/acme/toys", json=PROMPT)).status_code == 200:
+                await asyncio.sleep(0.1)
+        assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (429, True)
+        async with other.visit(other.stranger) as stranger:
+            assert (await stranger.post("/fal/queue/acme/toys", json=PROMPT)).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["key_requests_per_minute", "key_requests_at_once", "longest_wait_seconds"])

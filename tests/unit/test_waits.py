@@ -33,6 +33,7 @@ def batch() -> Waits:
 )
 def test_the_expected_wait_is_the_callers_own(organization, priority, hosts, seconds):
     assert batch().expected_seconds(organization, priority, hosts) == pytest.approx(seconds)
+    assert batch().crowd(hosts).expected_seconds(organization, priority) == pytest.approx(seconds)
 
 
 def test_what_waits_no_more_is_forgotten():
