@@ -4,11 +4,13 @@ import asyncio
 import errno
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from loaders.errors import LoaderError
 from registry import addresses, logs, shipped
@@ -19,13 +21,16 @@ if TYPE_CHECKING:
     from loaders.library import Result
 
 device_option = click.option("--device", help="auto, cpu or cuda:0 (default auto).")
+devices_option = click.option(
+    "--device", help="auto, cpu, cuda:0, several with commas, or all (default auto)."
+)
 
 
 @click.command()
 @click.option("--url", required=True, help="The router's address: https://models.example.com")
 @click.option("--key", help="A key with the scope `host` (or MARQUEE_HOST_KEY).")
 @click.option("--home", type=click.Path(path_type=Path), help="Weights and state (default .marquee).")
-@device_option
+@devices_option
 @click.option("--pool", help="The pool to join (default local).")
 @click.option("--zone", help="Failure domain: rack, building, data centre.")
 @click.option("--name", help="How the dashboard calls this host (default: the machine's name).")
@@ -38,8 +43,9 @@ def host(
     zone: str | None,
     name: str | None,
 ) -> None:
-    """Join this machine's device to a pool and serve until stopped."""
+    """Join this machine's device, or several, to a pool and serve until stopped."""
     from loaders import host as process
+    from loaders import several
     from loaders.link import Address
 
     settings = Settings.from_environment(os.environ, home=home, host_key=key, device=device, pool=pool)
@@ -51,8 +57,14 @@ def host(
         raise click.UsageError("the key is none: it is one word that begins with mq_")
     logs.configure(settings.log_level)
     address = Address(url=url, key=settings.host_key)
+    name = name or platform.node()
     try:
-        asyncio.run(process.run(address, settings, name=name, zone=zone))
+        devices = several.devices(settings.device)
+        settings = msgspec.structs.replace(settings, device=devices[0])
+        if len(devices) > 1:
+            asyncio.run(several.run(address, settings, devices, name=name, zone=zone))
+        else:
+            asyncio.run(process.run(address, settings, name=name, zone=zone))
     except LoaderError as error:
         raise click.ClickException(str(error)) from error
 

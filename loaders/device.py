@@ -14,6 +14,7 @@ from loaders import allowance
 from loaders.accelerator import Accelerator, Cuda, Mark
 from loaders.buffers import Buffers
 from loaders.crossing import Crossing, Lane
+from loaders.errors import NoDeviceError
 from loaders.layout import ALIGNMENT_BYTES, Layout, pack
 from loaders.protocol import Tier
 
@@ -64,6 +65,8 @@ def _accelerator(name: str) -> Accelerator | None:
     """None for the CPU, whose memory is the host's. Raises `NoDeviceError`."""
     import torch
 
+    if name == "all" or "," in name:
+        raise NoDeviceError(name, "a process has one; `marquee host` begins one process for each")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

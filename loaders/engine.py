@@ -57,9 +57,11 @@ class Engine:
         retrieval: Retrieval | None = None,
         order: Order = "lru",
         compiler: Compiler | None = None,
+        seat: Path | None = None,
     ) -> None:
+        """`seat`: what is kept for this engine alone, where others share the home."""
         self.device = device
-        self._descriptions = Descriptions(home)
+        self._descriptions = Descriptions(seat or home)
         self._listener = listener
         self._store = store
         self._assembly = assembly.Assembly(home, store, device)

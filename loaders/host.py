@@ -1,14 +1,13 @@
 """The host process: one device's engine and its link to the router, from start to drain.
 
-Process edge: signals, identity under `home`, budgets from what the machine has. It refuses to share a home with
-another host.
+Process edge: signals, identity under `home`, budgets from what the machine has. It refuses to share its seat in a
+home with another host.
 """
 
 import asyncio
 import contextlib
 import fcntl
 import os
-import platform
 import shutil
 import signal
 import uuid
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from loaders import protocol, watchdog, whole
+from loaders import protocol, several, watchdog, whole
 from loaders.artefacts import Artefacts
 from loaders.compiling import Compiler
 from loaders.device import Device
@@ -51,32 +50,28 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def budgets_for(device: Device, home: Path, settings: Settings, *, stored_bytes: int) -> dict[Tier, int]:
-    """Bytes per tier; what the settings leave open is taken from what is free now.
+    """Bytes per tier, of one host; what the settings leave open is taken from what is free now.
 
     `stored_bytes`: of the disk, what this home holds already, so that a restart does not halve its room.
     """
     free_on_disk = shutil.disk_usage(home).free + stored_bytes
-    disk_bytes = int((settings.disk_budget_bytes or free_on_disk) * DISK_SHARE)
-    if device.is_cpu:
-        free_bytes = int(device.free_bytes() * MEMORY_SHARE)
-        chosen = settings.device_budget_bytes or settings.memory_budget_bytes or free_bytes
-        return {"disk": disk_bytes, "device": chosen}
-    return {
-        "disk": disk_bytes,
-        "memory": settings.memory_budget_bytes
-        or int(Device("cpu").free_bytes() * MEMORY_SHARE / device.count),  # each GPU may have a host here
-        "device": settings.device_budget_bytes or int(device.free_bytes() * DEVICE_SHARE),
+    disk_bytes = (settings.disk_budget_bytes or free_on_disk) * DISK_SHARE
+    memory_bytes = settings.memory_budget_bytes or Device("cpu").free_bytes() * MEMORY_SHARE
+    mine: dict[Tier, int] = {
+        "disk": int(disk_bytes / settings.hosts_here),
+        "memory": int(memory_bytes / settings.hosts_here),
     }
+    if device.is_cpu:
+        return {"disk": mine["disk"], "device": settings.device_budget_bytes or mine["memory"]}
+    return {**mine, "device": settings.device_budget_bytes or int(device.free_bytes() * DEVICE_SHARE)}
 
 
 def limit(store: Store, settings: Settings, budgets: Mapping[Tier, int]) -> None:
     """What all files of this home may take, also where the settings name no budget: parts are in nobody's accounts."""
-    store.limit(settings.disk_budget_bytes or int(budgets["disk"] * LEFT_OVER_SHARE))
+    store.limit(settings.disk_budget_bytes or int(budgets["disk"] * settings.hosts_here * LEFT_OVER_SHARE))
 
 
-async def run(
-    address: Address, settings: Settings, *, name: str | None = None, zone: str | None = None
-) -> None:
+async def run(address: Address, settings: Settings, *, name: str, zone: str | None = None) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second one ends that as well. Raises `HostError`."""
     home = settings.home
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -87,12 +82,14 @@ async def run(
 
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signal_number, signalled)
-    with own(home):
+    with own(several.seat(settings)):
         device = await asyncio.to_thread(Device, settings.device)
+        if device.count > settings.hosts_here:
+            log.info("this machine has more devices; `--device all` serves with each", devices=device.count)
         store = _store(home, settings, address)
         budgets = budgets_for(device, home, settings, stored_bytes=store.used_bytes())
         limit(store, settings, budgets)
-        hello = _hello(settings, device, budgets, name=name or platform.node(), zone=zone)
+        hello = _hello(settings, device, budgets, name=name, zone=zone)
         artefacts = Artefacts(home / "compiled", device, address.key)
         files = Retrieval(
             allow_private=settings.allow_private_inputs,
@@ -166,18 +163,18 @@ async def _until_stopped(link: Link, stop: asyncio.Event, hurry: asyncio.Event, 
 
 
 @contextlib.contextmanager
-def own(home: Path) -> Iterator[None]:
-    """Holds the home's lock. Raises `HostError` when another host has it."""
+def own(seat: Path) -> Iterator[None]:
+    """Holds the seat's lock. Raises `HostError` when another host has it."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "host.lock").open("a")
+        seat.mkdir(parents=True, exist_ok=True)
+        lock = (seat / "host.lock").open("a")
     except OSError as error:
-        raise HostError(f"cannot use {home}: {error.strerror}") from error
+        raise HostError(f"cannot use {seat}: {error.strerror}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise HostError(f"another host uses {home}") from error
+            raise HostError(f"another host uses {seat}") from error
         yield
 
 
@@ -198,6 +195,7 @@ def _engine(
         retrieval=retrieval,
         order=settings.eviction_order,
         compiler=compiler,
+        seat=several.seat(settings),
     )
     engine.warm_up()
     try:
@@ -211,7 +209,7 @@ def _hello(
 ) -> protocol.Hello:
     return protocol.Hello(
         protocol=protocol.PROTOCOL_VERSION,
-        host_id=_identity(settings.home).host_id,
+        host_id=_identity(several.seat(settings)).host_id,
         name=name,
         device=device.title,
         pool=settings.pool,
@@ -226,8 +224,8 @@ def _hello(
     )
 
 
-def _identity(home: Path) -> Identity:
-    path = home / "host.json"
+def _identity(seat: Path) -> Identity:
+    path = seat / "host.json"
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(path.read_bytes(), type=Identity)
     made = Identity(host_id=uuid.uuid4().hex)

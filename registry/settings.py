@@ -18,7 +18,7 @@ CompileMode = Literal["off", "auto", "on"]
 PREFIX = "MARQUEE_"
 CLIENT_KEYS = frozenset({"MARQUEE_URL", "MARQUEE_KEY"})  # the commands' own: whom they talk to, as whom
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+DEVICE = re.compile(r"auto|all|(cpu|cuda(:\d{1,3})?)(,(cpu|cuda:\d{1,3}))*")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PROVIDERS = ("fal", "replicate", "openai")  # whose APIs `router.partners` speaks
 
@@ -43,13 +43,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8080
     public_url: str | None = None  # how customers reach the gateway; None: http://host:port
     pool: str = "local"
-    device: str = "auto"  # auto, cpu, cuda:0
+    device: str = "auto"  # auto, cpu, cuda:0; of hosts also several with commas, or all
     log_level: str = "info"
     hub_endpoint: str | None = None  # None: huggingface_hub's own default
     hub_token: str | None = None
     device_budget_bytes: int | None = None
     memory_budget_bytes: int | None = None
     disk_budget_bytes: int | None = None
+    hosts_here: int = (
+        1  # that share this machine's memory and their home; budgets of both are divided among them
+    )
+    host_seat: int = 0  # which of them this one is
     compile: CompileMode = "off"  # auto: a host finds out by an architecture's first request whether it pays
     eviction_order: Literal["lru", "cost"] = "lru"  # cost: large, quick to bring back, rarely used goes first
     blobs_url: str | None = None  # where the pool's other hosts reach this one's files; None: gives out none
@@ -184,13 +188,17 @@ def _checked(settings: Settings) -> Settings:
     ):
         if (getattr(settings, name) or 0) < 0:
             raise SettingsError(PREFIX + name.upper(), "a budget cannot be negative")
+    if not 0 <= settings.host_seat < settings.hosts_here:
+        raise SettingsError(f"{PREFIX}HOST_SEAT", f"of {settings.hosts_here} hosts the first has 0")
     _check_partners(settings)
     return settings
 
 
 def _check_words(settings: Settings) -> None:
     if not DEVICE.fullmatch(settings.device):
-        raise SettingsError(f"{PREFIX}DEVICE", f"{settings.device!r} is not auto, cpu or cuda:0, cuda:1 …")
+        raise SettingsError(
+            f"{PREFIX}DEVICE", f"{settings.device!r} is not auto, all, cpu or cuda:0, cuda:1 …"
+        )
     if settings.log_level not in LOG_LEVELS:
         raise SettingsError(
             f"{PREFIX}LOG_LEVEL", f"{settings.log_level!r} is not one of {', '.join(LOG_LEVELS)}"

@@ -20,9 +20,10 @@ import click
 import httpx
 import msgspec
 
+from loaders import supervisor
 from registry import database, postgres, shipped
 from registry.settings import Settings
-from router import first_start, supervisor
+from router import first_start
 from router.errors import StartUpError
 
 STARTED_WITHIN_SECONDS = 120.0  # the host imports torch and measures its disk before it says hello
@@ -42,7 +43,9 @@ WATCH_POSTGRES_SECONDS = 1.0
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:0.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda:0, several with commas, or all."
+)
 @click.option(
     "--catalog",
     type=click.Path(path_type=Path),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from loaders import adapters, protocol
@@ -35,9 +37,11 @@ def _clean_environment() -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def host(router: FakeRouter, home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def host(
+    router: FakeRouter, home: Path, device: str = "cpu"
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "router.cli", "host", "--url", router.url, "--home", str(home), "--device", "cpu",
+        sys.executable, "-m", "router.cli", "host", "--url", router.url, "--home", str(home), "--device", device,
         env={**_clean_environment(), "MARQUEE_HOST_KEY": KEY},
     )  # fmt: skip
     try:
@@ -114,3 +118,20 @@ async def test_swaps_are_exact_and_survive_a_kill_a_lost_link_and_a_drain(
                 await router.hear(protocol.Done)
                 assert router.outputs[running, 0] == first
             assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_a_machine_of_several_devices_has_a_host_for_each_over_one_home(tmp_path: Path) -> None:
+    async with fake_router.running() as router, host(router, tmp_path / "home", "cpu,cpu") as process:
+        hellos = [await router.hello(), await router.hello()]
+        assert len({hello.host_id for hello in hellos}) == 2
+        assert {hello.name.rpartition(" ")[2] for hello in hellos} == {"cpu"}
+        assert hellos[0].budgets["disk"] == pytest.approx(hellos[1].budgets["disk"], rel=0.01)
+        children = psutil.Process(process.pid).children()
+        children[0].kill()
+        again = await router.hello()
+        assert again.host_id in {hello.host_id for hello in hellos}
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert not any(child.is_running() for child in children)
+    taken = {json.loads(path.read_bytes())["host_id"] for path in (tmp_path / "home").rglob("host.json")}
+    assert taken == {hello.host_id for hello in hellos}

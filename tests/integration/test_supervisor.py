@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from router import supervisor, up
+from loaders import supervisor
+from router import up
 
 MARKER = "SUPERVISED_BY_A_TEST=yes"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"

@@ -188,9 +188,14 @@ def test_which_memory_is_full(error: Exception, tiers: tuple[str | None, str | N
     assert found == tiers
 
 
-def test_hosts_of_several_gpus_share_the_machines_memory(tmp_path: Path) -> None:
+def test_hosts_of_several_gpus_share_the_machines_memory_and_disk(tmp_path: Path) -> None:
     device = Device(accelerator=Pretend(capacity_bytes=1000))
     memory_bytes = Device("cpu").free_bytes()
-    budgets = host.budgets_for(device, tmp_path, Settings(home=tmp_path), stored_bytes=0)
-    assert (device.count, budgets["device"]) == (2, 850)
-    assert 0.25 < budgets["memory"] / memory_bytes < 0.35
+    alone = host.budgets_for(
+        device, tmp_path, Settings(home=tmp_path, disk_budget_bytes=1000), stored_bytes=0
+    )
+    shared = Settings(home=tmp_path, hosts_here=2, disk_budget_bytes=1000, memory_budget_bytes=500)
+    assert (alone["disk"], alone["device"], 0.55 < alone["memory"] / memory_bytes < 0.65) == (900, 850, True)
+    assert host.budgets_for(device, tmp_path, shared, stored_bytes=0) == {
+        "disk": 450, "memory": 250, "device": 850
+    }  # fmt: skip

@@ -27,7 +27,7 @@ def test_environment_and_options_meet() -> None:
             {"MARQUEE_LOG_LEVEL": "loud"},
             "MARQUEE_LOG_LEVEL: 'loud' is not one of debug, info, warning, error",
         ),
-        ({"MARQUEE_DEVICE": "tpu"}, "MARQUEE_DEVICE: 'tpu' is not auto, cpu or cuda:0, cuda:1 …"),
+        ({"MARQUEE_DEVICE": "tpu"}, "MARQUEE_DEVICE: 'tpu' is not auto, all, cpu or cuda:0, cuda:1 …"),
         (
             {"MARQUEE_EVICTION_ORDER": "fifo"},
             "MARQUEE_EVICTION_ORDER: Invalid enum value 'fifo'; there are cost, lru",

@@ -1,4 +1,4 @@
-"""Child processes of `marquee up`: started in sessions of their own, watched, restarted, stopped within a bound. IO."""
+"""Child processes of `marquee up` and of hosts on several devices: started in sessions of their own, watched, restarted, stopped within a bound. IO."""
 
 import asyncio
 import contextlib
@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 FIRST_PAUSE_SECONDS = 0.2  # before a restart; doubles while the child keeps dying young
 LONGEST_PAUSE_SECONDS = 5.0
@@ -25,7 +26,7 @@ def _die_with_parent() -> None:
 
 
 class Child:
-    """One supervised process. Its output goes to `log_path`; `on_change` is called with every new pid."""
+    """One supervised process. Its output goes to `log_path`, or to ours; `on_change` is called with every new pid."""
 
     def __init__(
         self,
@@ -33,8 +34,8 @@ class Child:
         name: str,
         command: Sequence[str],
         environment: Mapping[str, str],
-        log_path: Path,
-        on_change: Callable[[str, int], None],
+        log_path: Path | None = None,
+        on_change: Callable[[str, int], None] = lambda name, pid: None,
     ) -> None:
         self.name = name
         self.log_path = log_path
@@ -53,10 +54,7 @@ class Child:
         return self._process.returncode if self._process else None
 
     async def start(self) -> None:
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
-            self.log_path.replace(self.log_path.with_suffix(".log.1"))
-        with self.log_path.open("ab") as log:
+        with _opened(self.log_path) as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 env=self._environment,
@@ -85,12 +83,16 @@ class Child:
             except OSError as error:  # a full disk, say: it may pass, and nobody else would start it again
                 print(f"marquee: the {self.name} cannot be started: {error}", file=sys.stderr)  # noqa: T201
 
+    def tell(self, signal_number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal_number)
+
     async def stop(self, *, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL to the whole session when the grace is over."""
         if self._process is None or self._process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        self.tell(signal.SIGTERM)
         try:
             await asyncio.wait_for(self._process.wait(), grace_seconds)
         except TimeoutError:
@@ -98,9 +100,21 @@ class Child:
             await self._process.wait()
 
     def log_tail(self, lines: int = 15) -> str:
-        if not self.log_path.exists():
+        if self.log_path is None or not self.log_path.exists():
             return ""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def _opened(path: Path | None) -> Iterator[IO[bytes] | None]:
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    with path.open("ab") as log:
+        yield log
 
 
 def kill_session(pid: int) -> None:
