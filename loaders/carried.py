@@ -12,20 +12,29 @@ from typing import Any
 from loaders.errors import InputError
 from loaders.pipelines import names
 
+SIDES = ("width", "height")
 ADDRESSES = ("data:", "http://", "https://")
 
 
 def carried(values: Mapping[str, Any]) -> dict[str, Any]:
     """Without those that are None. Raises `InputError` for a file that cannot be read."""
-    return {
+    given = {
         name: _media(value, name) if name in names.MEDIA else _plain(value)
         for name, value in values.items()
         if value is not None
     }
+    size = given.get("image_size")
+    if isinstance(size, list) and len(size) == len(SIDES):
+        given["image_size"] = dict(zip(SIDES, size, strict=True))
+    return given
 
 
 def _plain(value: Any) -> Any:
     """Numbers of numpy and torch are no dimension deep."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 

@@ -165,6 +165,8 @@ def _keep(result: "Result", out: Path, seed: int) -> None:
 def _check_folder(out: Path) -> None:
     """Before a run that may take minutes."""
     try:
+        if out.exists() and not out.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

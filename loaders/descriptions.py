@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from loaders import whole
 from loaders.errors import HostError
@@ -42,6 +43,7 @@ class Descriptions:
             self._know(found)
 
     def add(self, description: Description) -> None:
+        description = self._of_one_architecture(description)
         if self._known.get(description.digest) == description:
             return
         if description.digest != description.manifest.digest:  # it becomes a file's name, and an assignment's
@@ -52,6 +54,16 @@ class Descriptions:
             whole.write(self._path(description.digest), msgspec.msgpack.encode(description))
         except OSError as error:  # after a restart the router describes it again
             log.warning("a description is not kept", error=str(error))
+
+    def _of_one_architecture(self, description: Description) -> Description:
+        """One LoRA file may be published for bases of two architectures. What is parsed of it bears its name alone for
+        the architecture that it was described with first, and must not be taken for what is parsed for another.
+        """
+        known = self._known.get(description.digest)
+        if not isinstance(known, DescribeAdapter) or not isinstance(description, DescribeAdapter):
+            return description
+        first = known.manifest.architecture
+        return replace(description, manifest=replace(description.manifest, architecture=first))
 
     def known(self) -> tuple[Digest, ...]:
         return tuple(self._known)

@@ -166,6 +166,8 @@ class Finding:
     def _said(self, name: str, error: HubError) -> str:
         if self._variant(name) is not None:
             return f"{name}: {error}"
+        if Path(name).is_file():
+            return f"{name} is a file; a model is a folder with model_index.json, where one file beside the configs will do"
         meant = _meant(name, [variant.slug for variant in self._catalog.variants])
         return f"{name} is no folder, no slug of the catalogue{meant}, and no repository that the Hub gives us: {error}"
 
@@ -204,7 +206,8 @@ def _translated(name: str) -> Iterator[None]:
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         raise WeightsDamagedError(f"{name}: {error}{where}") from error
     except (FolderError, AddressError, HubError) as error:
-        raise WeightsMissingError(f"{name}: {error}") from error
+        said = str(error)
+        raise WeightsMissingError(said if said.startswith(name) else f"{name}: {said}") from error
     except OSError as error:
         raise WeightsMissingError(f"{name} cannot be read: {error}") from error
 

@@ -20,7 +20,7 @@ from loaders.carried import carried
 from loaders.compiling import Compiler
 from loaders.device import Device
 from loaders.engine import Engine, Event
-from loaders.errors import HostError, LoaderError
+from loaders.errors import HostError, InputError, LoaderError
 from loaders.fetch import Remote
 from loaders.finding import Finding
 from loaders.interest import Interest
@@ -138,7 +138,7 @@ class Loader:
                 digest=found.digest, manifest=found, defaults=self._finding.defaults(str(model))
             )
         )
-        uses = tuple(AdapterUse(self._described(lora, found), float(scale)) for lora, scale in loras)
+        uses = tuple(AdapterUse(self._described(lora, found), _number(scale)) for lora, scale in loras)
         with self._listening() as (attempt, heard):
             self.engine.submit(
                 protocol.Assign(attempt=attempt, version=found.digest, adapters=uses, input=given),
@@ -215,6 +215,13 @@ class Loader:
                     raise FailedRunError(failure)
                 case Finished() as finished:
                     return _result(finished)
+
+
+def _number(scale: float) -> float:
+    try:
+        return float(scale)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a LoRA's scale has to be a number, not {scale!r}", "loras") from error
 
 
 def _result(finished: Finished) -> Result:

@@ -42,10 +42,25 @@ NOT_FOR_PIPELINES = frozenset(
         *tuning.FIELDS,
     }
 )
+OURS = frozenset(  # of a pipeline's own parameters, what the loader itself has to say
+    {
+        "callback",
+        "callback_on_step_end",
+        "callback_on_step_end_tensor_inputs",
+        "callback_steps",
+        "generator",
+        "output_type",
+        "return_dict",
+    }
+)
+WHOLE = frozenset({"height", "num_frames", "num_inference_steps", "width"})
+MAX_STEPS = 10_000
+SEEDS = (-(2**63), 2**64 - 1)  # that torch takes
 PRIOR_FRAME_RATE = 16.0  # frames a second, where neither caller nor class says
 FRAME_RATES = (0.1, 1000.0)  # that a clip can be written with
 MAX_SECONDS = 3600.0
 MAX_COUNT = 256
+MAX_NUMBER = 1e30  # no number is none, and infinity makes no picture
 MAX_SIDE = 16_384  # pixels
 SIDE = re.compile(r"[0-9]{1,6}")
 SIZE_STEP = 16  # pixels; every family's autoencoder and patches divide it
@@ -82,7 +97,8 @@ def prepare(
         arguments[parameter] = (media or {})[name]
     for name, value in given.items():
         if name not in NOT_FOR_PIPELINES and value is not None:
-            _place(arguments, takes, name, value)
+            _check_number(call, name, value)
+            _place(arguments, takes - OURS, name, value)
     _place_size(arguments, takes, given, (media or {}).get("image"))
     frame_rate = _place_time(arguments, takes, call, given, frame_step)
     counted = "num_videos" if "num_videos" in given else "num_images"
@@ -92,13 +108,26 @@ def prepare(
         _place(arguments, takes, "num_images_per_prompt", count, counted)
     if "output_type" in takes:
         arguments["output_type"] = "np"
+    seed = _whole(given.get("seed", 0), "seed")
+    _number(seed, *SEEDS, "seed")
     return Call(
         arguments=arguments,
-        seed=_whole(given.get("seed", 0), "seed"),
+        seed=seed,
         count=count,
         output_format=given.get("output_format"),
         frame_rate=frame_rate,
     )
+
+
+def _check_number(call: Callable[..., Any], name: str, value: Any) -> None:
+    """Where the class has a number by itself it takes no text; some take one for each of several control images."""
+    if name in WHOLE:
+        _number(_whole(value, name), 1, MAX_STEPS if name == "num_inference_steps" else MAX_SIDE, name)
+    prior = names.default_of(call, name)
+    if isinstance(prior, bool) or not isinstance(prior, int | float):
+        return
+    for one in value if isinstance(value, list | tuple) else (value,):
+        _number(one, -MAX_NUMBER, MAX_NUMBER, name)
 
 
 def _place(

@@ -18,7 +18,7 @@ from loaders.errors import HostError, InputError, SourceDownError, WeightsDamage
 from loaders.motion import Motion, Telling
 from registry import folders
 from registry.settings import Settings
-from tests import tiny
+from tests import architectures, tiny
 from tests.hub import Hub, Repository
 
 VALUES = {"prompt": "red", "seed": 3, "num_inference_steps": 2, "image_size": "32x32"}
@@ -173,9 +173,29 @@ def test_what_is_wrong_with_a_file_has_this_packages_names(root: Path, tmp_path:
         assert (refused.value.name, refused.value.kind) == ("invalid_input", "input")
         with pytest.raises(InputError, match="no LoRA"):
             loader.run(root / "base", loras=[(tmp_path / "empty", 1.0)], **VALUES)
+        with pytest.raises(InputError, match="scale has to be a number"):
+            loader.run(root / "base", loras=[(root / "lora", "much")], **VALUES)  # type: ignore[list-item]
+        with pytest.raises(WeightsMissingError, match="is a file; a model is a folder"):
+            loader.run(weights, **VALUES)
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="Not a directory"):
         opened(tmp_path / "file")
+
+
+def test_a_lora_that_one_architecture_takes_is_not_taken_for_anothers(root: Path, tmp_path: Path) -> None:
+    """A file's name is its digest: what had been parsed for one base was merged into the other, or was a `KeyError`."""
+    architectures.write(tmp_path / "flux", "flux", seed=1)
+    loras = [(root / "lora", 0.5)]
+    with opened(tmp_path / "home") as loader:
+        bent = loader.run(root / "base", loras=loras, **VALUES).outputs
+        with pytest.raises(FailedRunError) as caught:
+            loader.run(tmp_path / "flux", loras=loras, **VALUES)
+        assert (caught.value.name, caught.value.kind) == ("adapter_incompatible", "input")
+        assert loader.run(root / "base", loras=loras, **VALUES).outputs == bent
+    with opened(tmp_path / "home") as loader:
+        with pytest.raises(FailedRunError, match="which this model does not have"):
+            loader.run(tmp_path / "flux", loras=loras, **VALUES)
+        assert loader.run(root / "base", loras=loras, **VALUES).outputs == bent
 
 
 def test_values_of_a_program_are_as_good_as_a_routers(tmp_path: Path) -> None:
@@ -187,6 +207,7 @@ def test_values_of_a_program_are_as_good_as_a_routers(tmp_path: Path) -> None:
         {
             "seed": np.int64(7),
             "strength": np.float32(0.5),
+            "image_size": (np.int64(64), 32),
             "prompt": None,
             "image_url": tmp_path / "réd.png",
             "mask_url": data,
@@ -198,6 +219,7 @@ def test_values_of_a_program_are_as_good_as_a_routers(tmp_path: Path) -> None:
     assert given == {
         "seed": 7,
         "strength": 0.5,
+        "image_size": {"width": 64, "height": 32},
         "image_url": uri,
         "mask_url": uri,
         "control_image_url": "https://example.com/a.png",

@@ -43,7 +43,50 @@ def test_a_number_out_of_all_bounds_names_its_field(field: str, value: Any) -> N
     assert raised.value.location[0] == field
 
 
+def picture(
+    prompt: str,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 5,
+    control_scale: float | list[float] = 1.0,
+    generator: Any = None,
+    output_type: str = "pil",
+    return_dict: bool = True,  # noqa: FBT001, FBT002  as pipelines have it
+    callback_on_step_end: Any = None,
+) -> None:
+    """What a picture pipeline's `__call__` takes."""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_inference_steps", 0),
+        ("num_inference_steps", -3),
+        ("num_inference_steps", 2.5),
+        ("num_inference_steps", "4"),
+        ("num_inference_steps", 10**6),
+        ("guidance_scale", "high"),
+        ("guidance_scale", float("nan")),
+        ("guidance_scale", float("inf")),
+        ("guidance_scale", True),
+        ("control_scale", [0.5, "a"]),
+        ("seed", 2**70),
+        ("seed", -(2**70)),
+        ("generator", 3),
+        ("output_type", "latent"),
+        ("return_dict", True),
+        ("callback_on_step_end", "x"),
+    ],
+)
+def test_what_would_fail_inside_a_pipeline_names_its_field(field: str, value: Any) -> None:
+    """Such a run failed as the model's fault, in a library's words."""
+    with pytest.raises(InputError) as raised:
+        arguments.prepare(picture, {"prompt": "a", field: value})
+    assert raised.value.location[0] == field
+
+
 def test_ordinary_numbers_pass() -> None:
+    given = {"prompt": "a", "num_inference_steps": 4, "guidance_scale": 4.5, "control_scale": [0.5, 1]}
+    assert arguments.prepare(picture, given | {"seed": 2**64 - 1}).arguments == given | {"output_type": "np"}
     values = {"prompt": "a", "fps": 23.976, "duration": 2, "num_videos": 2, "image_size": "64x32"}
     call = arguments.prepare(video, values)
     assert dict(call.arguments) == {
