@@ -55,7 +55,7 @@ def host(
         raise click.BadParameter(f"{url!r} is no gateway's address, {addresses.LIKE}", param_hint="--url")
     if not addresses.is_token(settings.host_key):
         raise click.UsageError("the key is none: it is one word that begins with mq_")
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, facts={"device": settings.device} if settings.hosts_here > 1 else {})
     address = Address(url=url, key=settings.host_key)
     name = name or platform.node()
     try:

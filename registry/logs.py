@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -23,11 +24,15 @@ def adopt() -> None:
     )
 
 
-def configure(level: str, *, json: bool | None = None) -> None:
-    """Structlog for us and for libraries, to stderr; JSON unless a person is watching. Once per process."""
+def configure(level: str, *, json: bool | None = None, facts: Mapping[str, str] | None = None) -> None:
+    """Structlog for us and for libraries, to stderr; JSON unless a person is watching. Once per process.
+
+    `facts` stand in every line, for processes that write into one log.
+    """
     as_json = not sys.stderr.isatty() if json is None else json
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        lambda logger, name, event: {**(facts or {}), **event},
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

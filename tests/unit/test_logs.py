@@ -7,7 +7,7 @@ import sys
 PROGRAM = """
 import logging, sys, structlog
 from registry import logs
-logs.configure("info")
+logs.configure("info", facts={"device": "cuda:1"})
 structlog.get_logger("marquee.host").info("run failed", request="r1")
 logging.getLogger("a.library").warning("disk is slow")
 logging.getLogger("httpx").info("not wanted")
@@ -20,6 +20,6 @@ def test_a_line_is_json_with_its_time_and_level() -> None:
     lines = [json.loads(line) for line in ran.stderr.splitlines()]
     assert [bool(line.pop("timestamp")) for line in lines] == [True, True]
     assert lines == [
-        {"event": "run failed", "request": "r1", "level": "info"},
-        {"event": "disk is slow", "level": "warning"},
+        {"event": "run failed", "request": "r1", "level": "info", "device": "cuda:1"},
+        {"event": "disk is slow", "level": "warning", "device": "cuda:1"},
     ]
