@@ -215,8 +215,11 @@ def plumbing(metrics: Metrics, traces: Traces = NO_TRACES) -> dict[str, Any]:
     async def finish(message: Message, scope: Scope) -> None:
         if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP:
             return
-        told = (REQUEST_ID_HEADER.encode(), request_id(scope).encode())
-        message["headers"] = [*message.get("headers", ()), told]
+        headers = message.get("headers", ())
+        if all(
+            name != REQUEST_ID_HEADER.encode() for name, _ in headers
+        ):  # a door may have told its request's
+            message["headers"] = [*headers, (REQUEST_ID_HEADER.encode(), request_id(scope).encode())]
         route = scope.get("path_template") or "unmatched"
         if (started_at := scope["state"].get("started_at")) is not None:
             metrics.answered(scope["method"], route, message["status"], time.perf_counter() - started_at)

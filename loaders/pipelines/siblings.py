@@ -21,12 +21,13 @@ TABLES = (  # diffusers' names, in the order of trying
 def choose(pipeline_class: Any, media: Iterable[str], roles: Iterable[str]) -> Any:
     """The class itself when it takes all these media, else the first relative that does; else the class itself.
 
-    `roles` are the parts there are; a relative that must have another one cannot be put together.
+    `roles` are the parts there are; a relative that must have another one cannot be put together, unless the class
+    itself is made to have that one too and goes without it (Stable Diffusion 3 without its T5).
     """
     wanted = tuple(media)
     if _takes_all(pipeline_class, wanted):
         return pipeline_class
-    have = frozenset(roles)
+    have = frozenset(roles) | _required(pipeline_class)
     fitting = (
         one for one in _relatives(pipeline_class) if _takes_all(one, wanted) and _required(one) <= have
     )

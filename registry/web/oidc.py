@@ -123,7 +123,8 @@ class Provider:
             claims = CodeIDToken(decoded.claims, decoded.header, options, expected)
             claims.validate(now=int(time.time()), leeway=LEEWAY_SECONDS)
         except (JoseError, ValueError, KeyError) as error:
-            raise IdTokenError(str(error).strip("'") or type(error).__name__) from error
+            said = error.args[0] if isinstance(error, KeyError) and error.args else error
+            raise IdTokenError(str(said) or type(error).__name__) from error
         return dict(claims)
 
     async def _description(self) -> Mapping[str, Any]:

@@ -8,7 +8,9 @@ from litestar import Response, Router, post
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 
+from registry.catalog import Caller
 from router import errors, limits
+from router.clients import pictures
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, asked, read_object
 from router.errors import MalformedBodyError
 
@@ -48,9 +50,8 @@ def router(home: Home) -> Router:
 
 async def _infer(house: House, request: AnyRequest, slug: str) -> Response[Any]:
     caller = house.caller(request)
-    status = await house.core.run(
-        caller, slug, arguments(await read_object(request)), door="huggingface", **asked(request)
-    )
+    values = await _values(house, caller, request, slug)
+    status = await house.core.run(caller, slug, values, door="huggingface", **asked(request))
     outcome = status.outcome
     assert outcome is not None, "a final request has an outcome"
     if outcome.failure is not None:
@@ -63,6 +64,20 @@ async def _infer(house: House, request: AnyRequest, slug: str) -> Response[Any]:
     return Response(content, media_type=file.content_type, headers={"x-request-id": status.request.id})
 
 
+async def _values(house: House, caller: Caller, request: AnyRequest, slug: str) -> dict[str, Any]:
+    """A picture comes as `inputs` in base64, its prompt among the parameters; or as the whole body, without any."""
+    if request.headers.get("content-type", "").startswith("image/"):
+        body: Mapping[str, Any] = {}
+        picture: str | None = pictures.data_uri(await request.body())
+    else:
+        body = await read_object(request)
+        picture = pictures.from_base64(body.get("inputs"))
+    if picture is None:
+        return arguments(body)
+    schema = house.core.resolve(caller, slug).variant.input_schema
+    return arguments({**body, "inputs": None}) | pictures.placed([picture], (), schema)
+
+
 def arguments(body: Mapping[str, Any]) -> dict[str, Any]:
     """`inputs` and `parameters` in our words. Raises `MalformedBodyError`."""
     parameters = body.get("parameters") or {}
@@ -73,7 +88,10 @@ def arguments(body: Mapping[str, Any]) -> dict[str, Any]:
     width, height = values.pop("width", None), values.pop("height", None)
     if width is not None and height is not None:
         values["image_size"] = {"width": width, "height": height}
-    return values | {"prompt": body.get("inputs")}
+    if (size := values.pop("target_size", None)) is not None:
+        values["image_size"] = size
+    prompt = body.get("inputs")
+    return values if prompt is None else values | {"prompt": prompt}
 
 
 def _refused(_: AnyRequest, error: Exception) -> Response[Any]:

@@ -12,7 +12,7 @@ from litestar.response import Stream
 
 from registry.catalog import Caller, Slug, Variant
 from router import errors, limits
-from router.clients import openai_edits, openai_events
+from router.clients import openai_edits, openai_events, pictures
 from router.clients.door import BODY_LIMIT_BYTES, AnyRequest, Headers, Home, House, asked, read_object
 from router.errors import InvalidInputError, Issue, UnknownSlugError
 from router.requests import StoredFile
@@ -84,10 +84,12 @@ async def _generate(house: House, request: AnyRequest) -> Response[Any]:
 
 async def _edit(house: House, request: AnyRequest) -> Response[Any]:
     caller = house.caller(request)
-    texts, pictures = await openai_edits.read(request)
+    texts, sent = await openai_edits.read(request)
     schema = house.core.resolve(caller, _slug(texts)).variant.input_schema
     body = openai_edits.body(texts, schema)
-    values = arguments(body, schema.get("properties", ())) | openai_edits.placed(pictures, schema)
+    values = arguments(body, schema.get("properties", ())) | pictures.placed(
+        sent["image"], sent["mask"], schema
+    )
     return await _answer(house, request, caller, _slug(texts), body, values, "image_edit")
 
 

@@ -13,7 +13,7 @@ from litestar import Response, Router, get, post
 from litestar.datastructures import UploadFile
 from litestar.params import FromPath
 
-from registry.catalog import Caller, Digest, Slug, Variant, Version
+from registry.catalog import Caller, Digest, Slug, Variant
 from router import ids, webhooks
 from router.clients import replicate_shapes as shapes
 from router.clients import uploads
@@ -92,7 +92,22 @@ def _models_and_files(home: Home) -> list[Any]:
         house = home()
         caller = house.caller(request)
         answering = house.core.resolve(caller, _variant(house, caller, owner, name).slug)
-        return shapes.model(answering.variant, answering.version, house.origin(request))
+        return shapes.model(answering.variant, answering.digest, house.origin(request))
+
+    @get("/models/{owner:str}/{name:str}/versions")
+    async def versions(request: AnyRequest, owner: FromPath[str], name: FromPath[str]) -> dict[str, Any]:
+        house = home()
+        caller = house.caller(request)
+        variant = _variant(house, caller, owner, name)
+        latest = _latest(house, caller, variant.slug)
+        found = [] if latest is None else [shapes.version(variant, latest)]
+        return {"previous": None, "next": None, "results": found}
+
+    @get("/models/{owner:str}/{name:str}/versions/{version_id:str}")
+    async def version(
+        request: AnyRequest, owner: FromPath[str], name: FromPath[str], version_id: FromPath[str]
+    ) -> dict[str, Any]:
+        return _version(home(), request, owner, name, version_id)
 
     @get("/account")
     async def account(request: AnyRequest) -> dict[str, Any]:
@@ -107,7 +122,7 @@ def _models_and_files(home: Home) -> list[Any]:
     async def secret(request: AnyRequest) -> dict[str, str]:
         return {"key": home().signer.shared_secret(home().caller(request).organization)}
 
-    return [models, model, account, upload, secret]
+    return [models, model, versions, version, account, upload, secret]
 
 
 async def _recent(house: House, request: AnyRequest) -> dict[str, Any]:
@@ -217,6 +232,15 @@ def _variant(house: House, caller: Caller, owner: str, name: str) -> Variant:
     raise snapshot.unknown(f"{owner}/{name}", caller, now)
 
 
+def _version(house: House, request: AnyRequest, owner: str, name: str, version_id: str) -> dict[str, Any]:
+    """One that answers this caller now. Raises `UnknownSlugError`."""
+    caller, digest = house.caller(request), shapes.digest_of(version_id)
+    variant = _variant(house, caller, owner, name)
+    if house.core.resolve(caller, variant.slug, digest).digest != digest:
+        raise UnknownSlugError(f"{variant.slug}:{version_id}")
+    return shapes.version(variant, digest)
+
+
 def _by_version(house: House, caller: Caller, text: str) -> tuple[Slug, Digest | None]:
     """`id`, `owner/name` or `owner/name:id`. Raises `UnknownSlugError`."""
     name, _, identifier = text.rpartition(":") if "/" in text and ":" in text else ("", "", text)
@@ -255,8 +279,8 @@ def _page(house: House, request: AnyRequest) -> dict[str, Any]:
     }
 
 
-def _latest(house: House, caller: Caller, slug: Slug) -> Version | None:
-    """The version that would answer this caller now: others cannot be run, and may be secret still."""
+def _latest(house: House, caller: Caller, slug: Slug) -> Digest | None:
+    """What would answer this caller now: others cannot be run, and may be secret still."""
     with contextlib.suppress(UnavailableError, UnknownSlugError):
-        return house.core.resolve(caller, slug).version
+        return house.core.resolve(caller, slug).digest
     return None

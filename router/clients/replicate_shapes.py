@@ -8,7 +8,7 @@ import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException
 
-from registry.catalog import Digest, Variant, Version
+from registry.catalog import Digest, Variant
 from router import errors, limits, snapshot
 from router.clients.door import AnyRequest, Headers
 from router.clients.uploads import Uploaded
@@ -69,17 +69,19 @@ def _output(outcome: Outcome, files: list[str]) -> Any:
     return outcome.result if outcome.places is not None and not files else files
 
 
-def model(variant: Variant, latest: Version | None, origin: str) -> dict[str, Any]:
-    schema = dict(variant.input_schema)
-    version = None
-    if latest is not None:
-        outputs = {"type": "array", "items": {"type": "string", "format": "uri"}, "title": "Output"}
-        version = {
-            "id": version_id(latest.digest),
-            "created_at": "1970-01-01T00:00:00Z",  # clients demand a time; the record holds none
-            "cog_version": "0",
-            "openapi_schema": {"components": {"schemas": {"Input": schema, "Output": outputs}}},
-        }
+def version(variant: Variant, digest: Digest) -> dict[str, Any]:
+    outputs = {"type": "array", "items": {"type": "string", "format": "uri"}, "title": "Output"}
+    return {
+        "id": version_id(digest),
+        "created_at": "1970-01-01T00:00:00Z",  # clients demand a time; the record holds none
+        "cog_version": "0.16.0",  # before 0.3.9 clients take every list for a stream
+        "openapi_schema": {
+            "components": {"schemas": {"Input": dict(variant.input_schema), "Output": outputs}}
+        },
+    }
+
+
+def model(variant: Variant, latest: Digest | None, origin: str) -> dict[str, Any]:
     return {
         "url": f"{origin}/m/{variant.slug}",
         "owner": variant.owner,
@@ -92,7 +94,7 @@ def model(variant: Variant, latest: Version | None, origin: str) -> dict[str, An
         "license_url": None,
         "cover_image_url": None,
         "default_example": None,
-        "latest_version": version,
+        "latest_version": None if latest is None else version(variant, latest),
     }
 
 

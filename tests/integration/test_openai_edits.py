@@ -1,4 +1,4 @@
-"""OpenAI's own client edits pictures with our models; only address and key are given."""
+"""OpenAI's and Hugging Face's own clients edit pictures with our models; only address and key are given."""
 
 import base64
 import io
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import msgspec
 import openai
 import pytest
@@ -14,7 +15,7 @@ import pytest_asyncio
 from PIL import Image
 
 from loaders.protocol import AdapterUse
-from router.clients import openai_edits
+from router.clients import openai_edits, pictures
 from router.errors import InvalidInputError
 from tests.live import CATALOG, LORAS, SCHEMA, Live, furnish, serving
 
@@ -90,6 +91,29 @@ async def test_openai_edits_pictures(live: Live) -> None:
         assert len(host.assigned) == 4
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # between their client and theirs
+async def test_huggingfaces_client_gives_a_picture_and_its_prompt(live: Live) -> None:
+    client = huggingface_hub.AsyncInferenceClient(
+        base_url=f"{live.url}/hf/models/acme/toys", api_key=live.key
+    )
+    async with live.host().linked() as host:
+        for arguments in ({"prompt": PROMPT, "num_inference_steps": 3}, {"prompt": PROMPT, "strength": 0.5}):
+            image = await client.image_to_image(png("blue"), **arguments)  # type: ignore[arg-type]
+            assert image.size == (8, 8)
+        given = host.assigned[0].input
+        assert (given["prompt"], given["image_url"]) == (PROMPT, uri(png("blue")))
+        assert given["num_inference_steps"] == 3
+        answer = await live.client.post(
+            "/hf/models/acme/toys/late?", content=png("blue"), headers={"Content-Type": "image/png"}
+        )
+        assert (answer.status_code, answer.json()["error"]) == (422, "body.prompt: Field required")
+        refused = await live.client.post(
+            "/hf/models/acme/other",
+            json={"inputs": base64.b64encode(png()).decode(), "parameters": {"prompt": "a"}},
+        )
+        assert (refused.status_code, "takes no picture" in refused.json()["error"]) == (422, True)
+
+
 async def test_what_cannot_be_edited_is_said(live: Live) -> None:
     images = openai.AsyncOpenAI(base_url=f"{live.url}/openai/v1", api_key=live.key, max_retries=0).images
     whole = {"model": "acme/toys", "prompt": PROMPT, "image": png()}
@@ -125,11 +149,11 @@ def test_a_mask_without_transparency_is_a_models_already() -> None:
     for given, expected in ((half, [0, 255]), (Image.new("L", (2, 1), 200), [200, 200])):
         buffer = io.BytesIO()
         given.save(buffer, "PNG")
-        made = Image.open(io.BytesIO(openai_edits.white_where_changed(buffer.getvalue())))
+        made = Image.open(io.BytesIO(pictures.white_where_changed(buffer.getvalue())))
         assert list(made.convert("L").tobytes()) == expected
 
 
 def test_a_mask_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_edits, "MOST_PIXELS", 63)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 63)
     with pytest.raises(InvalidInputError, match="more than 63 pixels"):
-        openai_edits.white_where_changed(png())
+        pictures.white_where_changed(png())

@@ -18,7 +18,7 @@ import replicate.exceptions
 import replicate.webhook
 from PIL import Image
 
-from router import logbook
+from router import ids, logbook
 from router.clients import replicate as replicate_door
 from router.clients.openai import arguments
 from tests.fake_host import PREVIEW, FakeHost
@@ -77,6 +77,12 @@ async def test_replicate_by_version(predictions: replicate.Client, host: FakeHos
     )
     await created.async_wait()
     assert (created.status, len(created.output)) == ("succeeded", 1)
+    (only,) = await model.versions.async_list()
+    assert only.id == model.latest_version.id
+    output: Any = await predictions.async_run(f"acme/toys:{only.id}", input={"prompt": PROMPT})
+    assert len(output) == 1
+    with pytest.raises(replicate.exceptions.ReplicateError, match="no model is called 'acme/toys:0000'"):
+        await model.versions.async_get("0000")
 
 
 async def test_replicate_errors(predictions: replicate.Client, host: FakeHost) -> None:
@@ -101,6 +107,7 @@ async def test_openai_generates_as_data_and_as_address(images: openai.AsyncOpenA
     assert answer.data is not None
     assert base64.b64decode(answer.data[0].b64_json or "") == _png()
     assert (host.assigned[0].input["num_images"], host.assigned[0].input["seed"]) == (2, 5)
+    assert ids.parse(str(answer._request_id)) is not None  # one id, the request's: it is what people report
     named = await images.images.generate(model="acme/toys", prompt=PROMPT, response_format="url")
     assert named.data is not None
     assert (named.data[0].url or "").startswith("http")

@@ -181,7 +181,12 @@ STRANGER = RSAKey.generate_key(2048)
         ({}, {"error": "access_denied"}, 403, "refused: access_denied"),
         ({}, {"token": {"iss": "http://evil.example"}}, 403, "the issuer should be"),
         ({}, {"back": {"iss": "http://evil.example"}}, 403, "the issuer should be"),
-        ({}, {"token": {"aud": "another"}}, 403, "the id token does not hold"),
+        (
+            {},
+            {"token": {"aud": "another"}},
+            403,
+            "the id token does not hold: invalid_claim: Invalid claim: &#39;aud&#39;",
+        ),
         ({}, {"token": {"nonce": "another"}}, 403, "the id token does not hold"),
         ({}, {"token": {"exp": 1000}}, 403, "the id token does not hold"),
         ({}, {"key": STRANGER}, 403, "the id token does not hold"),
