@@ -27,7 +27,7 @@ from router import first_start
 from router.demand import units_of
 from router.residency import Bundle, Part
 from router.simulator.engine import HostPlan, Run, Simulation
-from router.simulator.machine import HostType
+from router.simulator.hardware import HostType
 from router.simulator.marquee import Marquee
 from router.simulator.workload import Job, Workload
 

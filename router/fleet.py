@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from loaders import protocol
 from loaders.protocol import AttemptKey, Hello
 from registry.catalog import Digest
+from router import arrivals
 from router.grid import Names
 from router.hosts import (
     Assigned,
@@ -134,7 +135,7 @@ class Fleet(HostNumbers):
 
     def _load(self, host: Host, bundles: Iterable[Digest], evicts: Iterable[Digest], now: float) -> float:
         """Book the parts that are missing as arriving; returns when all of them are expected."""
-        residency, index = self.residency, host.index
+        residency = self.residency
         for digest in evicts:
             part = residency.parts[digest]
             host.leaving.add(part)
@@ -144,9 +145,8 @@ class Fleet(HostNumbers):
             bundle = residency.bundles[digest]
             parts = residency.bundle_parts[bundle]
             if not host.on_device.issuperset(parts):
-                there_at = max(now, self.mover_free_at[index]) + residency.seconds_at(bundle, index)
-                self.mover_free_at[index] = there_at
-                self._expect_loads(index)
+                there_at = arrivals.book(self, host, bundle, now)
+                self._expect_loads(host.index)
                 for part in parts:
                     if part not in host.on_device:
                         host.leaving.discard(part)
@@ -252,12 +252,14 @@ class Fleet(HostNumbers):
         free_at, ends_at, behind = now, NEVER, 0.0
         host.pinned = NOTHING
         for attempt in attempts.values():
-            if attempt.started_at is None:
-                behind += attempt.run_seconds
-            else:
-                ends_at, self.run_began_at[index] = attempt.ends_at, attempt.started_at
-            free_at = expected_end(attempt, free_at, now)
             host.pinned = host.pinned | attempt.parts if host.pinned else attempt.parts
+            if attempt.started_at is not None:
+                ends_at, self.run_began_at[index] = attempt.ends_at, attempt.started_at
+            elif arrivals.is_awaited(host, attempt):
+                continue  # others run before it
+            else:
+                behind += attempt.run_seconds
+            free_at = expected_end(attempt, free_at, now)
         self.expect_end(index, ends_at)
         self.behind_seconds[index] = behind
         slots = 0 if host.draining else max(0, host.hello.slots - len(attempts))

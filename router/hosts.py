@@ -81,6 +81,7 @@ class Host:
         default_factory=dict
     )  # part -> last use, which is the host's eviction order
     draining: bool = False
+    network_free_at: float = 0.0  # all that comes from elsewhere is on the disk
 
 
 def expected_end(attempt: Running, free_at: float, now: float) -> float:

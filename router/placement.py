@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from registry.catalog import Digest
+from router import arrivals
 from router.grid import Floats
 from router.hosts import Assigned, FleetEvent, Left, Staging
 from router.knobs import Knobs
-from router.pricing import Candidate, Priced, Prices, State, planned_parts
+from router.pricing import Candidate, Priced, Prices, State
 from router.requests import RequestId
 from router.waiting import FEW, LOW_TAG, NOWHERE, Work
 
@@ -200,6 +201,10 @@ def _finish_on(state: State, host: int, free_at: float, now: float) -> Floats:
     start_at = fetch + mover_free_at
     if mover_free_at > free_at:
         start_at[fetch == 0] = free_at  # what is there does not wait for the mover
+    if (record := fleet.by_index[host]) is not None and record.arriving:
+        for row in (fetch == 0).nonzero()[0].tolist():
+            if (entry := waiting.rows[row]) is not None:
+                start_at[row] = max(start_at[row], arrivals.expected_at(fleet, host, entry.bundles))
     finish_at: Floats = np.maximum(start_at, free_at, out=start_at)
     finish_at += waiting.arrays.run_seconds * fleet.slowness[host]
     return finish_at
@@ -266,7 +271,8 @@ def prefetch(state: State, now: float) -> Staging | None:
     order = np.argsort(pool.tag[rows], kind="stable")[:TRIES]
     for row, bytes_ in zip(rows[order].tolist(), needs[order].tolist(), strict=True):
         host, entry = waiting.plan_host[row], waiting.entry(row)
-        victims, lost = state.valuation.evictions(fleet, host, bytes_, planned_parts(state, host))
+        keep = waiting.planned_parts(host, fleet.residency.bundle_parts)
+        victims, lost = state.valuation.evictions(fleet, host, bytes_, keep)
         if state.knobs.regret * lost <= state.knobs.prefetch_regret_seconds:
             names = fleet.residency.parts.keys
             return Staging(

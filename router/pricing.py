@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from router import arrivals
 from router.demand import Demand, RunTimes
 from router.fairness import Fairness
 from router.fleet import Fleet
@@ -130,7 +131,7 @@ class Prices:
             rest = hosts & (hosts - 1)
             host = (hosts ^ rest).bit_length() - 1
             hosts = rest
-            if free_at_on(host, now) == now:
+            if free_at_on(host, now) == now and self._arrives_at(host) <= now:
                 found.append(Offer(done_at, host, now, now, 0.0))
                 if len(found) == count:
                     return found
@@ -215,12 +216,18 @@ class Prices:
         run = self.entry.run_seconds * fleet.slowness[host]
         if self._ahead is not None:
             free_at = start_at = free_at + self._ahead.item(host)
+        arrives_at = self._arrives_at(host)
         if not fetch:
+            start_at = max(start_at, arrives_at)
             return Offer(start_at + run, host, free_at, start_at, 0.0)
         fits = fleet.pinned_bytes[host] + self._needs(host) <= fleet.budget_bytes[host]
         fetch_from = max(fleet.mover_free_at[host], now) if fits and fleet.overlaps[host] else free_at
-        start_at = max(free_at, fetch_from + fetch)
+        fetch_from = arrivals.begins_at(fleet, host, self.entry.bundles, fetch_from)
+        start_at = max(free_at, fetch_from + fetch, arrives_at)
         return Offer(start_at + self._mover * fetch + run, host, free_at, start_at, fetch)
+
+    def _arrives_at(self, host: int) -> float:
+        return arrivals.expected_at(self.state.fleet, host, self.entry.bundles)
 
     def _needs(self, index: int) -> float:
         """Bytes that are missing there."""
@@ -264,14 +271,15 @@ class Prices:
             priced = self._price_with_load(offer, wait, run)
         else:
             name = fleet.names.keys[host]
-            candidate = Candidate(host_id=name, wait=wait, load=0.0, adapters=0.0, run=run, regret=0.0)
+            left = offer.start_at - offer.free_at  # of a load that is under way
+            candidate = Candidate(host_id=name, wait=wait, load=left, adapters=0.0, run=run, regret=0.0)
             priced = Priced(offer.done_at - now, host, candidate, ())
         self._priced[host] = priced
         return priced
 
     def _price_with_load(self, offer: Offer, wait: float, run: float) -> Priced:
         state, fleet, host, fetch = self.state, self.state.fleet, offer.host, offer.fetch
-        keep = self._parts | planned_parts(state, host)
+        keep = self._parts | state.waiting.planned_parts(host, fleet.residency.bundle_parts)
         victims, lost = state.valuation.evictions(fleet, host, self._needs(host), keep)
         regret = self._regret * lost
         spread = state.knobs.spread_seconds * (fleet.zone[host] == self._only_zone)
@@ -288,13 +296,3 @@ class Prices:
             mover=self._mover * fetch,
         )
         return Priced(offer.done_at - self.now + regret + spread, host, candidate, victims)
-
-
-def planned_parts(state: State, host: int) -> set[int]:
-    """Parts that requests planned on this host will need there."""
-    rows, bundle_parts = state.waiting.planned_on.get(host), state.fleet.residency.bundle_parts
-    if not rows:
-        return set()
-    return {
-        part for row in rows for bundle in state.waiting.entry(row).bundles for part in bundle_parts[bundle]
-    }

@@ -131,6 +131,11 @@ class Waiting:
         """Somebody who goes before this tag is planned there."""
         return any(self.tag[row] < tag for row in self.planned_on.get(host, ()))
 
+    def planned_parts(self, host: int, bundle_parts: Sequence[Sequence[int]]) -> set[int]:
+        """Parts that requests planned on this host will need there."""
+        rows = self.planned_on.get(host, ())
+        return {part for row in rows for bundle in self.entry(row).bundles for part in bundle_parts[bundle]}
+
     def entry(self, row: int) -> Entry:
         entry = self.rows[row]
         assert entry is not None, "a free row has no entry"

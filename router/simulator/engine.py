@@ -16,7 +16,8 @@ from loaders.cache import Order
 from loaders.protocol import AttemptKey, Done, FromHost, Hello
 from registry.catalog import Digest
 from router.residency import Bundle
-from router.simulator.machine import Attempt, Evictor, HostType, Machine
+from router.simulator.hardware import Attempt, HostType
+from router.simulator.machine import Evictor, Machine
 from router.simulator.ranges import NotNegative
 from router.simulator.workload import Job, Workload
 

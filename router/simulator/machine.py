@@ -1,15 +1,14 @@
 """A simulated host: one device, one mover, the production weight cache and move planner. Pure.
 
-It runs its queue in order. With `overlaps` the mover fetches the next request's weights while the device runs,
-without it only while the device is idle. It speaks the production protocol, so that a policy folds the same
+With `overlaps` it is as our hosts are: what comes from elsewhere comes beside the rest, the mover brings the next
+request's weights to the device while that runs, and who waits for the network lets others by. Without, it does one
+thing at a time, in order. It speaks the production protocol, so that a policy folds the same
 messages a real host sends. Nothing is moved: a move takes `bytes / bandwidth`, a bundle its fixed seconds more.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
-import msgspec
+from itertools import islice
 
 from loaders.cache import Order, WeightCache
 from loaders.errors import NoRoomError
@@ -21,7 +20,6 @@ from loaders.protocol import (
     Hello,
     Progress,
     Residency,
-    Speeds,
     Started,
     Tier,
     Timings,
@@ -29,56 +27,13 @@ from loaders.protocol import (
 from loaders.tiers import Move, Want, plan
 from registry.catalog import Digest
 from router.residency import Bundle
-from router.simulator.ranges import NotNegative, Positive
+from router.simulator.hardware import Attempt, HostType, Tally
+from router.simulator.network import Network
 from router.simulator.workload import GB, Job, last_that_fit
 
+REQUESTS_AT_ONCE = 8  # whose downloads a host begins
 PROGRESS_STEPS, PROGRESS_FROM_SECONDS = 10, 10.0  # a real host reports every denoising step
 NEAR: tuple[Tier, ...] = ("device", "memory", "disk")
-
-
-class HostType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A kind of machine, as a scenario describes it. Without `memory_gb` disk is read straight to the device."""
-
-    device_gb: Positive = 40.0
-    memory_gb: NotNegative = 0.0
-    disk_gb: Positive = 2000.0
-    disk_gb_per_second: Positive = 3.3
-    device_gb_per_second: Positive = 52.0
-    network_gb_per_second: Positive = 1.0
-    speed: Positive = 1.0
-    on_disk: bool = True  # the disk is full of weights from the start, the newest ones
-
-    @property
-    def speeds(self) -> Speeds:
-        return Speeds(
-            disk_to_memory=self.disk_gb_per_second * GB,
-            memory_to_device=self.device_gb_per_second * GB,
-            network_to_disk=self.network_gb_per_second * GB,
-        )
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One job on this host. `bundle` names what to stage when there is no job."""
-
-    key: AttemptKey
-    job: Job | None
-    bundles: tuple[Bundle, ...]
-    arrived_at: float
-    ready: bool = False
-    missed: tuple[Bundle, ...] = ()
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a host did, for the report."""
-
-    base_loads: int = 0
-    lora_loads: int = 0
-    load_seconds: float = 0.0  # the mover's
-    stalled_seconds: float = 0.0  # the device idle because weights were on their way
-    run_seconds: float = 0.0
-    moved_bytes: dict[str, int] = field(default_factory=dict)
 
 
 Evictor = Callable[["Machine", int, float], tuple[Digest, ...]]  # (machine, bytes, now) -> who goes first
@@ -114,6 +69,14 @@ class Machine:
         self.running: Attempt | None = None
         self.run_ends_at = 0.0
         self.loading: Attempt | None = None
+        self.prewarms: list[Attempt] = []  # of which something comes from elsewhere
+        self._network = Network(
+            self.caches,
+            kind.speeds.network_to_disk,
+            later=later,
+            say=lambda message: say(name, message),
+            arrived=self.advance,
+        )
         self.tally = Tally()
         self.device = self.caches["device"]
         self._idle_since = 0.0
@@ -151,10 +114,16 @@ class Machine:
         self.advance(now)
 
     def stage(self, bundles: tuple[Bundle, ...], now: float) -> None:
-        """Bring bundles onto the device if the mover has nothing better to do."""
-        idle = self.loading is None and (not self.queue or self.queue[0].ready)
-        if idle and any(p.digest not in self.device for b in bundles for p in b.parts):
-            self._prepare(Attempt(AttemptKey("stage", 0), None, bundles, now), now)
+        """Bring bundles onto the device if the mover, or the network, has nothing better to do."""
+        order = Attempt(AttemptKey("stage", 0), None, bundles, now)
+        if all(digest in self.device for digest in order.parts):
+            return
+        if self.overlaps and self._network.absent(order):
+            if self._network.free_at <= now:
+                self._network.fetch(order, now)
+                self.prewarms.append(order)
+        elif self.loading is None and self._first() is None:
+            self._prepare(order, now)
 
     def drop(self, digests: tuple[Digest, ...]) -> None:
         for digest in reversed(digests):
@@ -165,7 +134,11 @@ class Machine:
         lost = [attempt.job for attempt in (*filter(None, [self.running]), *self.queue) if attempt.job]
         self._life += 1
         self.alive, self.running, self.loading = False, None, None
+        for attempt in (*self.queue, *self.prewarms):
+            self._network.let_go(attempt)
+        self._network.break_off()
         self.queue.clear()
+        self.prewarms.clear()
         for tier in ("device", "memory"):
             if tier in self.caches:
                 old = self.caches[tier]
@@ -176,16 +149,39 @@ class Machine:
     def advance(self, now: float) -> None:
         """Start whatever can start."""
         self._prepare_next(now)
-        if self.running is None and self.queue and self.queue[0].ready:
-            self._run(self.queue.popleft(), now)
+        if self.running is None and (following := self._next()) is not None and following.ready:
+            self.queue.remove(following)
+            self._run(following, now)
             self._prepare_next(now)
 
+    def _next(self) -> Attempt | None:
+        """To run: the first that does not wait for the network."""
+        return next((attempt for attempt in self.queue if not self._network.is_awaited(attempt)), None)
+
+    def _first(self) -> Attempt | None:
+        """Whose turn on the mover it is; nobody's while the next to run is ready."""
+        following = self._next()
+        return None if following is None or following.ready else following
+
     def _prepare_next(self, now: float) -> None:
-        if self.queue and self.loading is None and not self.queue[0].ready:
-            self._prepare(self.queue[0], now)
+        if self.overlaps and not self._free:
+            for attempt in islice(self.queue, REQUESTS_AT_ONCE):
+                if attempt.fetched is None:
+                    self._network.fetch(attempt, now)
+        if self.loading is not None:
+            return
+        if (first := self._first()) is not None:
+            self._prepare(first, now)
+            return
+        for prewarm in self.prewarms:
+            if not self._network.is_awaited(prewarm):
+                self.prewarms.remove(prewarm)
+                self._prepare(prewarm, now)
+                self._network.let_go(prewarm)  # also where there is no room now: it was only tried
+                return
 
     def _prepare(self, attempt: Attempt, now: float) -> None:
-        parts = {part.digest: part for bundle in attempt.bundles for part in bundle.parts}
+        parts = attempt.parts
         for digest in parts:
             if digest in self.device:
                 self.device.touch(digest)
@@ -227,6 +223,7 @@ class Machine:
                 seconds += self._move_seconds(move)
                 self.tally.moved_bytes[move.kind] = self.tally.moved_bytes.get(move.kind, 0) + move.size_bytes
         self._pin(attempt)
+        self._network.let_go(attempt)
         self.loading = attempt
         self.tally.load_seconds += seconds
         for bundle in attempt.missed:
@@ -239,11 +236,8 @@ class Machine:
 
     def _move_seconds(self, move: Move) -> float:
         speeds = self.kind.speeds
-        if move.kind == "fetch":
-            return move.size_bytes / speeds.network_to_disk
-        if move.kind == "copy":
-            return move.size_bytes / speeds.memory_to_device
-        return move.size_bytes / speeds.disk_to_memory
+        rates = {"fetch": speeds.network_to_disk, "copy": speeds.memory_to_device}
+        return move.size_bytes / rates.get(move.kind, speeds.disk_to_memory)
 
     def _loaded(self, attempt: Attempt, added: tuple[Held, ...], now: float, life: int) -> None:
         if life != self._life:

@@ -19,7 +19,7 @@ from router.residency import Bundle, Part
 from router.simulator import synthetic, traces
 from router.simulator.engine import HostPlan, Outage
 from router.simulator.errors import ScenarioError
-from router.simulator.machine import HostType
+from router.simulator.hardware import HostType
 from router.simulator.ranges import Natural, NotNegative, Positive, Share
 from router.simulator.synthetic import FAMILIES, Market
 from router.simulator.workload import GB, Job, Workload, arrival_rate

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from loaders.protocol import AttemptKey, Done, Held, Hello, Residency, Speeds, Started, Timings
@@ -198,6 +199,38 @@ def test_a_load_hides_behind_the_run_before_it(site: Site) -> None:
     second = site.step()
     assert second is not None
     assert second.chosen.load == 0.0, "18.7 s of loading within 40 s of running"
+
+
+def elsewhere(name: str, *held: str, **fields: object) -> Hello:
+    """A host that has only these parts on its disk; others come over the network."""
+    said = hello(name, **fields)  # type: ignore[arg-type]
+    return msgspec.structs.replace(said, held=tuple(part for part in said.held if part.digest in held))
+
+
+def test_a_download_holds_up_nobody_whose_weights_are_there(site: Site) -> None:
+    site.join(elsewhere("only", "sdxl-unet"))
+    site.submit("flux")
+    assert site.drain() == {"r1": "only"}
+    site.submit("sdxl")
+    decision = site.step()
+    assert decision is not None
+    movers = (17 + 5) * (1 + 0.1)  # seconds, and none of the network's 170
+    assert (decision.chosen.wait, decision.chosen.load) == (0.0, pytest.approx(movers))
+
+
+def test_downloads_wait_for_one_another_and_who_joins_one_for_what_is_left(site: Site) -> None:
+    site.join(elsewhere("only", slots=3))
+    for version in ("flux", "sdxl", "flux"):
+        site.submit(version)
+    first, second, joining = (site.step() for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert joining is not None
+    site.report("only", Residency(added=(Held(digest=Digest("t5"), tier="disk", size_bytes=5 * GB),)))
+    there_at = 17 * (10 + 1 + 0.1)
+    assert first.chosen.load == pytest.approx(there_at)
+    assert second.chosen.load == pytest.approx(17 * 10 + 5 * (10 + 1 + 0.1))
+    assert joining.chosen.wait + joining.chosen.load == pytest.approx(there_at)
 
 
 def test_what_does_not_fit_the_device_is_never_chosen(site: Site) -> None:

@@ -12,9 +12,9 @@ from router.fairness import Fairness
 from router.fleet import Fleet
 from router.hosts import Assigned, Joined, Left, Reported
 from router.numbers import NEVER
-from router.pricing import Prices, State, planned_parts
+from router.pricing import Prices, State
 from router.requests import RequestId
-from router.residency import DEVICE, Bundle, Part
+from router.residency import ABSENT, DEVICE, Bundle, Part
 from router.waiting import Entry, Waiting, Work
 
 GB = 1 << 30
@@ -145,9 +145,11 @@ def plain(state: State, entry: Entry, tag: float, now: float, first_on: int | No
 def _base(state, entry, tag, now, host, *, first):
     fleet, residency, waiting = state.fleet, state.fleet.residency, state.waiting
     free_at = max(float(fleet.device_free_at[host.index]), now)
-    running = next(iter(host.attempts.values()), None)
-    if running and running.started_at is not None and running.ends_at < now:
-        behind = sum(a.run_seconds for a in host.attempts.values() if a is not running)
+    running = next((a for a in host.attempts.values() if a.started_at is not None), None)
+    if running and running.ends_at < now:
+        others = [a for a in host.attempts.values() if a.started_at is None]
+        awaited = [a for a in others if any(p in host.arriving and not host.held.get(p) for p in a.parts)]
+        behind = sum(a.run_seconds for a in others if a not in awaited)
         free_at = max(free_at, now + 0.25 * (now - running.started_at) + behind)
     if not first:
         ahead = [
@@ -172,7 +174,10 @@ def _base(state, entry, tag, now, host, *, first):
     fetch, budget = sum(loads), float(fleet.budget_bytes[host.index])
     beside = float(fleet.pinned_bytes[host.index]) + needs <= budget and fleet.overlaps[host.index]
     begins = max(float(fleet.mover_free_at[host.index]), now) if beside else free_at
-    start_at = max(free_at, begins + fetch) if fetch else free_at
+    if any(residency.tier(p, host.index) == ABSENT for b in entry.bundles for p in residency.bundle_parts[b]):
+        begins = max(begins, host.network_free_at)
+    coming = [host.arriving.get(p, 0.0) for b in entry.bundles for p in residency.bundle_parts[b]]
+    start_at = max(free_at, begins + fetch if fetch else 0.0, *coming)
     run = entry.run_seconds / float(fleet.speed[host.index])
     total = sum(residency.size_bytes(bundle) for bundle in entry.bundles)
     base = start_at + state.knobs.mover * state.scarcity * fetch + run if total <= budget else NEVER
@@ -186,7 +191,7 @@ def _with_regret(state, entry, now, base, index, terms):
     if needs:
         keep = {p for bundle in entry.bundles for p in residency.bundle_parts[bundle]}
         victims, lost = state.valuation.evictions(
-            state.fleet, index, needs, keep | planned_parts(state, index)
+            state.fleet, index, needs, keep | state.waiting.planned_parts(index, residency.bundle_parts)
         )
         regret = state.knobs.regret * max(state.scarcity, state.knobs.least_scarcity) * lost
         zones = {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -20,7 +21,7 @@ from router.simulator.bounds import Belady, FreeLoads
 from router.simulator.cli import simulate
 from router.simulator.engine import HostPlan, Outage, Send, Simulation, StageOrder
 from router.simulator.errors import ScenarioError, TraceMissingError
-from router.simulator.machine import HostType
+from router.simulator.hardware import HostType
 from router.simulator.marquee import Marquee
 from router.simulator.peers import PEERS, Ect, RayMultiplex
 from router.simulator.workload import GB, Job, Workload, last_that_fit
@@ -66,6 +67,31 @@ def test_a_load_hides_behind_a_run_only_where_hosts_overlap(overlaps, finish):
     policy = Ect({b.digest: b for b in made.bundles}, Random(1))
     run = Simulation(policy, made, [HostPlan("h", KIND)], overlaps=overlaps).play()
     assert run.finished_at[1] == pytest.approx(5.0 + finish)
+
+
+ELSEWHERE = msgspec.structs.replace(KIND, on_disk=False, network_gb_per_second=1.0)
+
+
+@pytest.mark.parametrize(
+    ("overlaps", "ends"), [(True, [11.0, 44.0, 33.0]), (False, [11.0, 44.0, 46.0])], ids=["ours", "others'"]
+)
+def test_who_waits_for_the_network_lets_others_by_on_our_hosts(overlaps, ends):
+    """4 s of network, 4 s of disk, 1 s fixed; what is warm comes a second after what is not."""
+    made = world((0.0, "a", 2.0), (30.0, "b", 5.0), (31.0, "a", 2.0))
+    policy = Ect({b.digest: b for b in made.bundles}, Random(1))
+    simulation = Simulation(policy, made, [HostPlan("h", ELSEWHERE)], overlaps=overlaps)
+    assert list(simulation.play().finished_at.items()) == sorted(enumerate(ends), key=lambda each: each[1])
+
+
+def test_an_outage_while_weights_come_from_elsewhere_leaves_nothing_pinned():
+    made = world((0.0, "a", 2.0), (0.5, "b", 2.0), (1.0, "c", 2.0), (1.5, "a", 2.0))
+    policy = Marquee(made.bundles, made.prior_seconds)
+    outage = Outage(host="h", at_seconds=6.0, for_seconds=3.0)
+    simulation = Simulation(policy, made, [HostPlan("h", ELSEWHERE)], outages=[outage])
+    run = simulation.play()
+    disk = simulation.machines["h"].caches["disk"]
+    disk.check_integrity()
+    assert (sorted(run.finished_at), disk.pinned) == ([0, 1, 2, 3], frozenset())
 
 
 def test_weights_in_use_are_never_evicted_and_the_budget_never_passed():
