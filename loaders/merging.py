@@ -124,7 +124,9 @@ class Pace:
     """How fast this device merges, from a prior and from every merge that was made."""
 
     def __init__(self, device: Device) -> None:
-        self.weights_per_second = ways.PRIOR_WEIGHTS_PER_SECOND["cpu" if device.is_cpu else "cuda"]
+        kind = "cpu" if device.is_cpu else "cuda"
+        self.weights_per_second = ways.PRIOR_WEIGHTS_PER_SECOND[kind]
+        self.reload_bytes_per_second = ways.RELOAD_BYTES_PER_SECOND[kind]
 
     def learn(self, weights: int, seconds: float) -> None:
         self.weights_per_second = ways.learned(self.weights_per_second, weights, seconds)
@@ -172,6 +174,7 @@ def choose(plan: Plan, steps: int, shelf: Shelf, pace: Pace) -> Kept | Streamed:
         ways.Work(weights=plan.weights, steps=steps, can_stream=plan.can_stream),
         shelf.room(kept.digest, kept.size_bytes),
         pace.weights_per_second,
+        pace.reload_bytes_per_second,
     )
     return Kept(plan, choice, pace) if choice.way == "kept" else Streamed(plan, choice)
 

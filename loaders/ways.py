@@ -11,7 +11,8 @@ from typing import Literal
 import msgspec
 
 Way = Literal["kept", "streamed"]
-RELOAD_BYTES_PER_SECOND = 1.6e9  # what leaves comes back from a disk at about that
+# What leaves comes back from a disk at about that, or from host memory where there is such a tier.
+RELOAD_BYTES_PER_SECOND: Mapping[str, float] = {"cpu": 1.6e9, "cuda": 10e9}
 PRIOR_WEIGHTS_PER_SECOND: Mapping[str, float] = {"cpu": 1.0e9, "cuda": 2.0e11}
 SMOOTHING = 0.3  # of what was known before, this much goes at each measurement
 
@@ -45,9 +46,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.way}: {self.reason} ({costs})"
 
 
-def choose(work: Work, room: Room, weights_per_second: float) -> Choice:
+def choose(
+    work: Work, room: Room, weights_per_second: float, reload_bytes_per_second: float = 1.6e9
+) -> Choice:
     merge = work.weights / weights_per_second
-    seconds: dict[Way, float] = {"kept": merge + (room.evicted_bytes or 0) / RELOAD_BYTES_PER_SECOND}
+    seconds: dict[Way, float] = {"kept": merge + (room.evicted_bytes or 0) / reload_bytes_per_second}
     if room.is_held:
         return Choice(way="kept", reason="the merged copies are held", seconds={"kept": 0.0})
     if not work.can_stream:

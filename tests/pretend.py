@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from loaders import buffers, crossing
+from loaders import buffers, crossing, reader
 from loaders.device import SMALL_WORK_BYTES, Device
 
 NOTHING = 0xFF  # a byte; many of them are no number in any float
@@ -211,4 +211,5 @@ def patched(setattr_: Callable[[Any, str, Any], None], *, under_way: int = 64) -
     """As small models have to be treated to be treated like large ones, and much of them is late."""
     setattr_(crossing, "CHUNK_BYTES", 16 << 10)
     setattr_(crossing, "MOST_UNDER_WAY", under_way)
+    setattr_(reader, "BLOCK_BYTES", 20 << 10)
     setattr_(buffers, "POOLED_FROM_BYTES", 1 << 10)

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     import torch
 
 KEPT_PIPELINES = 16  # tokenizers are tens of megabytes, and nearly each variant has assets of its own
+WRONG_GENERATOR = "device type for generator but found 'cpu'"  # torch's words
 OnStep = Callable[["Step"], None]  # raises to stop the run
+
+_drawing_on_device: set[type] = set()  # what was found out about classes
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -105,18 +108,44 @@ def _absent(folder: Path) -> dict[str, None]:
 
 
 def run(pipeline: Any, call: arguments.Call, *, on_step: OnStep) -> Any:
-    """The pipeline's output. What `on_step` raises ends the run. Raises `InputError` for arguments it refuses."""
+    """The pipeline's output. What `on_step` raises ends the run. Raises `InputError` for arguments it refuses.
+
+    Noise is drawn on the CPU, so that a seed is the same picture on any device; by the device where a class insists,
+    as some on a GPU do. What is known of a class changes no bits: the run that counts is always of one kind.
+    """
+    kind = type(pipeline)
+    if kind not in _drawing_on_device:
+        try:
+            return _run(pipeline, call, on_step, "cpu")
+        except RuntimeError as error:
+            if WRONG_GENERATOR not in str(error):
+                raise
+        _drawing_on_device.add(kind)
+    return _run(pipeline, call, on_step, pipeline.device)
+
+
+def _run(pipeline: Any, call: arguments.Call, on_step: OnStep, drawing: Any) -> Any:
     import torch
 
     own = fresh(pipeline, on_step)
-    generator = torch.Generator("cpu").manual_seed(call.seed)
+    generator = torch.Generator(drawing).manual_seed(call.seed)
     try:
         with torch.inference_mode(False), torch.no_grad(), _seeded(call.seed):
-            return own(**call.arguments, generator=generator)
+            return own(**_near(pipeline, call.arguments), generator=generator)
     except (ValueError, TypeError) as error:
         if _is_argument_check(error):
             raise InputError(str(error)) from error
         raise
+
+
+def _near(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Sounds on the pipeline's device: some classes give them to their weights as they come."""
+    import torch
+
+    return {
+        name: value.to(pipeline.device) if isinstance(value, torch.Tensor) else value
+        for name, value in given.items()
+    }
 
 
 @contextlib.contextmanager

@@ -1,13 +1,17 @@
 """The torch seam where no GPU is at hand: what it tells torch."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from loaders import accelerator, crossing, host
+from loaders import accelerator, cli, crossing, host
+from loaders.crossing import Crossing
 from loaders.device import Device
 from loaders.errors import NoDeviceError
 from loaders.pipelines import built
@@ -43,6 +47,24 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, gp
     assert str(refused.value) == f"there is no device cuda:4 here: {reason}"
 
 
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [
+        (0, "there is no device cuda:1 here: torch finds no GPU with a driver that it was built for"),
+        (1, "there is no device cuda:1 here: the last one is cuda:0"),
+    ],
+)
+def test_a_host_for_a_gpu_that_is_not_there_says_so_and_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: int, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("MARQUEE_TEST_CLUSTER", raising=False)
+    words = ["--url", "http://127.0.0.1:9", "--key", "mq_key", "--home", str(tmp_path), "--device", "cuda:1"]
+    ended = CliRunner().invoke(cli.host, words)
+    assert (ended.exit_code, ended.output.splitlines()[-1]) == (1, f"Error: {said}")
+
+
 class Careless(SimpleNamespace):
     """A pipeline that draws from torch's own generator, as some schedulers and autoencoders do."""
 
@@ -62,6 +84,50 @@ def test_what_draws_without_a_generator_gives_the_same_again_and_disturbs_nobody
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(7)
     assert (run(1) == first, run(2) == first) == (True, False)
+
+
+class Insisting(SimpleNamespace):
+    """On a GPU, as LTX's when it decodes: its own `torch.randn` gets the generator it was given."""
+
+    components: ClassVar[dict[str, Any]] = {}
+    device = "the GPU"
+
+    def __call__(self, generator: Any) -> str:
+        if generator.device == "cpu":
+            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        return str(generator.drawn)
+
+
+class Generator(SimpleNamespace):
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device=device)
+        self.made.append(device)
+
+    def manual_seed(self, seed: int) -> "Generator":
+        self.drawn = f"{seed} by {self.device}"
+        return self
+
+
+def test_a_class_that_insists_gets_a_generator_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "Generator", Generator)
+    call = Call(arguments={}, seed=3, count=1)
+    found = [built.run(Insisting(), call, on_step=lambda step: None) for _ in range(2)]
+    assert found == ["3 by the GPU"] * 2
+    assert Generator.made == ["cpu", "the GPU", "the GPU"], "and the second time at once"
+
+
+def test_sounds_are_given_to_a_class_where_its_weights_are() -> None:
+    class Hearing(SimpleNamespace):
+        components: ClassVar[dict[str, Any]] = {}
+        device = torch.device("meta")
+
+        def __call__(self, generator: Any, **given: Any) -> list[str]:
+            return [str(getattr(value, "device", value)) for value in given.values()]
+
+    call = Call(arguments={"audio": torch.zeros(1, 2), "rate": 44_100}, seed=3, count=1)
+    assert built._run(Hearing(), call, lambda step: None, "cpu") == ["meta", "44100"]
 
 
 class Driver:
@@ -199,3 +265,57 @@ def test_hosts_of_several_gpus_share_the_machines_memory_and_disk(tmp_path: Path
     assert host.budgets_for(device, tmp_path, shared, stored_bytes=0) == {
         "disk": 450, "memory": 250, "device": 850
     }  # fmt: skip
+
+
+def test_copies_go_by_the_movers_stream_and_kernels_by_the_callers(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What CUDA is told, in order."""
+    told: list[Any] = []
+
+    @contextlib.contextmanager
+    def stream(chosen: str) -> Iterator[None]:
+        told.append(f"on {chosen}")
+        yield
+        told.append("back")
+
+    class Event(SimpleNamespace):
+        def record(self) -> None:
+            told.append(("marked", self.blocking))
+
+        def wait(self) -> None:
+            told.append("stream waits")
+
+        def synchronize(self) -> None:
+            told.append("thread waits")
+
+    real = torch.Tensor.copy_
+
+    def copy(target: torch.Tensor, source: torch.Tensor, *, non_blocking: bool) -> torch.Tensor:
+        told.append((target.numel(), non_blocking))
+        return real(target, source)
+
+    def room(cuda: accelerator.Cuda, size_bytes: int) -> torch.Tensor:
+        told.append(f"{size_bytes} bytes")
+        return torch.zeros(size_bytes, dtype=torch.uint8)
+
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"the mover's of {device}")
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.Tensor, "copy_", copy)
+    monkeypatch.setattr(crossing, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(accelerator.Cuda, "room", room)
+    lane = Device("cuda:1")._lane
+    assert lane is not None
+    over = Crossing(lane, 1500)
+    over.finish(torch.zeros(1500, dtype=torch.uint8))
+    assert over.mark is not None
+    over.mark.wait()
+    lane.settle()
+    own = "on the mover's of cuda:1"
+    assert told == [
+        own, "1500 bytes", "back",
+        own, (1000, True), ("marked", True), "back",
+        own, (500, True), ("marked", True), "back",
+        "stream waits", "thread waits", "thread waits",
+    ]  # fmt: skip

@@ -54,6 +54,14 @@ def test_the_cheaper_way_is_chosen(case: str) -> None:
     assert choose(work, room, weights_per_second=1e9) == expected
 
 
+def test_what_comes_back_from_host_memory_may_leave_more_readily() -> None:
+    """A GPU's has a tier between it and the disk."""
+    work = Work(weights=10**8, steps=4, can_stream=True)
+    room = Room(is_held=False, evicted_bytes=10**9)
+    ways = [choose(work, room, 1e9, rate).way for rate in (1.6e9, 10e9)]
+    assert ways == ["streamed", "kept"]
+
+
 def test_the_pace_follows_what_was_measured() -> None:
     assert learned(100.0, 200, 1.0) == 130.0
     assert learned(100.0, 200, 0.0) == 100.0
