@@ -53,7 +53,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     variants: Mapping[Slug, Variant] = {}
     names: spelling.Names[Slug] = spelling.Names(())  # of the variants
     flat: Mapping[str, tuple[Slug, ...]] = {}  # deep slugs, by their names in two pieces
-    slug_of: Mapping[Digest, Slug] = {}  # of versions and partners
+    slugs_of: Mapping[Digest, tuple[Slug, ...]] = {}  # of versions and partners: several may be the same
     releases: Mapping[Slug, tuple[Release, ...]] = {}
     versions: Mapping[tuple[Slug, int], Version] = {}
     digests: Mapping[tuple[Slug, int], Digest] = {}  # of the versions
@@ -178,6 +178,16 @@ def _nothing_to_run(variant: Variant) -> str:
     return f"its weights{where} are not pinned yet; the operator has to run `marquee catalog pin` and `apply`"
 
 
+def _slugs_of(
+    digests: Mapping[tuple[Slug, int], Digest], variants: Iterable[Variant]
+) -> Mapping[Digest, tuple[Slug, ...]]:
+    found: dict[Digest, tuple[Slug, ...]] = {}
+    partners = ((v.partner.digest, v.slug) for v in variants if v.partner is not None)
+    for digest, slug in (*((digest, slug) for (slug, _), digest in digests.items()), *partners):
+        found[digest] = (*found.get(digest, ()), slug)
+    return found
+
+
 def flat_of(slug: Slug) -> str:
     """`fal-ai/flux/dev` → `fal-ai/flux-dev`: where names hold no further slash."""
     owner, _, rest = slug.partition("/")
@@ -214,8 +224,7 @@ def build(
         names=names,
         variants=variants,
         flat=_flat(variants),
-        slug_of={v.partner.digest: v.slug for v in rows.variants if v.partner is not None}
-        | {digest: slug for (slug, _), digest in reversed(digests.items())},
+        slugs_of=_slugs_of(digests, rows.variants),
         releases=store.by_slug(rows.releases),
         versions={(version.variant, version.number): version for version in rows.versions},
         digests=digests,

@@ -236,7 +236,8 @@ def _version(house: House, request: AnyRequest, owner: str, name: str, version_i
     """One that answers this caller now. Raises `UnknownSlugError`."""
     caller, digest = house.caller(request), shapes.digest_of(version_id)
     variant = _variant(house, caller, owner, name)
-    if house.core.resolve(caller, variant.slug, digest).digest != digest:
+    answering = house.core.resolve(caller, variant.slug, digest).digest
+    if answering != digest or not shapes.is_of(version_id, variant.slug):
         raise UnknownSlugError(f"{variant.slug}:{version_id}")
     return shapes.version(variant, digest)
 
@@ -250,9 +251,10 @@ def _by_version(house: House, caller: Caller, text: str) -> tuple[Slug, Digest |
         owner, _, rest = name.partition("/")
         return _variant(house, caller, owner, rest).slug, shapes.digest_of(identifier) if identifier else None
     digest, snapshot = shapes.digest_of(identifier), house.core.catalogue.now
-    if (slug := snapshot.slug_of.get(digest)) is None:
-        raise UnknownSlugError(text)
-    return slug, digest
+    for slug in snapshot.slugs_of.get(digest, ()):
+        if shapes.is_of(identifier, slug):
+            return slug, digest
+    raise UnknownSlugError(text)
 
 
 def _refuse_another_version(house: House, caller: Caller, slug: Slug, version: Digest | None) -> None:

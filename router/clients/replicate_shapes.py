@@ -1,5 +1,6 @@
 """Replicate's shapes: predictions, models, errors. Pure, but for what Litestar's types need."""
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -8,7 +9,7 @@ import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException
 
-from registry.catalog import Digest, Variant
+from registry.catalog import Digest, Slug, Variant
 from router import errors, limits, snapshot
 from router.clients.door import AnyRequest, Headers
 from router.clients.uploads import Uploaded
@@ -22,16 +23,27 @@ STATUS: Mapping[State, str] = {
     State.CANCELLED: "canceled",
 }
 DIGEST = "sha256:"
+DIGEST_CHARACTERS = 64  # behind it
 
 log = structlog.get_logger("marquee.replicate")
 
 
-def version_id(digest: Digest) -> str:
-    return digest.removeprefix(DIGEST)
+def version_id(slug: Slug, digest: Digest) -> str:
+    """The contents, and of which variant: several may have the same, under schemas and prices of their own."""
+    return digest.removeprefix(DIGEST) + _mark(slug)
 
 
 def digest_of(identifier: str) -> Digest:
-    return Digest(DIGEST + identifier)
+    return Digest(DIGEST + identifier[:DIGEST_CHARACTERS])
+
+
+def is_of(identifier: str, slug: Slug) -> bool:
+    """Whether a version's id may mean this variant's. One that was told before ids named variants may mean any."""
+    return identifier[DIGEST_CHARACTERS:] in {"", _mark(slug)}
+
+
+def _mark(slug: Slug) -> str:
+    return hashlib.sha256(slug.encode()).hexdigest()[:8]
 
 
 def prediction(status: Status, origin: str, *, starting: bool = False) -> dict[str, Any]:
@@ -46,7 +58,7 @@ def prediction(status: Status, origin: str, *, starting: bool = False) -> dict[s
     return {
         "id": request.id,
         "model": snapshot.flat_of(request.slug),
-        "version": version_id(request.version),
+        "version": version_id(request.slug, request.version),
         "status": said,
         "input": request.input,
         "output": _output(outcome, files)
@@ -72,7 +84,7 @@ def _output(outcome: Outcome, files: list[str]) -> Any:
 def version(variant: Variant, digest: Digest) -> dict[str, Any]:
     outputs = {"type": "array", "items": {"type": "string", "format": "uri"}, "title": "Output"}
     return {
-        "id": version_id(digest),
+        "id": version_id(variant.slug, digest),
         "created_at": "1970-01-01T00:00:00Z",  # clients demand a time; the record holds none
         "cog_version": "0.16.0",  # before 0.3.9 clients take every list for a stream
         "openapi_schema": {

@@ -139,10 +139,11 @@ def test_an_empty_prompt_is_not_sent(visit: Visits) -> None:
     expect(page.locator("#status")).to_have_text("Nothing has run yet.")
 
 
+@pytest.mark.parametrize("wide", [360, 320])  # 320: a page at 400 %
 @pytest.mark.parametrize("path", ["/", "/m/marquee/shapes", "/sign-in"])
-def test_nothing_sticks_out_on_a_phone(visit: Visits, path: str) -> None:
-    page = visit(path, wide=360, high=740)
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
+def test_nothing_sticks_out_on_a_phone(visit: Visits, path: str, wide: int) -> None:
+    page = visit(path, wide=wide, high=740)
+    assert page.evaluate("document.documentElement.scrollWidth") == wide
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

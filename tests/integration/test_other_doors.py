@@ -18,11 +18,12 @@ import replicate.exceptions
 import replicate.webhook
 from PIL import Image
 
+from registry.catalog import Slug
 from router import ids, logbook
 from router.clients import replicate as replicate_door
 from router.clients.openai import arguments
 from tests.fake_host import PREVIEW, FakeHost
-from tests.live import CONTENTS, Live, furnish, serving
+from tests.live import CATALOG, CONTENTS, Live, furnish, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROMPT = "a red circle on white"
@@ -81,8 +82,24 @@ async def test_replicate_by_version(predictions: replicate.Client, host: FakeHos
     assert only.id == model.latest_version.id
     output: Any = await predictions.async_run(f"acme/toys:{only.id}", input={"prompt": PROMPT})
     assert len(output) == 1
+    bare = await predictions.predictions.async_create(version=only.id[:64], input={"prompt": PROMPT})
+    assert bare.model == "acme/toys"
     with pytest.raises(replicate.exceptions.ReplicateError, match="no model is called 'acme/toys:0000'"):
         await model.versions.async_get("0000")
+
+
+async def test_a_version_is_its_variants_where_several_have_the_same_contents(
+    dsn: str, tmp_path: Path
+) -> None:
+    """Each has a schema and a price of its own."""
+    same = {**CATALOG.contents, Slug("acme/toys/late"): CATALOG.contents[Slug("acme/toys")]}
+    tokens = await furnish(dsn, msgspec.structs.replace(CATALOG, contents=same))
+    async with serving(dsn, tmp_path, tokens) as live:
+        client = replicate.Client(api_token=live.key, base_url=f"{live.url}/replicate")
+        for name in ("acme/toys-late", "acme/toys"):
+            (version,) = await (await client.models.async_get(name)).versions.async_list()
+            made = await client.predictions.async_create(version=version.id, input={"prompt": PROMPT})
+            assert (made.model, made.version) == (name, version.id)
 
 
 async def test_replicate_errors(predictions: replicate.Client, host: FakeHost) -> None:
@@ -195,7 +212,7 @@ async def test_replicate_tells_of_no_version_that_is_not_out_yet(
     )
     model = await predictions.models.async_get("acme/toys")
     assert model.latest_version is not None
-    assert model.latest_version.id == CONTENTS["acme/toys"].digest.removeprefix("sha256:")
+    assert model.latest_version.id.startswith(CONTENTS["acme/toys"].digest.removeprefix("sha256:"))
 
 
 async def test_replicate_lists_models_page_by_page(
