@@ -92,6 +92,13 @@ def test_attention_is_chosen_by_what_the_device_can_do(
     assert expected is None or expected in tuning.ATTENTION
 
 
+def test_what_is_not_installed_is_not_chosen() -> None:
+    """Asked of diffusers, which wants some versions and not others."""
+    assert [name for name in ("_native_cudnn", "flash", "_flash_3") if attention._is_usable(name)] == [
+        "_native_cudnn"
+    ]
+
+
 def pixels(png: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 
