@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU's context
 NO_MEMORY = 2  # cudaErrorMemoryAllocation
-PIN_BYTES = 1 << 30  # at a time: the driver locks out all others meanwhile, and takes no 512 GiB at once
 SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the allocator's, by an operator
 
 log = structlog.get_logger("marquee.device")
@@ -101,7 +100,7 @@ class Cuda:
                 str(self.torch_device), f"the last one is cuda:{torch.cuda.device_count() - 1}"
             )
         self._stream: Any = None
-        self._pinned: dict[int, list[int]] = {}  # a buffer's address -> those of its parts
+        self._pinned: set[int] = set()  # addresses
         if not any(name in os.environ for name in SETTINGS):
             # Components of all sizes come and go: without this a gap between two others is of use to none that is
             # larger, and a budget that is kept in bytes runs out of memory.
@@ -182,29 +181,21 @@ class Cuda:
     def pin(self, address: int, size_bytes: int) -> None:
         import torch
 
-        driver = torch.cuda.cudart()
-        parts: list[int] = []
-        for skip in range(0, size_bytes, PIN_BYTES):
-            part_bytes = min(PIN_BYTES, size_bytes - skip)
-            code = int(driver.cudaHostRegister(address + skip, part_bytes, PORTABLE))
-            if code:
-                self._forget_error()
-                self._unpin(parts)
-                if code == NO_MEMORY:
-                    raise MemoryError(f"{size_bytes} bytes of memory cannot be pinned: CUDA error {code}")
-                log.warning("memory cannot be pinned, copies are slower", cuda_error=code)
-                return
-            parts.append(address + skip)
-        self._pinned[address] = parts
+        code = int(torch.cuda.cudart().cudaHostRegister(address, size_bytes, PORTABLE))
+        if not code:
+            self._pinned.add(address)
+            return
+        self._forget_error()
+        if code == NO_MEMORY:
+            raise MemoryError(f"{size_bytes} bytes of memory cannot be pinned: CUDA error {code}")
+        log.warning("memory cannot be pinned, copies are slower", cuda_error=code)
 
     def unpin(self, address: int) -> None:
-        self._unpin(self._pinned.pop(address, []))
-
-    def _unpin(self, parts: list[int]) -> None:
         import torch
 
-        for part in parts:
-            if int(torch.cuda.cudart().cudaHostUnregister(part)):
+        if address in self._pinned:
+            self._pinned.remove(address)
+            if int(torch.cuda.cudart().cudaHostUnregister(address)):
                 self._forget_error()
 
     def _forget_error(self) -> None:

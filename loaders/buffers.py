@@ -23,23 +23,28 @@ if TYPE_CHECKING:
 HUGE_BYTES = 2 << 20
 SLACK = 1.25  # a waiting buffer may be so much larger than what is asked for; the rest is returned
 POOLED_FROM_BYTES = 1 << 20  # below, the ordinary allocator is as good
+PIN_BYTES = (
+    256 << 20
+)  # at a time: a driver locks out every process of the machine meanwhile, and takes no 512 GiB at once
 
 
 class Pinning(Protocol):
     """Has a GPU's driver hold pages in their place, so that it copies out of them by itself."""
 
     def pin(self, address: int, size_bytes: int) -> None:
-        """Raises `MemoryError`."""
+        """Raises `MemoryError`; where pinning is not to be had at all, nothing comes of it."""
         ...
 
     def unpin(self, address: int) -> None: ...
 
 
 class Buffers:
-    """Buffers of one process. Thread-safe. With `pinning`, each is pinned as long as it is alive, waiting included."""
+    """Buffers of one process. Thread-safe. With `pinning`, what was pinned of them stays so, waiting included."""
 
     def __init__(self, pinning: Pinning | None = None) -> None:
         self._pinning = pinning
+        self._pinned: dict[int, set[int]] = {}  # address of a buffer -> those of its parts that are pinned
+        self._sizes: dict[int, int] = {}  # of those that can be, by address
         self._waiting: list[mmap.mmap] = []  # by size
         # Finalizers put here what comes back: they run wherever the garbage collector does, also under our lock.
         self._returned: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
@@ -53,7 +58,7 @@ class Buffers:
 
         if size_bytes < POOLED_FROM_BYTES:
             return _small(size_bytes)
-        memory = self._fitting(size_bytes) or self._pinned(self._fresh(size_bytes))
+        memory = self._fitting(size_bytes) or self._pinnable(self._fresh(size_bytes))
         view = (ctypes.c_char * size_bytes).from_buffer(memory)
         weakref.finalize(view, self._returned.put, memory).atexit = False
         return torch.frombuffer(view, dtype=torch.uint8)
@@ -88,17 +93,35 @@ class Buffers:
             self._drop_waiting()
             self._scratch.clear()
 
-    def _pinned(self, memory: mmap.mmap) -> mmap.mmap:
+    def pin(self, address: int, size_bytes: int) -> None:
+        """What is about to be copied by the driver itself, where it lies in one of these buffers. Raises `MemoryError`.
+
+        Not before: fresh memory is filled by many threads, and pinned by one while those fill the rest.
+        """
+        if self._pinning is None:
+            return
+        with self._lock:
+            starts = [start for start, length in self._sizes.items() if start <= address < start + length]
+        for start in starts:
+            first = address - (address - start) % PIN_BYTES
+            for part in range(first, address + size_bytes, PIN_BYTES):
+                if part not in self._pinned[start]:
+                    self._pinning.pin(part, min(PIN_BYTES, start + self._sizes[start] - part))
+                    self._pinned[start].add(part)
+
+    def _pinnable(self, memory: mmap.mmap) -> mmap.mmap:
         if self._pinning is not None:
-            self._pinning.pin(_address(memory), len(memory))
+            with self._lock:
+                start = _address(memory)
+                self._pinned[start], self._sizes[start] = set(), len(memory)
         return memory
 
     def _drop_waiting(self) -> None:
         if self._pinning is not None:
-            for memory in self._waiting:
-                self._pinning.unpin(
-                    _address(memory)
-                )  # before the system gives the addresses to something else
+            for start in map(_address, self._waiting):
+                del self._sizes[start]
+                for part in self._pinned.pop(start):
+                    self._pinning.unpin(part)  # before the system gives the addresses to something else
         self._waiting.clear()
 
     def _fresh(self, size_bytes: int) -> mmap.mmap:

@@ -84,7 +84,7 @@ class Device:
             torch.device("cpu") if self._accelerator is None else self._accelerator.torch_device
         )
         self.buffers = Buffers(self._accelerator)
-        self._lane = None if self._accelerator is None else Lane(self._accelerator)
+        self._lane = None if self._accelerator is None else Lane(self._accelerator, self.buffers.pin)
 
     @property
     def is_cpu(self) -> bool:
@@ -144,7 +144,7 @@ class Device:
         return free_bytes if allowed is None else min(free_bytes, allowed)
 
     def host_buffer(self, size_bytes: int) -> "torch.Tensor":
-        """Host memory for an arena, page-aligned; pinned where an accelerator copies out of it.
+        """Host memory for an arena, page-aligned; pinned once an accelerator copies out of it.
 
         Not by torch's own `pin_memory`: that takes the next power of two, and keeps what was freed for ever.
         """

@@ -35,18 +35,21 @@ class Copy:
         self.staged = None if is_late else source.clone()  # by the driver, or by torch
         self.address, self.size_bytes = source.data_ptr(), source.nbytes
         self.sum = _sum(source)
-        self.target = target
+        self.dtype, self.shape = source.dtype, source.shape
+        self.target: torch.Tensor | None = target
+        self.place = target.untyped_storage().data_ptr()
         self.has_landed = False
         target.view(torch.uint8).fill_(NOTHING)
 
     def land(self) -> str | None:
         """What was wrong with it."""
-        source = self.staged
+        source, target = self.staged, self.target
+        assert target is not None
         if source is None:
             there = (ctypes.c_char * self.size_bytes).from_address(self.address)
-            source = torch.frombuffer(there, dtype=self.target.dtype).view(self.target.shape)
-        self.target.copy_(source)
-        self.has_landed = True
+            source = torch.frombuffer(there, dtype=target.dtype).view(target.shape)
+        target.copy_(source)
+        self.target, self.has_landed = None, True  # a mark holds no memory either
         return None if _sum(source) == self.sum else "memory was written under a copy"
 
 
@@ -61,7 +64,7 @@ class Mark:
     def wait(self) -> None:
         """Kernels here are run by the thread that launches them, so that thread has to wait for what its stream would."""
         self._accelerator.land(self._copy)
-        self._accelerator.is_read(self._copy.target)
+        self._accelerator.is_read(self._copy.place)
 
 
 class Pretend:
@@ -136,7 +139,9 @@ class Pretend:
             for copy in self._under_way:
                 if copy.staged is None and address <= copy.address < address + size_bytes:
                     self.violations.append("memory was unpinned under a copy")
-                    copy.staged = torch.zeros_like(copy.target)
+                    copy.staged = (
+                        torch.zeros(copy.size_bytes, dtype=torch.uint8).view(copy.dtype).view(copy.shape)
+                    )
 
     # how it does it
 
@@ -145,9 +150,9 @@ class Pretend:
         while not wanted.has_landed:
             self._land_oldest()
 
-    def is_read(self, target: torch.Tensor) -> None:
+    def is_read(self, place: int) -> None:
         with self._lock:
-            self._read.add(target.untyped_storage().data_ptr())
+            self._read.add(place)
 
     def close(self) -> None:
         self._is_over.set()

@@ -29,6 +29,11 @@ def device(accelerator: Pretend) -> Device:
     return Device(accelerator=accelerator)
 
 
+def lane(device: Device) -> Lane:
+    assert device._lane is not None
+    return device._lane
+
+
 def filled(device: Device, size_bytes: int) -> torch.Tensor:
     memory = device.host_buffer(size_bytes)
     memory.copy_(torch.arange(size_bytes) % 251)
@@ -37,7 +42,7 @@ def filled(device: Device, size_bytes: int) -> torch.Tensor:
 
 def test_whole_chunks_leave_as_soon_as_they_are_in_place(accelerator: Pretend, device: Device) -> None:
     source = filled(device, 5 * CHUNK + 100)
-    one = Crossing(Lane(accelerator), source.numel())
+    one = Crossing(lane(device), source.numel())
     sent = []
     for stop in (100, CHUNK, 3 * CHUNK - 1, 4 * CHUNK):
         one.advance(source, stop)
@@ -62,7 +67,7 @@ def test_few_are_under_way_and_who_moves_may_be_stopped_between_them(
             interest.give_up()
         interest.check()
 
-    one = Crossing(Lane(accelerator), source.numel())
+    one = Crossing(lane(device), source.numel())
     with pytest.raises(Exception, match="nobody waits"):
         one.finish(source, moved)
     assert under_way == [0, 1, 2, 3, 4, 4, 4, 4, 4, 4]
@@ -94,7 +99,7 @@ def test_nor_is_it_unpinned_under_them(accelerator: Pretend, device: Device) -> 
 def test_the_pretended_one_finds_out_what_is_wrong(accelerator: Pretend, device: Device) -> None:
     """Otherwise the other tests could not fail."""
     memories, target = [filled(device, CHUNK), filled(device, CHUNK)], accelerator.landing(CHUNK)
-    marks = [accelerator.send(memory, target) for memory in memories]
+    marks = [lane(device).send(memory, target) for memory in memories]
     memories[0][5] = 77
     accelerator.unpin(memories[1].data_ptr())
     marks[1].wait()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from loaders import accelerator, cli, crossing, host
+from loaders import accelerator, buffers, cli, crossing, host
 from loaders.crossing import Crossing
 from loaders.device import Device
 from loaders.errors import NoDeviceError
@@ -167,57 +167,73 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     return made
 
 
+def sent(device: Device, memory: torch.Tensor) -> torch.Tensor:
+    """As the mover does before each chunk."""
+    device.buffers.pin(memory.data_ptr(), memory.nbytes)
+    return memory
+
+
 def test_memory_for_a_gpu_is_pinned_at_its_own_size_and_once(driver: Driver) -> None:
     """Torch's own way takes 16 GiB for a model of 9, and never gives it back: budgets were passed."""
     device = Device("cuda:1")
     first = device.host_buffer(9 << 20)
-    address = first.data_ptr()
+    assert driver.pinned == {}, "not before anything is copied out of it"
+    address = sent(device, first).data_ptr()
     assert driver.pinned == {address: 10 << 20}, "whole huge pages"
     first[-1] = 7
     del first
-    again = device.host_buffer(9 << 20)
+    again = sent(device, device.host_buffer(9 << 20))
     assert (again.data_ptr(), int(again[-1]), driver.calls) == (address, 7, 1)
     del again
-    smaller = device.host_buffer(6 << 20)
+    smaller = sent(device, device.host_buffer(6 << 20))
     assert driver.pinned == {smaller.data_ptr(): 6 << 20}, "what does not fit is unpinned and returned"
     del smaller
     device.buffers.give_back()
     assert driver.pinned == {}
 
 
-def test_much_memory_is_pinned_in_parts(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_much_memory_is_pinned_in_parts_as_it_is_needed(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one call the driver would lock out every process of the machine for seconds, and refuse half a terabyte."""
-    monkeypatch.setattr(accelerator, "PIN_BYTES", 4 << 20)
+    monkeypatch.setattr(buffers, "PIN_BYTES", 4 << 20)
     device = Device("cuda:1")
-    address = device.host_buffer(9 << 20).data_ptr()
-    assert driver.pinned == {address: 4 << 20, address + (4 << 20): 4 << 20, address + (8 << 20): 2 << 20}
+    memory = device.host_buffer(9 << 20)
+    address = memory.data_ptr()
+    sent(device, memory[5 << 20 : 6 << 20])
+    assert driver.pinned == {address + (4 << 20): 4 << 20}
+    sent(device, memory[7 << 20 :])
+    sent(device, torch.zeros(10))
+    assert driver.pinned == {address + (4 << 20): 4 << 20, address + (8 << 20): 2 << 20}
+    del memory
     device.buffers.give_back()
     assert driver.pinned == {}
 
 
 def test_no_copy_is_out_of_two_pinned_parts() -> None:
-    assert accelerator.PIN_BYTES % crossing.CHUNK_BYTES == 0
+    assert buffers.PIN_BYTES % crossing.CHUNK_BYTES == 0
 
 
-def test_memory_that_cannot_be_pinned_is_memory_that_lacks(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_cannot_be_pinned_is_memory_that_lacks(driver: Driver) -> None:
     """And the next kernel of the thread does not fail of it."""
-    monkeypatch.setattr(accelerator, "PIN_BYTES", 4 << 20)
-    driver.answers = [0, 0, 2]
+    driver.answers = [2]
     device = Device("cuda:1")
+    memory = device.host_buffer(9 << 20)
     with pytest.raises(MemoryError, match="cannot be pinned") as raised:
-        device.host_buffer(9 << 20)
+        sent(device, memory)
     assert device.full_tier(raised.value) == "memory"
     assert (driver.pinned, driver.latched) == ({}, 0)
+    sent(device, memory)
+    assert driver.pinned == {memory.data_ptr(): 10 << 20}
 
 
 def test_where_nothing_can_be_pinned_copies_are_only_slower(driver: Driver) -> None:
     driver.answers = [801]  # not supported
     device = Device("cuda:1")
-    assert device.host_buffer(9 << 20).numel() == 9 << 20
+    for _ in range(2):
+        sent(device, device.host_buffer(9 << 20))
     device.buffers.give_back()
-    assert (driver.pinned, driver.latched) == ({}, 0)
+    assert (driver.pinned, driver.latched, driver.calls) == ({}, 0, 1)
 
 
 @pytest.mark.parametrize(
