@@ -29,7 +29,9 @@ def book(fleet: "Fleet", host: Host, bundle: int, now: float) -> float:
         here_at = host.network_free_at = max(now, host.network_free_at) + afar
     near, free_at = residency.seconds_at(bundle, index) - afar, max(now, fleet.mover_free_at[index])
     fleet.mover_free_at[index] = free_at + near
-    return max(free_at, here_at) + near
+    there_at = max(free_at, here_at) + near
+    host.arrives_by = max(host.arrives_by, there_at)
+    return there_at
 
 
 def begins_at(fleet: "Fleet", host: int, bundles: Iterable[int], mover_free_at: float) -> float:
@@ -41,10 +43,10 @@ def begins_at(fleet: "Fleet", host: int, bundles: Iterable[int], mover_free_at: 
     return record.network_free_at if is_afar else mover_free_at
 
 
-def expected_at(fleet: "Fleet", host: int, bundles: Iterable[int]) -> float:
+def expected_at(fleet: "Fleet", host: int, bundles: Iterable[int], now: float) -> float:
     """When the last of what is on its way there for others will have come; 0 where nothing of them is."""
     record = fleet.by_index[host]
-    if record is None or not record.arriving:
+    if record is None or record.arrives_by <= now or not record.arriving:
         return 0.0
     arriving, bundle_parts = record.arriving, fleet.residency.bundle_parts
     return max([arriving.get(part, 0.0) for bundle in bundles for part in bundle_parts[bundle]], default=0.0)
@@ -53,4 +55,4 @@ def expected_at(fleet: "Fleet", host: int, bundles: Iterable[int]) -> float:
 def is_awaited(host: Host, attempt: Running) -> bool:
     """Something of it is not even on the disk yet."""
     arriving, held = host.arriving, host.held
-    return bool(arriving) and any(part in arriving and not held.get(part) for part in attempt.parts)
+    return attempt.is_afar and any(part in arriving and not held.get(part) for part in attempt.parts)

@@ -129,7 +129,9 @@ class Fleet(HostNumbers):
         ready_at = self._load(host, event.bundles, event.evicts, now)
         bundles = tuple(self.residency.bundles[digest] for digest in event.bundles)
         parts = frozenset(part for bundle in bundles for part in self.residency.bundle_parts[bundle])
-        host.attempts[event.attempt] = Running(event.attempt, bundles, parts, event.run_seconds, ready_at)
+        attempt = Running(event.attempt, bundles, parts, event.run_seconds, ready_at)
+        attempt.is_afar = any(part in host.arriving and not host.held.get(part) for part in parts)
+        host.attempts[event.attempt] = attempt
         host.used_at.update(dict.fromkeys(parts, now))
         self._settle(host, now)
 

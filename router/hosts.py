@@ -61,6 +61,7 @@ class Running:
     parts: frozenset[int]
     run_seconds: float
     ready_at: float  # its weights are expected on the device
+    is_afar: bool = False  # something of it was not even on the disk
     started_at: float | None = None
     ends_at: float = 0.0  # from reported progress, while it runs
 
@@ -82,6 +83,7 @@ class Host:
     )  # part -> last use, which is the host's eviction order
     draining: bool = False
     network_free_at: float = 0.0  # all that comes from elsewhere is on the disk
+    arrives_by: float = 0.0  # nothing is expected later than this; may be too late
 
 
 def expected_end(attempt: Running, free_at: float, now: float) -> float:

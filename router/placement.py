@@ -201,10 +201,10 @@ def _finish_on(state: State, host: int, free_at: float, now: float) -> Floats:
     start_at = fetch + mover_free_at
     if mover_free_at > free_at:
         start_at[fetch == 0] = free_at  # what is there does not wait for the mover
-    if (record := fleet.by_index[host]) is not None and record.arriving:
+    if (record := fleet.by_index[host]) is not None and record.arrives_by > now:
         for row in (fetch == 0).nonzero()[0].tolist():
             if (entry := waiting.rows[row]) is not None:
-                start_at[row] = max(start_at[row], arrivals.expected_at(fleet, host, entry.bundles))
+                start_at[row] = max(start_at[row], arrivals.expected_at(fleet, host, entry.bundles, now))
     finish_at: Floats = np.maximum(start_at, free_at, out=start_at)
     finish_at += waiting.arrays.run_seconds * fleet.slowness[host]
     return finish_at

@@ -227,7 +227,7 @@ class Prices:
         return Offer(start_at + self._mover * fetch + run, host, free_at, start_at, fetch)
 
     def _arrives_at(self, host: int) -> float:
-        return arrivals.expected_at(self.state.fleet, host, self.entry.bundles)
+        return arrivals.expected_at(self.state.fleet, host, self.entry.bundles, self.now)
 
     def _needs(self, index: int) -> float:
         """Bytes that are missing there."""

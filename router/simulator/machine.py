@@ -149,19 +149,15 @@ class Machine:
     def advance(self, now: float) -> None:
         """Start whatever can start."""
         self._prepare_next(now)
-        if self.running is None and (following := self._next()) is not None and following.ready:
-            self.queue.remove(following)
-            self._run(following, now)
+        if self.running is None and (ready := next((a for a in self.queue if a.ready), None)) is not None:
+            self.queue.remove(ready)
+            self._run(ready, now)
             self._prepare_next(now)
 
-    def _next(self) -> Attempt | None:
-        """To run: the first that does not wait for the network."""
-        return next((attempt for attempt in self.queue if not self._network.is_awaited(attempt)), None)
-
     def _first(self) -> Attempt | None:
-        """Whose turn on the mover it is; nobody's while the next to run is ready."""
-        following = self._next()
-        return None if following is None or following.ready else following
+        """Whose turn on the mover it is: the first that does not wait for the network, unless it is ready."""
+        first = next((attempt for attempt in self.queue if not self._network.is_awaited(attempt)), None)
+        return None if first is None or first.ready else first
 
     def _prepare_next(self, now: float) -> None:
         if self.overlaps and not self._free:

@@ -83,6 +83,14 @@ def test_who_waits_for_the_network_lets_others_by_on_our_hosts(overlaps, ends):
     assert list(simulation.play().finished_at.items()) == sorted(enumerate(ends), key=lambda each: each[1])
 
 
+def test_who_is_ready_runs_though_another_came_first_and_finds_no_room_beside_it():
+    made = world((0.0, "a", 2.0), (30.0, "big", 5.0), (31.0, "a", 20.0), (32.0, "a", 2.0))
+    made.bundles.append(bundle("big", 8.0))
+    policy = Ect({b.digest: b for b in made.bundles}, Random(1))
+    run = Simulation(policy, made, [HostPlan("h", ELSEWHERE)], overlaps=True).play()
+    assert run.finished_at == {0: 11.0, 2: 51.0, 3: 53.0, 1: 53.0 + 8.0 + 1.0 + 5.0}
+
+
 def test_an_outage_while_weights_come_from_elsewhere_leaves_nothing_pinned():
     made = world((0.0, "a", 2.0), (0.5, "b", 2.0), (1.0, "c", 2.0), (1.5, "a", 2.0))
     policy = Marquee(made.bundles, made.prior_seconds)
