@@ -34,15 +34,6 @@ def book(fleet: "Fleet", host: Host, bundle: int, now: float) -> float:
     return there_at
 
 
-def begins_at(fleet: "Fleet", host: int, bundles: Iterable[int], mover_free_at: float) -> float:
-    """When loading them there could begin: behind other downloads, if there is something to download."""
-    record = fleet.by_index[host]
-    if record is None or record.network_free_at <= mover_free_at:
-        return mover_free_at
-    is_afar = any(afar_seconds(fleet.residency, bundle, host) for bundle in bundles)
-    return record.network_free_at if is_afar else mover_free_at
-
-
 def expected_at(fleet: "Fleet", host: int, bundles: Iterable[int], now: float) -> float:
     """When the last of what is on its way there for others will have come; 0 where nothing of them is."""
     record = fleet.by_index[host]

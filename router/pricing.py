@@ -222,7 +222,6 @@ class Prices:
             return Offer(start_at + run, host, free_at, start_at, 0.0)
         fits = fleet.pinned_bytes[host] + self._needs(host) <= fleet.budget_bytes[host]
         fetch_from = max(fleet.mover_free_at[host], now) if fits and fleet.overlaps[host] else free_at
-        fetch_from = arrivals.begins_at(fleet, host, self.entry.bundles, fetch_from)
         start_at = max(free_at, fetch_from + fetch, arrives_at)
         return Offer(start_at + self._mover * fetch + run, host, free_at, start_at, fetch)
 

@@ -183,7 +183,8 @@ class Machine:
                 self.device.touch(digest)
         missing = [part for part in parts.values() if part.digest not in self.device]
         if not missing or self._free:
-            if not self._free:
+            self._network.let_go(attempt)
+            if not self._free and attempt.job is not None:
                 self._pin(attempt)
             attempt.ready = True
             return

@@ -218,19 +218,25 @@ def test_a_download_holds_up_nobody_whose_weights_are_there(site: Site) -> None:
     assert (decision.chosen.wait, decision.chosen.load) == (0.0, pytest.approx(movers))
 
 
-def test_downloads_wait_for_one_another_and_who_joins_one_for_what_is_left(site: Site) -> None:
+def test_who_joins_a_download_waits_for_what_is_left_of_it(site: Site) -> None:
     site.join(elsewhere("only", slots=3))
-    for version in ("flux", "sdxl", "flux"):
+    for version in ("flux", "flux"):
         site.submit(version)
-    first, second, joining = (site.step() for _ in range(3))
+    first, joining = site.step(), site.step()
     assert first is not None
-    assert second is not None
     assert joining is not None
-    site.report("only", Residency(added=(Held(digest=Digest("t5"), tier="disk", size_bytes=5 * GB),)))
-    there_at = 17 * (10 + 1 + 0.1)
-    assert first.chosen.load == pytest.approx(there_at)
-    assert second.chosen.load == pytest.approx(17 * 10 + 5 * (10 + 1 + 0.1))
-    assert joining.chosen.wait + joining.chosen.load == pytest.approx(there_at)
+    assert first.chosen.load == pytest.approx(17 * (10 + 1 + 0.1))
+    assert joining.chosen.wait + joining.chosen.load == pytest.approx(first.chosen.load)
+
+
+def test_downloads_come_one_after_the_other(site: Site) -> None:
+    site.join(elsewhere("only", slots=3))
+    for version in ("flux", "sdxl"):
+        site.submit(version)
+    site.drain()
+    arriving = site.state.fleet.hosts["only"].arriving
+    sdxl = site.state.fleet.residency.parts[Digest("sdxl-unet")]
+    assert arriving[sdxl] - site.now == pytest.approx((17 + 5) * 10 + 5 * (1 + 0.1))
 
 
 def test_what_does_not_fit_the_device_is_never_chosen(site: Site) -> None:

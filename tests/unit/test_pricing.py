@@ -14,7 +14,7 @@ from router.hosts import Assigned, Joined, Left, Reported
 from router.numbers import NEVER
 from router.pricing import Prices, State
 from router.requests import RequestId
-from router.residency import ABSENT, DEVICE, Bundle, Part
+from router.residency import DEVICE, Bundle, Part
 from router.waiting import Entry, Waiting, Work
 
 GB = 1 << 30
@@ -174,8 +174,6 @@ def _base(state, entry, tag, now, host, *, first):
     fetch, budget = sum(loads), float(fleet.budget_bytes[host.index])
     beside = float(fleet.pinned_bytes[host.index]) + needs <= budget and fleet.overlaps[host.index]
     begins = max(float(fleet.mover_free_at[host.index]), now) if beside else free_at
-    if any(residency.tier(p, host.index) == ABSENT for b in entry.bundles for p in residency.bundle_parts[b]):
-        begins = max(begins, host.network_free_at)
     coming = [host.arriving.get(p, 0.0) for b in entry.bundles for p in residency.bundle_parts[b]]
     start_at = max(free_at, begins + fetch if fetch else 0.0, *coming)
     run = entry.run_seconds / float(fleet.speed[host.index])

@@ -91,6 +91,23 @@ def test_who_is_ready_runs_though_another_came_first_and_finds_no_room_beside_it
     assert run.finished_at == {0: 11.0, 2: 51.0, 3: 53.0, 1: 53.0 + 8.0 + 1.0 + 5.0}
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_comes_from_elsewhere_all_runs_and_nothing_stays_pinned(seed, tmp_path):
+    """Small disks, so that nearly everything does; prewarms among it."""
+    text = SMALL.replace("device_gb: 40", "device_gb: 40, memory_gb: 60, disk_gb: 120, on_disk: false")
+    plan = scenario.parse(text, requests=600)
+    made = scenario.workload(plan, seed, tmp_path)
+    policy = Marquee(made.bundles, made.prior_seconds)
+    simulation = Simulation(policy, made, scenario.fleet(plan), outages=plan.outages)
+    run = simulation.play()
+    assert len(run.finished_at) == 600
+    for machine in simulation.machines.values():
+        if not machine.queue and machine.running is None and machine.loading is None and not machine.prewarms:
+            assert {tier: cache.pinned for tier, cache in machine.caches.items()} == dict.fromkeys(
+                machine.caches, frozenset()
+            )
+
+
 def test_an_outage_while_weights_come_from_elsewhere_leaves_nothing_pinned():
     made = world((0.0, "a", 2.0), (0.5, "b", 2.0), (1.0, "c", 2.0), (1.5, "a", 2.0))
     policy = Marquee(made.bundles, made.prior_seconds)
