@@ -5,6 +5,7 @@ IO through `store`. Called by the mover thread only, so that building never hold
 """
 
 import contextlib
+import functools
 import shutil
 import tempfile
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 from cachetools import LRUCache
 
-from loaders import items
+from loaders import fetchers, items
 from loaders.device import Device
 from loaders.errors import ArchitectureError
 from loaders.interest import Interest
@@ -24,6 +25,7 @@ from loaders.pipelines.built import Built
 from loaders.store import Store
 from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Source, digest_of
 
+SMALL_FILES_AT_ONCE = 8  # what they cost is waiting
 LEFT_SECONDS = 3600.0  # after which a half-made folder is no other process's at work
 KEPT_VERSIONS = 256  # a version's layout, a few thousand tensors, takes a megabyte or two
 
@@ -70,8 +72,11 @@ class Assembly:
 
     def fetch(self, manifest: Manifest, interest: Interest) -> None:
         """Configs and assets, from wherever they are. Any thread."""
-        for file in (*(component.config for component in manifest.components), *manifest.assets):
-            self._store.ensure(file, manifest.source, interest)
+        files = (*(component.config for component in manifest.components), *manifest.assets)
+        fetchers.side_by_side(
+            [functools.partial(self._store.ensure, file, manifest.source, interest) for file in files],
+            SMALL_FILES_AT_ONCE,
+        )
 
     def _made(self, manifest: Manifest, form: items.Form) -> Ready:
         built = self._architecture(manifest)

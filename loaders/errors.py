@@ -156,7 +156,8 @@ class NoRoomError(HostError):
 
     def __init__(self, *, tier: str, wanted_bytes: int, pinned_bytes: int, budget_bytes: int) -> None:
         super().__init__(
-            f"{tier} holds {budget_bytes} bytes, of which {pinned_bytes} are in use; {wanted_bytes} more are wanted"
+            f"{wanted_bytes} bytes do not fit beside the {pinned_bytes} in use: the {tier}'s budget is {budget_bytes} bytes"
+            f" (MARQUEE_{tier.upper()}_BUDGET_BYTES)"
         )
         self.tier = tier
         self.wanted_bytes = wanted_bytes

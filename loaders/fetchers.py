@@ -6,8 +6,9 @@ are daemons, so that a process which is told to stop does not wait for a downloa
 
 import collections
 import contextlib
+import queue
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 
 class Fetchers:
@@ -54,3 +55,32 @@ class Fetchers:
                     return
                 key, work = self._waiting.popleft()
                 self._at_work.add(key)
+
+
+def side_by_side(calls: Sequence[Callable[[], object]], limit: int) -> None:
+    """All of them, so many at once, on this thread and daemons. Raises what the first to fail raises; no other begins then."""
+    todo: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    for call in calls:
+        todo.put(call)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while not failures:
+                try:
+                    todo.get_nowait()()
+                except queue.Empty:
+                    raise
+                except BaseException as error:  # noqa: BLE001 (handed to the thread that waits)
+                    failures.append(error)
+
+    threads = [threading.Thread(target=work, name="fetcher", daemon=True) for _ in calls[1:limit]]
+    for thread in threads:
+        with contextlib.suppress(RuntimeError):  # no more threads: those that there are do it all
+            thread.start()
+    work()
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    if failures:
+        raise failures[0]
