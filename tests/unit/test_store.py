@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from loaders import errors
 from loaders.download import Terms
@@ -193,3 +194,20 @@ def test_threads_that_want_one_blob_fetch_it_once(open_store: Stores, hub: Hub) 
     for thread in threads:
         thread.join()
     assert hub.gets(NAME) == 4  # one per segment
+
+
+def test_a_hosts_log_says_what_it_fetches_and_what_it_could_not(
+    open_store: Stores, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that fetched 24 GB for twenty minutes looked like one that did nothing."""
+    monkeypatch.setattr("loaders.download.LOGGED_FROM_BYTES", 0)
+    store = open_store()
+    with capture_logs() as lines:
+        hub.fail(NAME, Fault("status", status=503, times=99))
+        with pytest.raises(errors.SourceDownError):
+            store.ensure(ref(WEIGHTS), OPEN)
+        hub.faults.clear()
+        store.ensure(ref(WEIGHTS), OPEN)
+    told = [(line["event"], line["file"], line["source"]) for line in lines]
+    words = ("fetching", "not fetched", "fetching", "fetched")
+    assert told == [(word, NAME, "lab/open on the Hub") for word in words]
