@@ -4,6 +4,8 @@ Touches torch and diffusers' conversions, one file at a time. Quantized weights 
 here, so that what comes after knows nothing of it: they save disk and network, not memory. No pickle is opened.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,14 @@ from registry.folders import GGUF_SUFFIX
 if TYPE_CHECKING:
     import torch
 
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    OSError,
+    TypeError,
+    ArithmeticError,
+    NotImplementedError,
+)  # of numpy, for strangers' bytes
 SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".weight_scale_inv", ".scale_input", ".input_scale")
 
 
@@ -77,18 +87,18 @@ def _unquantized(file: Path) -> dict[str, "torch.Tensor"]:
         from gguf import GGUFReader, quants
     except ImportError as error:
         raise ArchitectureError("GGUF weights need the extra: pip install 'marquee[gguf]'") from error
-    try:
+    with _damaged(file, *UNREADABLE, MemoryError):  # what a header claims may be any number
+        tensors = GGUFReader(file).tensors
+    with _damaged(file, *UNREADABLE):  # the file has so much: where memory ends here, it is the host's
         return {
             tensor.name: torch.from_numpy(quants.dequantize(tensor.data, tensor.tensor_type).copy())
-            for tensor in GGUFReader(file).tensors
+            for tensor in tensors
         }
-    except (
-        ValueError,
-        LookupError,
-        OSError,
-        TypeError,
-        ArithmeticError,
-        NotImplementedError,
-        MemoryError,
-    ) as error:
+
+
+@contextmanager
+def _damaged(file: Path, *kinds: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kinds as error:
         raise WeightsDamagedError(f"{file.name} is no GGUF file that can be read: {error}") from error

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from loaders import adapters, protocol
+from loaders.pipelines import packings
 from registry import folders
 from registry.catalog import Manifest
 from registry.errors import FolderError
@@ -154,6 +155,19 @@ def test_a_file_that_only_claims_to_be_gguf_is_damaged(
     (folder / TRANSFORMER).unlink()
     (folder / "transformer/tiny.gguf").write_bytes(content)
     assert refusal(bench, folders.read_pipeline(folder))[:2] == ("model", "weights_damaged")
+
+
+def test_a_host_without_memory_blames_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that the publisher's weights were damaged, which no other host tries again."""
+    quants = pytest.importorskip("gguf").quants
+    gguf(tmp_path / "tiny.gguf", {"weight": torch.ones(4, 32)})
+
+    def full(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(quants, "dequantize", full)
+    with pytest.raises(MemoryError):
+        packings._unquantized(tmp_path / "tiny.gguf")
 
 
 def test_scaled_8_bit_weights_are_refused(bench: Bench, folder: Path, tmp_path: Path) -> None:
