@@ -154,7 +154,11 @@ class Books:
     def _book(
         self, wanted: Sequence[tiers.Want], target: Tier, booked: Booked, interest: Interest
     ) -> list[tiers.Move]:
-        """Evicts, books each arrival, and pins what is wanted in every tier. Waits for room that others pin."""
+        """Evicts, books each arrival, and pins what is wanted in every tier, but for files on the disk alone.
+
+        Waits for room that others pin. Who fetches needs the mover to go on: what it pinned nearer would be in the way of
+        the order that the mover is at, and that would wait for it for ever.
+        """
         with self._changed:
             own = frozenset(want.digest for want in wanted)
             if target != "disk" and not all(map(self._is_here, own)):
@@ -165,7 +169,8 @@ class Books:
                     self._leave(move.digest, move.tier)
                 else:
                     self.tiers[move.tier].add(move.digest, move.size_bytes)
-            for tier, cache in self.tiers.items():
+            for tier in [target] if target == "disk" else self.tiers:
+                cache = self.tiers[tier]
                 for want in wanted:
                     if want.digest in cache:
                         cache.touch(want.digest)

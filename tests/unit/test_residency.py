@@ -339,6 +339,16 @@ def test_who_waits_for_a_fetch_that_hangs_is_told(shelf: Shelf) -> None:
     shelf.check_integrity()
 
 
+def test_a_fetch_holds_files_and_nothing_nearer(shelf: Shelf) -> None:
+    """It waits for the mover, and the mover may be waiting for room: a request stood still for ten minutes."""
+    one = held(shelf, "a")
+    release = shelf.fetch([one], Interest())
+    pinned = {tier: set(cache.pinned) for tier, cache in shelf.tiers.items()}
+    assert pinned == {"disk": {"a"}, "device": set()}
+    release()
+    shelf.check_integrity()
+
+
 def test_with_memory_between_disk_and_device_loads_take_their_room_there(told: list[Residency]) -> None:
     """As on a host with a GPU."""
     budgets: dict[Any, int] = {"disk": 40, "memory": 30, "device": 20}
