@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loaders import adapters, protocol, reader, store
+from loaders.device import Device
 from loaders.errors import SourceDownError, WeightsDamagedError
 from loaders.pipelines import built, outputs
 from loaders.running import Finished
@@ -157,11 +158,13 @@ def requests(zoo: Zoo, *, steps: int, seed: int) -> list[Request]:
     return list(dict.fromkeys(wanted))
 
 
-def references(zoo: Zoo, home: Path, *, steps: int, seed: int) -> dict[Request, bytes]:
+def references(
+    zoo: Zoo, home: Path, *, steps: int, seed: int, device: Device | None = None
+) -> dict[Request, bytes]:
     """What each request of that game gives on an engine that has room for everything and meets no faults."""
     found: dict[Request, bytes] = {}
     for request in requests(zoo, steps=steps, seed=seed):
-        bench = Bench(home, 1 << 30)
+        bench = Bench(home, 1 << 30, device=device)
         zoo.submit(bench, request)
         outcome = bench.outcome()
         assert isinstance(outcome, Finished), outcome
