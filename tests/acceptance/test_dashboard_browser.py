@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
 import chromium
@@ -146,3 +146,20 @@ def test_the_companys_sign_in_brings_a_browser_back_signed_in(
             expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
             assert visits.complaints == []
             visits.close()
+
+
+def test_the_fleet_page_asks_who_is_there_once_its_session_has_ended(browser: Browser, address: str) -> None:
+    """Its stream ends with the session, and is refused when the browser opens it again."""
+    context = browser.new_context()
+    page = context.new_page()
+    answers = iter([(200, "retry: 50\ndata: <p>still here</p>\n\n"), (404, "")])
+
+    def events(route: Route) -> None:
+        status, body = next(answers, (404, ""))
+        route.fulfill(status=status, body=body, headers={"content-type": "text/event-stream"})
+
+    page.route("**/dashboard/fleet/events", events)
+    page.goto(f"{address}/dashboard/fleet")
+    with page.expect_request(lambda request: request.is_navigation_request()):
+        expect(page.locator("#live")).to_have_text("still here")
+    context.close()

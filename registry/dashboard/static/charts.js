@@ -154,6 +154,10 @@ const live = document.querySelector("[data-events]");
 if (live) {
   const events = new EventSource(live.dataset.events);
   events.addEventListener("message", (event) => { if (event.data) live.innerHTML = event.data; });
+  // A session that ended is refused when the stream is opened again; then the page asks who is there.
+  let opened = false;
+  events.addEventListener("open", () => { opened = true; });
+  events.addEventListener("error", () => { if (opened && events.readyState === EventSource.CLOSED) location.reload(); });
   addEventListener("pagehide", () => events.close());
 }
 document.documentElement.dataset.drawn = "yes";
