@@ -145,6 +145,7 @@ class RunModel(msgspec.Struct):
         self.p = (min(1.0, left[0] * FORGET), left[1], min(0.05, left[2] * FORGET))
 
 
+FAR_OFF = math.log(1.2)
 NOISE = 0.06  # variance of log seconds between runs of one size: about 25 %
 FORGET = 1.005
 LOG_LONGEST = math.log(30 * 86400.0)  # no run is expected to take more than a month
@@ -157,13 +158,20 @@ class RunTimes:
     def __init__(self, priors: Mapping[Digest, float] | None = None) -> None:
         self.priors: dict[Digest, float] = dict(priors or {})
         self.models: dict[Digest, RunModel] = {}
+        self._told: dict[Digest, float] = {}
 
     def estimate(self, version: Digest, units: float = 1.0) -> float:
         return self._model(version).seconds(units)
 
-    def learn(self, version: Digest, units: float, run_seconds: float, host_speed: float = 1.0) -> None:
+    def learn(self, version: Digest, units: float, run_seconds: float, host_speed: float = 1.0) -> bool:
+        """Whether runs of one unit are expected to take far other than when this was answered with yes last."""
         model = self.models.setdefault(version, self._model(version))
+        told = self._told.setdefault(version, model.base)
         model.learn(units, run_seconds * host_speed)
+        if abs(model.base - told) < FAR_OFF:
+            return False
+        self._told[version] = model.base
+        return True
 
     def _model(self, version: Digest) -> RunModel:
         known = self.models.get(version)

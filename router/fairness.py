@@ -45,10 +45,20 @@ class Fairness:
         """A request with this tag was placed."""
         self.state.clock = max(self.state.clock, tag)
 
-    def correct(self, account: str, booked_seconds: float, used_seconds: float) -> None:
-        """A request took other than booked: 0 used for one that was cancelled before it ran."""
-        if account in self.state.ends:
-            self.state.ends[account] += (used_seconds - booked_seconds) / self._weight(account)
+    def correct(self, account: str, booked_seconds: float, used_seconds: float) -> float:
+        """A request took other than booked: 0 used for one that was cancelled before it ran.
+
+        By how much the account's work ends later now, in virtual seconds: what of it waits goes along.
+        """
+        if account not in self.state.ends:
+            return 0.0
+        later = (used_seconds - booked_seconds) / self._weight(account)
+        self.state.ends[account] += later
+        return later
+
+    def delay(self, account: str, seconds: float) -> None:
+        """Its work ends later by so many virtual seconds."""
+        self.state.ends[account] += seconds
 
     def forget_idle(self) -> None:
         """Drop accounts whose booked work lies behind the clock: they start afresh anyway."""

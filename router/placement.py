@@ -13,7 +13,7 @@ import numpy as np
 from registry.catalog import Digest
 from router import arrivals
 from router.grid import Floats
-from router.hosts import Assigned, FleetEvent, Left, Staging
+from router.hosts import Assigned, FleetEvent, Joined, Left, Staging
 from router.knobs import Knobs
 from router.pricing import Candidate, Priced, Prices, State
 from router.requests import RequestId
@@ -64,28 +64,34 @@ def submit(state: State, work: Work, now: float) -> None:
 
 def cancel(state: State, request_id: RequestId) -> None:
     """A request no longer waits. Behind the pool nothing was booked for it yet."""
-    is_booked = request_id in state.waiting.row_of
+    row = state.waiting.row_of.get(request_id)
+    tag = 0.0 if row is None else state.waiting.tag[row]
     entry = state.waiting.remove(request_id)
-    if entry is not None and is_booked:
-        state.fairness.correct(entry.work.account, entry.run_seconds, 0.0)
+    if entry is not None and row is not None:
+        state.waiting.correct(entry.work, entry.run_seconds, 0.0, tag=tag)
 
 
 def fold(state: State, event: FleetEvent, now: float) -> None:
     """Something happened to a host. What was planned on one that left is planned again."""
     state.fleet.fold(event, now)
+    if isinstance(event, Joined):
+        state.waiting.look_again()
     if isinstance(event, Left) and (index := state.fleet.names.get(event.host_id)) is not None:
         state.waiting.replan_host(index)
 
 
 def finished(state: State, work: Work, host_id: str, booked_seconds: float, run_seconds: float) -> None:
     """An attempt ended well after `run_seconds` on the device: learn from it, put the books right."""
-    state.run_times.learn(work.version, work.units, run_seconds, _speed(state, host_id))
+    if state.run_times.learn(work.version, work.units, run_seconds, _speed(state, host_id)):
+        state.waiting.reestimate(
+            work.version, lambda other: state.run_times.estimate(other.version, other.units)
+        )
     settle(state, work, host_id, booked_seconds, run_seconds)
 
 
 def settle(state: State, work: Work, host_id: str, booked_seconds: float, used_seconds: float) -> None:
     """`used_seconds` of this host's device came of what was booked: a second of a slow one is worth less."""
-    state.fairness.correct(work.account, booked_seconds, used_seconds * _speed(state, host_id))
+    state.waiting.correct(work, booked_seconds, used_seconds * _speed(state, host_id))
 
 
 def _speed(state: State, host_id: str) -> float:

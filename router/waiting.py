@@ -7,7 +7,7 @@ hundred. It refuses to know why a request waits.
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -57,6 +57,7 @@ class PoolArrays(NamedTuple):
     tag: Floats
     run_seconds: Floats
     plan_host: Ints
+    accounts: Ints
     bundles: Ints  # per position in a request, the version first
 
 
@@ -75,13 +76,14 @@ class Waiting:
         self.unplanned: deque[int] = deque()
         self._numbers, self._indexes = Grid(2), Grid(2, np.int64)
         self._numbers.reserve(4, 1)
-        self._indexes.reserve(1 + SCANNED, 1)
+        self._indexes.reserve(2 + SCANNED, 1)
         self._view()
         self._free: list[int] = []
         self._pooled: dict[Line, int] = {}
         self._lines: dict[Line, deque[RequestId]] = {}
         self._behind: dict[RequestId, Entry] = {}
         self._turns: list[tuple[float, Line]] = []
+        self._numbers_of: dict[str, int] = {}  # of accounts, as the pool's column has them
         self.planned = 0  # rows with a plan
         self.adapted = 0  # rows with adapters
         self.planned_on: dict[int, dict[int, None]] = {}  # host -> rows planned there
@@ -97,12 +99,16 @@ class Waiting:
     def _view(self) -> None:
         """Bind the columns by name; needed after they grew."""
         rows = len(self.rows)
-        numbers, indexes = self._numbers.cells[:4, :rows], self._indexes.cells[: 1 + SCANNED, :rows]
-        self.arrays = PoolArrays(numbers[0], numbers[1], numbers[2], numbers[3], indexes[0], indexes[1:])
+        numbers, indexes = self._numbers.cells[:4, :rows], self._indexes.cells[: 2 + SCANNED, :rows]
+        plan_host, accounts, *_ = indexes
+        self.arrays = PoolArrays(
+            numbers[0], numbers[1], numbers[2], numbers[3], plan_host, accounts, indexes[2:]
+        )
         # The same memory, row by row; see `numbers`.
         self.plan_seconds, self.plan_finish, self.tag, self.run_seconds = map(cells, numbers)
-        self.plan_host: memoryview[int] = indexes[0].data
-        self._bundles: list[memoryview[int]] = [column.data for column in indexes[1:]]
+        self.plan_host: memoryview[int] = plan_host.data
+        self._accounts: memoryview[int] = accounts.data
+        self._bundles: list[memoryview[int]] = [column.data for column in indexes[2:]]
 
     def planned_ahead(self, tag: float, hosts: int) -> Floats | None:
         """Seconds planned on each host for requests that go before this tag; None for none anywhere."""
@@ -110,7 +116,7 @@ class Waiting:
             return None
         if self.planned <= FEW:
             return self._few_planned_ahead(tag, hosts)
-        seconds, _, tags, _, planned, _ = self.arrays
+        seconds, tags, planned = self.arrays.plan_seconds, self.arrays.tag, self.arrays.plan_host
         rows = ((tags < tag) & (planned >= 0)).nonzero()[0]
         if not len(rows):
             return None
@@ -204,12 +210,18 @@ class Waiting:
             self.plan(row, NOWHERE, 0.0, np.inf)  # an old finish would look better than any host can do
             self.unplanned.append(row)
 
+    def look_again(self) -> None:
+        """There is one host more: who found none is planned before who comes now."""
+        if self.planned < len(self.row_of):
+            rows = [row for row in self.row_of.values() if self.plan_host[row] == NOWHERE]
+            self.unplanned = deque(sorted(rows, key=self.tag.__getitem__))
+
     def _pool(self, line: Line, entry: Entry) -> None:
         row = self._free.pop() if self._free else len(self.rows)
         if row == len(self.rows):
             self.rows.append(None)
             self._numbers.reserve(4, len(self.rows))
-            self._indexes.reserve(1 + SCANNED, len(self.rows))
+            self._indexes.reserve(2 + SCANNED, len(self.rows))
             self._view()
             self.plan_host[row] = NOWHERE
         self.rows[row] = entry
@@ -218,12 +230,50 @@ class Waiting:
         tag = self.fairness.book(entry.work.account, entry.run_seconds)
         self.plan(row, NOWHERE, 0.0, np.inf)
         self.tag[row] = tag + LOW_TAG * (entry.work.priority == "low")
+        self._accounts[row] = self._numbers_of.setdefault(entry.work.account, len(self._numbers_of))
         self.run_seconds[row] = entry.run_seconds
         self.adapted += len(entry.bundles) > 1
         scanned = (*entry.bundles, 0, 0)  # 0 is the fleet's empty bundle
         for column, bundle in zip(self._bundles, scanned, strict=False):
             column[row] = bundle
         self.unplanned.append(row)
+
+    def correct(
+        self, work: Work, booked_seconds: float, used_seconds: float, *, tag: float = -np.inf
+    ) -> None:
+        """What it took was other than booked. Those of its account that wait, behind `tag`, keep their order, also with
+        who comes later.
+
+        Where they would get before the clock, all of them get as near as the first may.
+        """
+        later = self.fairness.correct(work.account, booked_seconds, used_seconds)
+        if not later or not self._pooled.get((work.organization, work.priority)):
+            return
+        tags = self.arrays.tag
+        mine = self.arrays.accounts == self._numbers_of[work.account]
+        rows = (mine & (tags > tag) & (tags < np.inf)).nonzero()[0]
+        if not len(rows):
+            return
+        first = float(tags[rows].min()) % LOW_TAG
+        moved = max(later, min(0.0, self.fairness.state.clock - first))
+        self.fairness.delay(work.account, moved - later)
+        tags[rows] += moved
+
+    def reestimate(self, version: Digest, estimate: Callable[[Work], float]) -> None:
+        """Runs of a version take other than was thought: what was booked for those that wait is put right.
+
+        Else the first of a new version would stay the longest on paper, and all who came later the shorter ones.
+        """
+        for request_id, entry in self._behind.items():
+            if entry.work.version == version:
+                self._behind[request_id] = entry._replace(run_seconds=estimate(entry.work))
+        for row in self.row_of.values():
+            entry = self.entry(row)
+            if entry.work.version == version:
+                seconds = estimate(entry.work)
+                self.rows[row] = entry._replace(run_seconds=seconds)
+                self.run_seconds[row] = seconds
+                self.correct(entry.work, entry.run_seconds, seconds, tag=self.tag[row])
 
     def _refill(self) -> None:
         while self._turns and len(self.row_of) < self.limit:

