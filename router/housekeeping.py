@@ -5,7 +5,7 @@ gateway does this, at its start and every hour; whoever comes second finds nothi
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -70,9 +70,8 @@ class Housekeeping:
             await upload_space.forget(session, self._home, self._days)
         await asyncio.to_thread(self._files.drop_before, oldest)
         await self._loras.keep_house(self._days)
-        await self._let_pass()
 
-    async def _let_pass(self) -> None:
+    async def let_pass(self) -> None:
         """Erases what its callers did not want kept; their hour to fetch it is over."""
         while past := await self._queue.past(FETCHABLE, AT_ONCE):
             for request_id in past:
@@ -82,16 +81,21 @@ class Housekeeping:
 
     async def try_once(self) -> None:
         """What does not work now is tried again in an hour; no gateway fails to start over it."""
-        try:
-            await self.once()
-        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, QueueUnavailableError, OSError) as error:
-            log.warning("housekeeping failed", error=str(error).strip())
+        await _tried(self.once)
 
     async def for_ever(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Erasing may take long, so no start waits for it, and it waits for no days that cannot go."""
         while True:
+            await _tried(self.let_pass)
             await asyncio.sleep(EVERY_SECONDS)
             await self.try_once()
+
+
+async def _tried(work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, QueueUnavailableError, OSError) as error:
+        log.warning("housekeeping failed", error=str(error).strip())
 
 
 async def _oldest_kept(connection: Connection, oldest: date) -> date:

@@ -94,7 +94,8 @@ class Intake:
         if pool != self._term.pool:
             return
         behind = self._behind or self._term.backlog.is_set()
-        if request_id and not behind and len(self._place_of) + self._coming < SHARE:
+        fits = len(self._place_of) + self._coming < SHARE and self._all.size_bytes < LINE_BYTES
+        if request_id and not behind and fits:
             self._coming += 1
             self._term.spawn(self._take(RequestId(request_id)))
         else:
@@ -135,7 +136,7 @@ class Intake:
         entries = await self._term.queue.take_up(self._term.pool, room, rooms)
         await self._offer(entries)
         found = Counter(line_of(entry.request) for entry in entries)
-        used_up = {line for line, count in found.items() if count >= rooms.get(line, room)[0]}
+        used_up = {line for line, n in found.items() if n >= rooms.get(line, room)[0] or self._is_heavy(line)}
         self._behind = used_up | {line for line in self._held if self._is_full(line)}
         if any(self._is_short(line) for line in self._behind):
             self._term.backlog.set()
@@ -157,6 +158,10 @@ class Intake:
 
     def _is_full(self, line: Line) -> bool:
         return not self._room(line)[0]
+
+    def _is_heavy(self, line: Line) -> bool:
+        """The table counts more bytes of some inputs than we do: their room may be used up before we call it full."""
+        return self._held.get(line, NOTHING).size_bytes > LINE_BYTES // 2
 
     def _is_short(self, line: Line) -> bool:
         most, held = self._most(), self._held.get(line, NOTHING)

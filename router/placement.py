@@ -14,7 +14,6 @@ from registry.catalog import Digest
 from router import arrivals
 from router.grid import Floats
 from router.hosts import Assigned, FleetEvent, Joined, Left, Staging
-from router.knobs import Knobs
 from router.pricing import Candidate, Priced, Prices, State
 from router.requests import RequestId
 from router.waiting import FEW, LOW_TAG, NOWHERE, Work
@@ -22,19 +21,7 @@ from router.waiting import FEW, LOW_TAG, NOWHERE, Work
 TRIES = 8  # candidates looked at closely for one host
 NEVER_TAG = 1e300
 
-__all__ = [
-    "Candidate",
-    "Decision",
-    "Knobs",
-    "State",
-    "cancel",
-    "choose",
-    "commit",
-    "finished",
-    "fold",
-    "settle",
-    "submit",
-]
+__all__ = ["State"]  # `pricing`'s, which others name as ours
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

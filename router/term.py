@@ -190,8 +190,7 @@ class Term:
         return self.placement.run_times.estimate(entry.request.version, units_of(entry.request.input))
 
     def work_of(self, entry: Entry) -> Work:
-        request = entry.request
-        faulty = self.faulty.get(entry.id, frozenset())
+        request, faulty = entry.request, self.faulty.get(entry.id, frozenset())
         return Work(
             id=request.id,
             organization=request.organization,

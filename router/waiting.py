@@ -101,9 +101,7 @@ class Waiting:
         rows = len(self.rows)
         numbers, indexes = self._numbers.cells[:4, :rows], self._indexes.cells[: 2 + SCANNED, :rows]
         plan_host, accounts, *_ = indexes
-        self.arrays = PoolArrays(
-            numbers[0], numbers[1], numbers[2], numbers[3], plan_host, accounts, indexes[2:]
-        )
+        self.arrays = PoolArrays._make([*numbers, plan_host, accounts, indexes[2:]])
         # The same memory, row by row; see `numbers`.
         self.plan_seconds, self.plan_finish, self.tag, self.run_seconds = map(cells, numbers)
         self.plan_host: memoryview[int] = plan_host.data
@@ -146,13 +144,6 @@ class Waiting:
         entry = self.rows[row]
         assert entry is not None, "a free row has no entry"
         return entry
-
-    def find(self, request_id: RequestId) -> Entry | None:
-        if (row := self.row_of.get(request_id)) is not None:
-            return self.rows[row]
-        return self._behind.get(request_id)
-
-    # changes
 
     def add(self, work: Work, bundles: Sequence[int], run_seconds: float) -> None:
         if work.id in self:
@@ -238,11 +229,8 @@ class Waiting:
             column[row] = bundle
         self.unplanned.append(row)
 
-    def correct(
-        self, work: Work, booked_seconds: float, used_seconds: float, *, tag: float = -np.inf
-    ) -> None:
-        """What it took was other than booked. Those of its account that wait, behind `tag`, keep their order, also with
-        who comes later.
+    def correct(self, work: Work, booked_seconds: float, used_seconds: float, tag: float = -np.inf) -> None:
+        """What it took was other than booked: its account's that wait behind `tag` move, and who comes later.
 
         Where they would get before the clock, all of them get as near as the first may.
         """
@@ -252,12 +240,11 @@ class Waiting:
         tags = self.arrays.tag
         mine = self.arrays.accounts == self._numbers_of[work.account]
         rows = (mine & (tags > tag) & (tags < np.inf)).nonzero()[0]
-        if not len(rows):
-            return
-        first = float(tags[rows].min()) % LOW_TAG
-        moved = max(later, min(0.0, self.fairness.state.clock - first))
-        self.fairness.delay(work.account, moved - later)
-        tags[rows] += moved
+        if len(rows):
+            first = float(tags[rows].min()) % LOW_TAG
+            moved = max(later, min(0.0, self.fairness.clock - first))
+            self.fairness.delay(work.account, moved - later)
+            tags[rows] += moved
 
     def reestimate(self, version: Digest, estimate: Callable[[Work], float]) -> None:
         """Runs of a version take other than was thought: what was booked for those that wait is put right.
@@ -278,8 +265,7 @@ class Waiting:
     def _refill(self) -> None:
         while self._turns and len(self.row_of) < self.limit:
             tag, line = heapq.heappop(self._turns)
-            actual = self._peek(line)
-            if actual <= tag and not self._refill_line(line):
+            if self._peek(line) <= tag and not self._refill_line(line):
                 self._turning.discard(line)
                 del self._lines[line]
             else:

@@ -15,7 +15,7 @@ import msgspec
 from registry.catalog import OrganizationName
 from router.requests import Priority, RequestId
 
-FRESH_SECONDS = 2.0  # between questions to the dispatcher's memory, which it writes every few seconds
+FRESH_SECONDS = 2.0  # between questions to the dispatcher's memory, which it writes every ten seconds
 
 
 class Crowd(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,12 +110,18 @@ async def read_object(request: AnyRequest) -> Mapping[str, Any]:
     if not body:
         return {}
     try:
-        found = msgspec.json.decode(body, type=dict[str, Any])
+        return parsed(body, dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise MalformedBodyError(f"the body is not a JSON object: {error}") from error
+
+
+def parsed(text: bytes, kind: type[Item]) -> Item:
+    """JSON from outside. Raises `MalformedBodyError` where it is nested too deeply, and msgspec's own errors."""
+    try:
+        found = msgspec.json.decode(text, type=kind)
     except RecursionError as error:
         raise MalformedBodyError(TOO_DEEP) from error
-    if body.count(b"[") + body.count(b"{") > DEEPEST and _is_deep(found):
+    if text.count(b"[") + text.count(b"{") > DEEPEST and _is_deep(found):
         raise MalformedBodyError(TOO_DEEP)
     return found
 

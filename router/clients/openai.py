@@ -124,8 +124,8 @@ async def _answer(
         headers["x-should-retry"] = "false"
         return _error(code, outcome.failure.message, kind, outcome.failure.error, None, headers)
     as_url = body.get("response_format") == "url"
-    pictures = [file for file in outcome.files if file.content_type.startswith("image/")]
-    data = [_image(house, request, file, as_url=as_url) for file in pictures]
+    made = [file for file in outcome.files if file.content_type.startswith("image/")]
+    data = [_image(house, request, file, as_url=as_url) for file in made]
     return Response({"created": int(status.request.created_at.timestamp()), "data": data}, headers=headers)
 
 

@@ -9,11 +9,12 @@ from litestar.datastructures import UploadFile
 from litestar.exceptions import ClientException
 
 from router.clients import pictures
-from router.clients.door import AnyRequest
+from router.clients.door import AnyRequest, parsed
 from router.errors import BodyTooLargeError, InvalidInputError, MalformedBodyError
 
 LIMIT_BYTES = 15 << 20  # of a form: as data URIs a third more, and so what a body of JSON may have
 WHOLE_NUMBERS = frozenset({"n", "partial_images", "output_compression"})  # of OpenAI's own words
+NUMBER = {"type": "integer"}
 Pictures = Mapping[str, Sequence[str]]  # data URIs, by the form's field
 
 
@@ -55,11 +56,13 @@ async def _data_uri(name: str, file: UploadFile) -> str:
 
 
 def body(texts: Mapping[str, str], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A form has only texts: numbers, lists and objects are made of those that the model wants as such."""
+    """A form has only texts: numbers, lists and objects are made of those that the model wants as such.
+
+    Raises `MalformedBodyError`.
+    """
     properties: Mapping[str, Any] = schema.get("properties", {})
-    said: dict[str, Any] = {name: _typed(text, properties.get(name, {})) for name, text in texts.items()}
-    for name in WHOLE_NUMBERS & texts.keys():
-        said[name] = int(texts[name]) if texts[name].isdecimal() else texts[name]
+    wanted = {name: NUMBER if name in WHOLE_NUMBERS else properties.get(name, {}) for name in texts}
+    said = {name: _typed(text, wanted[name]) for name, text in texts.items()}
     return said | {"stream": texts.get("stream") == "true"}
 
 
@@ -67,6 +70,6 @@ def _typed(text: str, wanted: Mapping[str, Any]) -> Any:
     if wanted.get("type") in {"string", None} and not {"anyOf", "oneOf"} & wanted.keys():
         return text
     try:
-        return msgspec.json.decode(text)
-    except msgspec.MsgspecError:
+        return parsed(text.encode(), object)
+    except (msgspec.MsgspecError, UnicodeError):
         return text  # what is wrong with it the schema says better

@@ -33,8 +33,8 @@ def data_uri(content: bytes, declared: str = "", name: str = "") -> str:
 def from_base64(text: Any) -> str | None:
     """A data URI, where this is a picture in base64; None where it is words."""
     try:
-        kind = _kind(base64.b64decode(text[:8], validate=True))
-    except (TypeError, ValueError):
+        kind = _kind(base64.b64decode(text[:8], validate=True)) if isinstance(text, str) else None
+    except ValueError:
         return None
     return None if kind is None else f"data:{kind};base64,{text}"
 

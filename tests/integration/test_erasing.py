@@ -108,16 +108,16 @@ async def test_what_its_caller_wants_unkept_is_erased_after_its_hour(
         passing, picture = await _run(live, 4, **unkept)
         staying, _ = await _run(live, 5)
         keeper = Housekeeping(db, Queue(db, "keeper"), FileStore(home / "files"), NoLoras(), home, 30)
-        await keeper.once()
+        await keeper.let_pass()
         assert (await live.client.get(picture)).status_code == 200, "it has an hour to be fetched"
         monkeypatch.setattr(housekeeping, "FETCHABLE", timedelta(0))
         await _execute(
             db, f"INSERT INTO webhooks (request_id, url, next_at) VALUES ('{passing}', '-', now())"
         )
-        await keeper.once()
+        await keeper.let_pass()
         assert (await live.client.get(picture)).status_code == 200, "its webhook is still to be told"
         await _execute(db, "UPDATE webhooks SET next_at = NULL")
-        await keeper.once()
+        await keeper.let_pass()
         assert (await live.client.get(picture)).status_code == 404
         assert await _row(module_dsn, passing) == told
         assert (await _row(module_dsn, staying))["input"] != {}

@@ -10,7 +10,7 @@ import pytest
 from registry import partitions
 from registry.catalog import Digest, OrganizationName, Slug
 from registry.database import Database
-from router import ids
+from router import housekeeping, ids
 from router.files import FileStore
 from router.housekeeping import EXPIRING, Housekeeping
 from router.queue import Queue
@@ -115,6 +115,34 @@ async def test_somebody_who_reads_a_table_for_hours_holds_up_no_submit(
     assert late in (await kept(db))[0]
     await keeper(db, tmp_path).once()
     assert (await kept(db))[2] == COMING
+
+
+async def test_what_is_not_to_be_kept_goes_while_days_cannot(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(housekeeping, "FETCHABLE", timedelta(0))
+    queue = Queue(db, "here")
+    await prepare(db, OLD)
+    await submitted(queue, OLD, ended=True)
+    passing = await submitted(queue, NEW, ended=True)
+    async with db.pool.connection() as connection:
+        await connection.execute("INSERT INTO fleeting VALUES (%s)", [passing])
+        await connection.execute("UPDATE webhooks SET next_at = NULL")
+    async with db.transaction() as reading:
+        await reading.execute("SELECT FROM requests")
+        keeping = asyncio.create_task(keeper(db, tmp_path).for_ever())
+        async with asyncio.timeout(8):
+            while not await _is_erased(queue, passing):
+                await asyncio.sleep(0.02)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+async def _is_erased(queue: Queue, request_id: RequestId) -> bool:
+    status = await queue.status(request_id)
+    return status is not None and status.outcome is not None and status.outcome.erased
 
 
 async def test_a_day_whose_rows_came_before_its_partition_stays_in_the_default_one(

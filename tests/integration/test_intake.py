@@ -5,11 +5,12 @@ import secrets
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from router import intake, term
-from tests.live import furnish, serving
+from tests.live import Live, furnish, serving
 
 PROMPT = {"prompt": "a red circle on white"}
 BATCH = 30
@@ -97,6 +98,54 @@ async def test_large_inputs_wait_in_the_table_and_keep_nobody_elses_there(
     # Whose run was thought a little longer when it came goes a little later: estimates are being learned meanwhile.
     assert all(abs(place - number) <= 2 for number, place in enumerate(places)), places
     assert order.index(single["request_id"]) <= 2
+
+
+async def test_large_inputs_that_a_standby_accepts_wait_in_the_table_as_well(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "LINE_BYTES", 100_000)
+    tokens = await furnish(dsn)
+    async with (
+        serving(dsn, tmp_path / "a", tokens) as active,
+        serving(dsn, tmp_path / "b", tokens, standby=True) as other,
+    ):
+        for _ in range(9):
+            large = {"prompt": secrets.token_urlsafe(30_000)}
+            assert (await other.client.post("/fal/queue/acme/toys", json=large)).status_code == 200
+        await asyncio.sleep(0.3)
+        known = active.gateway.dispatcher.term
+        held = len(known.waiting)
+        known.intake.check_integrity()
+    assert 3 <= held <= 6, "some may be on their way when the third arrives"
+
+
+async def test_who_comes_later_waits_behind_inputs_that_are_larger_in_the_table_than_in_memory(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "LINE_BYTES", 100_000)
+
+    async def post(live: Live) -> dict[str, Any]:
+        prompt = "".join(chr(0x4E00 + secrets.randbelow(20_000)) for _ in range(20_000))  # three bytes each
+        job: dict[str, Any] = (await live.client.post("/fal/queue/acme/toys", json={"prompt": prompt})).json()
+        return job
+
+    async with serving(dsn, tmp_path, await furnish(dsn)) as live:
+        batch = [await post(live) for _ in range(9)]
+        known = live.gateway.dispatcher.term
+        held = len(known.waiting)
+        for job in batch[:3]:
+            await live.client.put(job["cancel_url"])
+        async with asyncio.timeout(10):
+            while batch[5]["request_id"] not in known.waiting:
+                await asyncio.sleep(0.01)
+        late = await post(live)
+        came_before = late["request_id"] in known.waiting
+        async with live.host(slots=1).linked():
+            for job in (*batch[3:], late):
+                await live.until(job["status_url"], "COMPLETED")
+        known.intake.check_integrity()
+
+    assert (held, came_before) == (5, False)
 
 
 async def test_a_gateway_whose_clock_is_ahead_of_the_databases_ends_nothing_early(

@@ -129,6 +129,9 @@ async def test_what_cannot_be_edited_is_said(live: Live) -> None:
         ({"mask": b"GIF nonsense"}, "mask", "it cannot be read as a picture"),
         ({"extra_body": {"loras": [{"path": "x"}]}}, "loras", "say lists and objects as JSON text"),
         ({"n": "many"}, "num_images", "is not of type"),
+        ({"n": "9" * 5000}, "num_images", "9999"),
+        ({"extra_body": {"loras": "[" * 100_000}}, None, "nested too deeply"),
+        ({"extra_body": {"loras": "[" * 100 + "]" * 100}}, None, "nested too deeply"),
         ({"size": "big"}, "size", "say WIDTHxHEIGHT"),
     ):
         with pytest.raises(openai.BadRequestError) as refused:

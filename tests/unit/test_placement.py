@@ -368,12 +368,13 @@ def test_the_first_of_a_new_version_are_not_the_last_because_nobody_knew_how_qui
     waiting.limit = 3
     first, *others = [site.submit() for _ in range(5)]
     assert site.step() is None
-    done = waiting.find(first).work
+    done = waiting.entry(waiting.row_of[first]).work
     placement.cancel(state, first)
     for _ in range(20):
         placement.finished(state, done, "gone", 60.0, 2.0)
     late = site.submit()
-    booked = [waiting.find(request_id).run_seconds for request_id in (*others, late)]
+    entries = {entry.work.id: entry for entry in (*filter(None, waiting.rows), *waiting._behind.values())}
+    booked = [entries[request_id].run_seconds for request_id in (*others, late)]
     assert booked == pytest.approx([2.0] * 5, rel=0.5)
     site.join(hello("a", {"flux-transformer": 12, "t5": 5}, slots=9))
     assert list(site.drain()) == [*others, late]
