@@ -25,15 +25,9 @@ Place = tuple[str, str]  # role, weight
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 Use = tuple["Lora", float]  # an adapter and its scale
 MAX_RANK = 1024  # all of a set's weights are padded to its largest: a narrow layer of a huge rank would fill the host
-UNFORESEEN = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    msgspec.MsgspecError,
-)  # what conversions and numbers raise for files that nobody meant to be LoRAs
+UNFORESEEN = (  # what conversions and numbers raise for files that nobody meant to be LoRAs
+    ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, msgspec.MsgspecError,
+)  # fmt: skip
 UNSUPPORTED = {
     "lora_magnitude_vector": "a DoRA",
     "dora_scale": "a DoRA",
@@ -300,7 +294,4 @@ def _first_line(error: Exception) -> str:
 
 def flat(shape: Sequence[int]) -> tuple[int, int]:
     """(out, everything else): a 1x1 convolution takes a linear layer's update."""
-    rest = 1
-    for extent in shape[1:]:
-        rest *= extent
-    return shape[0], rest
+    return shape[0], math.prod(shape[1:])

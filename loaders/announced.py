@@ -1,6 +1,6 @@
 """What a router was told is here, tier by tier, under the digests that it knows.
 
-Not thread-safe: `residency` calls it under its lock, so that what came and went is told in that order. A cast copy of a
+Not thread-safe: `books` calls it under its lock, so that what came and went is told in that order. A cast copy of a
 component is the same component to a router, so it is told of one digest for several of ours.
 """
 

@@ -9,7 +9,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from loaders.interest import Interest
 from loaders.pipelines.blocks import is_denoiser
 from loaders.pipelines.built import Built
 from loaders.store import Store
-from registry.catalog import AdapterManifest, Digest, FileRef, Manifest, Source, digest_of
+from registry.catalog import AdapterManifest, Digest, Manifest, digest_of
 
 SMALL_FILES_AT_ONCE = 8  # what they cost is waiting
 LEFT_SECONDS = 3600.0  # after which a half-made folder is no other process's at work
@@ -101,7 +101,12 @@ class Assembly:
 
     def _architecture(self, manifest: Manifest) -> Built:
         if manifest.architecture not in self._built:
-            configs = _read_configs(manifest, lambda file, source: self._store.here(file).read_bytes())
+            configs = {
+                part.name: msgspec.json.decode(
+                    self._store.here(part.config).read_bytes(), type=dict[str, Any]
+                )
+                for part in manifest.components
+            }
             self._built[manifest.architecture] = Built(manifest, configs, self._device.torch_device)
         return self._built[manifest.architecture]
 
@@ -116,14 +121,6 @@ class Assembly:
         if not _leads_to(folder, targets):
             _link(folder, targets)
         return folder
-
-
-def _read_configs(manifest: Manifest, read: Callable[[FileRef, Source], bytes]) -> dict[str, dict[str, Any]]:
-    """Each component's config by role."""
-    return {
-        component.name: msgspec.json.decode(read(component.config, manifest.source), type=dict[str, Any])
-        for component in manifest.components
-    }
 
 
 def _leads_to(folder: Path, targets: Mapping[str, str]) -> bool:

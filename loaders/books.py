@@ -132,14 +132,16 @@ class Books:
                 for (tier, digest), reported in self._announced
             )
 
-    def remember_on_disk(self, digest: Digest, size_bytes: int) -> None:
-        """What an earlier process left on this disk."""
+    def remember_on_disk(self, digest: Digest, size_bytes: int) -> bool:
+        """What an earlier process left on this disk, the last wanted first. False where it does not fit beside those."""
         disk = self.tiers["disk"]
         with self._changed:
-            for victim in disk.victims(size_bytes):
-                self._leave(victim, "disk")
+            if size_bytes > disk.free_bytes:
+                return False
             disk.add(digest, size_bytes)
+            disk.demote(digest)  # it was wanted before all that are here
             self._announced.remember("disk", digest)
+            return True
 
     def check_integrity(self) -> None:
         with self._changed:

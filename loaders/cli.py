@@ -113,9 +113,6 @@ def load(
     device: str | None,
 ) -> None:
     """Run one model here, without a server."""
-    from loaders.library import Loader
-    from loaders.showing import Display
-
     settings = Settings.from_environment(os.environ, home=home, device=device)
     logs.configure("warning" if settings.log_level == "info" else settings.log_level)  # it is shown already
     own = {
@@ -129,18 +126,26 @@ def load(
     }
     values = {**_named(others), **{name: value for name, value in own.items() if value is not None}}
     _check_folder(out)
+    result = _run(settings, catalog or _catalog(), model, [_scaled(lora) for lora in loras], values)
+    _keep(result, out, seed)
+
+
+def _run(
+    settings: Settings, catalog: Path, model: str, loras: list[tuple[str, float]], values: dict[str, Any]
+) -> "Result":
+    """How far it is stands on stderr meanwhile."""
+    from loaders.library import Loader
+    from loaders.showing import Display
+
     display = Display(sys.stderr)
     try:
-        with Loader(
-            settings, catalog=catalog or _catalog(), on_step=display.stepped, on_motion=display.moved
-        ) as loader:
-            result = loader.run(model, loras=[_scaled(lora) for lora in loras], **values)
+        with Loader(settings, catalog=catalog, on_step=display.stepped, on_motion=display.moved) as loader:
+            return loader.run(model, loras=loras, **values)
     except (LoaderError, RegistryError) as error:
         display.clear()
         raise click.ClickException(
             f"{error} ({error.name})" if isinstance(error, LoaderError) else str(error)
         ) from error
-    _keep(result, out, seed)
 
 
 def _catalog() -> Path:

@@ -103,7 +103,7 @@ def _fill(partial: Partial, origins: Sequence[Origin], file: FileRef, effort: _E
     _fill_from(partial, origins[-1], file, effort)
 
 
-def _fill_from(partial: Partial, origin: Origin, file: FileRef, effort: "_Effort") -> None:
+def _fill_from(partial: Partial, origin: Origin, file: FileRef, effort: _Effort) -> None:
     """A wrong digest is tried once more from nothing: the wrong bytes may be an earlier try's or a bad cache's."""
     for _ in range(2):
         actual = _bring(partial, origin, effort)
@@ -115,7 +115,7 @@ def _fill_from(partial: Partial, origin: Origin, file: FileRef, effort: "_Effort
     )
 
 
-def _bring(partial: Partial, origin: Origin, effort: "_Effort") -> str:
+def _bring(partial: Partial, origin: Origin, effort: _Effort) -> str:
     segments = list(partial.missing(effort.terms.segment_bytes))
     try:
         return _Crew(partial, origin, effort).bring(segments)

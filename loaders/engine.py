@@ -21,7 +21,7 @@ from loaders.cache import Order
 from loaders.compiling import Compiler
 from loaders.descriptions import Descriptions
 from loaders.device import Device
-from loaders.errors import AbandonedError, CancelledError, DeviceBrokenError, HostError
+from loaders.errors import AbandonedError, CancelledError, DeviceBrokenError
 from loaders.footprint import Footprint
 from loaders.headroom import Headroom
 from loaders.interest import Interest
@@ -188,11 +188,10 @@ class Engine:
         self._shelf.check_integrity()
 
     def _remember_disk(self) -> None:
-        for digest, files in self._store.oldest_first(self._descriptions.weight_files()):
-            try:
-                self._shelf.remember_on_disk(digest, self._store.kept_bytes(files))
-            except HostError:  # a smaller budget than last time
-                for file in files:
+        """As much as fits. The rest stays for whoever has room for it, as other hosts of this home, until it is in the way."""
+        for digest, files in reversed(self._store.oldest_first(self._descriptions.weight_files())):
+            if not self._shelf.remember_on_disk(digest, self._store.kept_bytes(files)):
+                for file in self._descriptions.files_of(digest, self._shelf.tiers["disk"]):
                     self._store.release(file.sha256)
 
     def _drop_files(self, digest: Digest, staying: Container[Digest]) -> None:

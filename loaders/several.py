@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 
 from loaders.errors import NoDeviceError
-from loaders.link import Address
+from loaders.link import FAREWELL_SECONDS, SETTLE_SECONDS, Address
 from loaders.supervisor import Child
 from registry.settings import Settings
 
 ALL = "all"
 COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 HOST = "from loaders.cli import host; host()"
-GRACE_SECONDS = 10.0  # beyond the drain, to say goodbye and end
+GRACE_SECONDS = SETTLE_SECONDS + FAREWELL_SECONDS + 10.0  # beyond the drain: to hand over results, and to end
 
 
 def devices(wanted: str) -> tuple[str, ...]:

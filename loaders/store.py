@@ -30,6 +30,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 NOT_THE_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM})
 SLOWEST_CHECK = 20e6  # bytes per second that somebody may take to check a file
 ROOM = "0" * 64  # the turn for making room; no blob has this digest
+ROOM_PATIENCE = Patience("room on this disk")
 
 
 class _Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,8 +150,11 @@ class Store:
         self._remote = msgspec.structs.replace(self._remote, peers=tuple(addresses))
 
     def limit(self, budget_bytes: int) -> None:
-        """Of all blobs and parts from now on."""
+        """Of all blobs and parts from now on; what nobody holds makes room for it."""
         self._budget_bytes = budget_bytes
+        nothing = FileRef(path="nothing", size_bytes=0, sha256=ROOM)
+        with self._leases.turn(ROOM, Interest(), ROOM_PATIENCE), contextlib.suppress(DiskFullError):
+            self._fit(nothing, self._idle(ROOM))
 
     def close(self) -> None:
         """Gives up what this process holds."""
@@ -231,7 +235,7 @@ class Store:
 
     def _reserved(self, file: FileRef, interest: Interest) -> Partial:
         """The partial file with its room on disk, after evicting what nobody holds, longest unwanted first."""
-        with self._leases.turn(ROOM, interest, Patience("room on this disk")):
+        with self._leases.turn(ROOM, interest, ROOM_PATIENCE):
             idle = self._idle(file.sha256)
             self._fit(file, idle)
             while True:

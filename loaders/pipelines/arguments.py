@@ -101,11 +101,7 @@ def prepare(
             _place(arguments, takes - OURS, name, value)
     _place_size(arguments, takes, given, (media or {}).get("image"))
     frame_rate = _place_time(arguments, takes, call, given, frame_step)
-    counted = "num_videos" if "num_videos" in given else "num_images"
-    count = _whole(given.get(counted, 1), counted)
-    _number(count, 1, MAX_COUNT, counted)
-    if count != 1:
-        _place(arguments, takes, "num_images_per_prompt", count, counted)
+    count = _place_count(arguments, takes, given)
     if "output_type" in takes:
         arguments["output_type"] = "np"
     seed = _whole(given.get("seed", 0), "seed")
@@ -139,6 +135,15 @@ def _place(
             return
     if value not in ("", [], {}, False):
         raise InputError(f"this model takes no {field or name}", field or name)
+
+
+def _place_count(arguments: dict[str, Any], takes: frozenset[str], given: Mapping[str, Any]) -> int:
+    field = "num_videos" if "num_videos" in given else "num_images"
+    count = _whole(given.get(field, 1), field)
+    _number(count, 1, MAX_COUNT, field)
+    if count != 1:
+        _place(arguments, takes, "num_images_per_prompt", count, field)
+    return count
 
 
 def _place_size(

@@ -377,6 +377,31 @@ def test_a_restart_remembers_what_was_used_longest_ago_and_holds_it_all(
     assert [Store(home)._evict(file.sha256) for file in files] == [0] * len(files)
 
 
+def test_what_a_restart_has_no_room_for_stays_for_others_of_its_home(
+    tmp_path: Path, model: Manifest, uploaded: Uploaded
+) -> None:
+    """Hosts of a machine that begins again were all told of the same files, and each has a part of the disk: each deleted
+    all but its part.
+    """
+    manifest, home = uploaded(model), tmp_path / "home"
+    one = engine(home, Store(home), 1 << 30)
+    one.describe(protocol.DescribeVersion(digest=manifest.digest, manifest=manifest))
+    staged(one, manifest.digest)
+    one.close()
+    one._store.close()
+    latest, *others = sorted(manifest.components, key=lambda component: -component.size_bytes)
+    for age, component in enumerate((latest, *others)):
+        for file in component.weights:
+            os.utime(home / "verified" / file.sha256, (1e9 - age, 1e9 - age))
+    two = engine(home, Store(home), sum(file.size_bytes for file in latest.weights))
+    two.close()
+    assert list(two._shelf.tiers["disk"]) == [latest.digest]
+    files = [file for component in (latest, *others) for file in component.weights]
+    left = [Store(home)._evict(file.sha256) for file in files]
+    held = len(latest.weights)
+    assert left == [0] * held + [file.size_bytes for file in files[held:]]
+
+
 def test_a_disk_that_fails_under_the_reader_is_named(
     bench: Bench, model: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,3 +232,19 @@ def test_parts_that_nobody_wants_any_more_count_against_the_disks_share(
     assert store.ensure(ref(OTHER, "other.safetensors"), OPEN).read_bytes() == OTHER
     assert store.used_bytes() == len(OTHER)
     assert not (tmp_path / "home/partial" / ref(WEIGHTS).sha256).exists()
+
+
+def test_a_limit_below_what_is_here_lets_go_of_what_nobody_holds(open_store: Stores, tmp_path: Path) -> None:
+    """Longest unwanted first; what is held stays."""
+    store = open_store()
+    first, held, last = ref(WEIGHTS), ref(OTHER, "other.safetensors"), ref(b"{}", "config.json")
+    for file in (first, held, last):
+        store.ensure(file, OPEN)
+    for age, file in enumerate((last, held, first)):
+        os.utime(tmp_path / "home/verified" / file.sha256, (1e9 - age, 1e9 - age))
+    store.release(first.sha256)
+    store.release(last.sha256)
+    store.limit(len(OTHER) + 2)
+    assert [store.locate(file.sha256) is not None for file in (first, held, last)] == [False, True, True]
+    store.limit(0)
+    assert [store.locate(file.sha256) is not None for file in (first, held, last)] == [False, True, False]
